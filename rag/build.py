@@ -1,0 +1,278 @@
+"""The only place that assembles: a pipeline, a search, an index."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag import index, paths
+from rag.core import Document, Encoder, Generator, Hits, Passage, Query, Reranker, Searcher, Trace
+from rag.engine import spec as engine_spec
+from rag.errors import IndexMissing, SearchIndexError
+from rag.files import require_room
+from rag.index import manifest
+from rag.ingest import chunk, find_files, read_corpus
+from rag.models import ModelStore, ResolvedModel
+from rag.pipeline import Pipeline
+from rag.settings import Loaded
+
+if TYPE_CHECKING:
+    from rag.core import Matrix
+
+SAMPLE = "sample"
+"""Name of the index of the corpus that ships with `rag`."""
+
+BATCH = 512
+"""Passages that are read, encoded and written together: texts don't pile up, whatever the corpus' size."""
+
+INDEX_PER_SOURCE = 4
+"""Bytes of an index for each byte of its corpus: a vector is twice as large as the passage it stands for."""
+
+Report = Callable[[str], None]
+"""Told what is being done, in a few words."""
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+# --- a pipeline --------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def open_pipeline(loaded: Loaded, report: Report = quiet) -> AsyncIterator[Pipeline]:
+    """A warm pipeline; its engine's processes end with the block.
+
+    Everything that can fail quickly is looked at first. Then the encoder and the index load while the
+    engine's processes start, which spend their time in imports on another core.
+    """
+    began = time.monotonic()
+    engine_spec.plan(loaded)
+    check_index(loaded, report)
+    searching: list[Search] = []
+
+    async def meanwhile() -> None:
+        searching.append(await asyncio.to_thread(open_search, loaded))
+
+    async with open_generator(loaded, report, meanwhile) as generator:
+        search = searching[0]
+        pipeline = Pipeline(loaded.settings, loaded.profile, search.encoder, search.searcher, generator)
+        try:
+            await pipeline.warm_up()
+            pipeline.startup_s = time.monotonic() - began
+            yield pipeline
+        finally:
+            pipeline.close()
+
+
+@asynccontextmanager
+async def open_generator(
+    loaded: Loaded, report: Report = quiet, meanwhile: Callable[[], Awaitable[None]] | None = None
+) -> AsyncIterator[Generator]:
+    """The engine alone. `meanwhile` runs once its processes are starting, and not before: until then this
+    process imports vLLM, and two imports in one process only take turns."""
+    from rag.engine.local import LocalGenerator, configure
+
+    spec = engine_spec.plan(loaded)
+    model = _resolve(spec.model, report, loaded.settings.generator.revision)
+    draft = _resolve(spec.draft_model, report) if spec.draft_model is not None else None
+    _stay_offline()
+    report("starting the engine")
+    config = await asyncio.to_thread(configure, spec, model.path, draft.path if draft else None, loaded.device)
+    starting = asyncio.create_task(LocalGenerator.start(spec, config, loaded.device))
+    try:
+        if meanwhile is not None:
+            await meanwhile()
+        generator = await starting
+    except BaseException:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        raise
+    try:
+        yield generator
+    finally:
+        await generator.close()
+
+
+# --- a search ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Everything before the generator: what answers `rag search`."""
+
+    encoder: Encoder
+    searcher: Searcher
+    index: index.IndexReader
+
+    def search(self, questions: Sequence[str], trace: Trace) -> list[Hits]:
+        with trace.span("embed"):
+            vectors = self.encoder.encode_queries(questions)
+        return self.searcher.search([Query(*pair) for pair in zip(questions, vectors, strict=True)], trace)
+
+
+def open_search(loaded: Loaded, report: Report = quiet) -> Search:
+    """Encoder, index and reranker, warm. Raises `SearchIndexError` where index and encoder don't match."""
+    from rag.search import HybridSearcher
+
+    settings = loaded.settings
+    check_index(loaded, report)
+    reader = index.open_index(_versions(loaded), settings.index, settings.retrieve, loaded.device)
+    encoder = _open_encoder(loaded, report)
+    search = Search(encoder, HybridSearcher(reader, settings.retrieve, _open_reranker(loaded, report)), reader)
+    search.search(["?"], Trace())  # the first call of each library pays for its own set-up
+    return search
+
+
+def check_index(loaded: Loaded, report: Report = quiet) -> manifest.Manifest:
+    """The current version's manifest, before anything heavy is loaded.
+
+    Raises `IndexMissing` where there is no index, `SearchIndexError` where it was built with another encoder.
+    """
+    versions = _versions(loaded)
+    _, folder = versions.current()
+    contents = manifest.read(folder)
+    encoder = _resolve(loaded.settings.embed.model, report)
+    if contents.model != encoder.fingerprint:
+        raise SearchIndexError(
+            f"Index {versions.name!r} was built with the embedding model {contents.model}, the settings name "
+            f"{encoder.fingerprint}. Build it again (rag index PATH), or set embed.model to the one it was built with."
+        )
+    return contents
+
+
+# --- an index ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """`skipped` counts the files left out, by suffix."""
+
+    name: str
+    version: str
+    manifest: manifest.Manifest
+    skipped: dict[str, int]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Told as an index grows: bytes of the corpus done and in all, passages done, and the step under way."""
+
+    update: Callable[[int, int, int], None] = lambda done, total, passages: None
+    step: Report = quiet
+
+
+def build_index(loaded: Loaded, sources: Sequence[Path], progress: Progress = Progress()) -> Built:  # noqa: B008
+    """Read, split, encode and write a corpus as a new version of the index that the settings name.
+
+    Raises `CorpusError`, `StorageError` or `SearchIndexError`; the version before it stays in use then.
+    """
+    began = time.monotonic()
+    versions = _versions(loaded)
+    files, skipped = find_files(sources)
+    total = sum(path.stat().st_size for path, _ in files)
+    require_room(versions.root, INDEX_PER_SOURCE * total)
+    progress.step("loading the encoder")
+    encoder = _open_encoder(loaded, progress.step)
+    progress.step("encoding")
+    chunking = loaded.settings.chunk
+    contents = index.write_version(
+        versions,
+        _batches(files, loaded, encoder, lambda done, passages: progress.update(done, total, passages)),
+        model=encoder.model,
+        settings=loaded.settings.index,
+        chunking=chunking.model_dump(),
+        report=progress.step,
+    )
+    return Built(versions.name, versions.current()[0], contents, dict(skipped), time.monotonic() - began)
+
+
+def ensure_sample_index(loaded: Loaded, progress: Progress = Progress()) -> None:  # noqa: B008
+    """Build the index of the shipped corpus where it isn't there, or isn't of this corpus and these settings."""
+    try:
+        contents = check_index(loaded, progress.step)
+    except (IndexMissing, SearchIndexError):
+        pass
+    else:
+        current = (loaded.settings.chunk.model_dump(), _corpus_sha256(find_files(sample_corpus())[0]))
+        if (dict(contents.chunking), contents.documents_sha256) == current:
+            return
+    build_index(loaded, sample_corpus(), progress)
+
+
+def sample_corpus() -> list[Path]:
+    return [paths.shipped("data", "corpus")]
+
+
+def _corpus_sha256(files: Sequence[tuple[Path, str]]) -> str:
+    return index.corpus_sha256(located.document for located in read_corpus(files))
+
+
+def _batches(
+    files: Sequence[tuple[Path, str]], loaded: Loaded, encoder: Encoder, report: Callable[[int, int], None]
+) -> Iterator[tuple[list[Document], list[Passage], Matrix]]:
+    settings = loaded.settings.chunk
+    documents: list[Document] = []
+    passages: list[Passage] = []
+    read = encoded = 0
+
+    def finish() -> tuple[list[Document], list[Passage], Matrix]:
+        vectors = encoder.encode_passages([f"{passage.title}\n{passage.text}" for passage in passages])
+        return documents, passages, vectors
+
+    for located in read_corpus(files):
+        documents.append(located.document)
+        passages += chunk.split(located.document, settings.max_chars, settings.overlap_sentences)
+        read += located.size
+        if len(passages) >= BATCH:
+            yield finish()
+            encoded += len(passages)
+            report(read, encoded)
+            documents, passages = [], []
+    if passages:
+        yield finish()
+        report(read, encoded + len(passages))
+
+
+# --- parts -------------------------------------------------------------------------------------
+
+
+def _versions(loaded: Loaded) -> index.Versions:
+    return index.Versions(paths.indexes_dir(), loaded.settings.index.name)
+
+
+def _open_encoder(loaded: Loaded, report: Report) -> Encoder:
+    from rag.embed import SentenceTransformerEncoder
+
+    model = _resolve(loaded.settings.embed.model, report)
+    _stay_offline()
+    return SentenceTransformerEncoder(model.path, model.fingerprint, loaded.settings.embed, loaded.device)
+
+
+def _open_reranker(loaded: Loaded, report: Report) -> Reranker | None:
+    from rag.rerank import CrossEncoderReranker
+
+    settings = loaded.settings.rerank
+    if settings.model is None:
+        return None
+    return CrossEncoderReranker(_resolve(settings.model, report).path, settings, loaded.device)
+
+
+def _resolve(name: str, report: Report, revision: str | None = None) -> ResolvedModel:
+    """A recipe is built at its first use."""
+    models = ModelStore()
+    if models.is_recipe(name):
+        models.build(name, report)
+    return models.resolve(name, revision)
+
+
+def _stay_offline() -> None:
+    """Every model is on this machine by now: no library needs to ask a hub, or wait for one."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -1,0 +1,119 @@
+"""Where output goes: results to standard output, progress to standard error, libraries' chatter to a log file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+KEPT_LOGS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """The two streams as they were at the start, whatever libraries do to theirs."""
+
+    out: Console = field(default_factory=lambda: Console(file=sys.stdout, highlight=False, soft_wrap=True))
+    err: Console = field(default_factory=lambda: Console(file=sys.stderr, highlight=False, soft_wrap=True))
+
+    def json(self, value: object) -> None:
+        import json
+
+        self.out.file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        self.out.file.flush()
+
+    @contextmanager
+    def step(self, first: str) -> Iterator[StepReport]:
+        """A spinner with elapsed seconds; without a terminal, one line a step."""
+        progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=self.err, transient=True
+        )
+        report = StepReport(self.err, progress, progress.add_task(first))
+        if not self.err.is_terminal:
+            yield report
+            return
+        with progress:
+            yield report
+
+    def bar(self) -> Progress:
+        """A bar for a counted job: share done, rate of its own text, time left."""
+        return Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=self.err,
+            transient=True,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    err: Console
+    progress: Progress
+    task: object
+
+    def __call__(self, what: str) -> None:
+        self.progress.update(self.task, description=what)  # type: ignore[arg-type]
+        if not self.err.is_terminal:
+            self.err.print(f"{what} ...", style="dim")
+
+
+@contextmanager
+def library_output(verbose: bool) -> Iterator[tuple[Terminal, Path | None]]:
+    """Send what libraries and child processes write to a log file, and keep both streams for us.
+
+    File descriptors are redirected, not `sys.stdout`, since vLLM's processes inherit descriptors. With
+    `verbose` they go to standard error instead, so that standard output holds results alone.
+    """
+    saved = [os.dup(descriptor) for descriptor in (1, 2)]
+    streams: list[TextIO] = [
+        open(descriptor, "w", encoding="utf-8", errors="replace", closefd=True) for descriptor in saved  # noqa: SIM115, PTH123
+    ]
+    terminal = Terminal(
+        Console(file=streams[0], highlight=False, soft_wrap=True), Console(file=streams[1], highlight=False, soft_wrap=True)
+    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    path = None if verbose else _new_log()
+    target = saved[1] if path is None else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(target, 1)
+    if path is not None:
+        os.dup2(target, 2)
+        os.close(target)
+    try:
+        yield terminal, path
+    finally:
+        for stream in (sys.stdout, sys.stderr, *streams):
+            stream.flush()
+        for descriptor, kept in zip((1, 2), saved, strict=True):
+            os.dup2(kept, descriptor)
+
+
+def _new_log() -> Path:
+    from rag import files, paths
+
+    folder = paths.logs_dir()
+    with files.explaining_storage(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for old in sorted(folder.glob("engine-*.log"))[: -(KEPT_LOGS - 1)]:
+        old.unlink(missing_ok=True)
+    return folder / f"engine-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"

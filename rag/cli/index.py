@@ -1,0 +1,78 @@
+"""`rag index`: a corpus becomes searchable."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rag.cli import options
+
+
+def build(
+    context: typer.Context,
+    sources: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATH...", help="Files and folders: .jsonl, .txt, .md.", show_default=False)
+    ] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Index the corpus that ships with rag.")] = False,
+    index_name: options.IndexName = None,
+    as_json: options.Json = False,
+    profile: options.Profile = None,
+    models_file: options.Models = None,
+    assignments: options.Assignments = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Index a corpus. The index that was there before stays in use until the new one is complete."""
+    from rag import build as building
+    from rag import paths
+    from rag.cli.console import library_output
+    from rag.errors import UsageError
+    from rag.index import folder_size
+
+    if sample == bool(sources):
+        raise UsageError("Give the files and folders to index, or --sample for the corpus that ships with rag.")
+    loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
+    with library_output(verbose or context.obj.verbose) as (terminal, _):
+        with terminal.bar() as bar:
+            task = bar.add_task("preparing", total=None, rate="")
+            began: list[float] = []
+
+            def update(done: int, total: int, passages: int) -> None:
+                rate = passages / max(1e-9, time.monotonic() - began[0])
+                bar.update(task, completed=done, total=total, rate=f"{passages:,} passages, {rate:,.0f}/s")
+
+            def step(what: str) -> None:
+                began.append(time.monotonic())
+                bar.update(task, description=what)
+                if not terminal.err.is_terminal:
+                    terminal.err.print(f"{what} ...", style="dim")
+
+            places = building.sample_corpus() if sample else list(sources or [])
+            built = building.build_index(loaded, places, building.Progress(update, step))
+        contents = built.manifest
+        size = folder_size(paths.indexes_dir() / built.name / "versions" / built.version)
+        if as_json:
+            manifest = asdict(contents)
+            manifest.pop("files")
+            terminal.json(
+                {
+                    "index": built.name,
+                    "version": built.version,
+                    "seconds": built.seconds,
+                    "bytes": size,
+                    "skipped": built.skipped,
+                    **manifest,
+                }
+            )
+            return
+        terminal.out.print(
+            f"Index {built.name!r} version {built.version}: {contents.documents:,} documents, {contents.passages:,} passages, "
+            f"{size / 1e6:.1f} MB, in {built.seconds:.1f} s ({contents.model}, {contents.dense}).",
+            markup=False,
+        )
+        if built.skipped:
+            kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(built.skipped.items()))
+            terminal.err.print(f"Left out files of other types: {kinds}.", style="yellow", markup=False)

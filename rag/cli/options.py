@@ -1,0 +1,93 @@
+"""Options that every command takes, before or after its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rag.settings import Loaded
+
+_PANEL = "Settings"
+
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        "-p",
+        help="Bundle of techniques: auto, auto-cpu, auto-gpu, v3, v3_1, or a YAML file. [dim]default: auto[/dim]",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+Models = Annotated[
+    str | None,
+    typer.Option(
+        "--models",
+        help="Which weights: auto, embedded, qwen3-8b, qwen2.5-7b, or a YAML file. [dim]default: auto[/dim]",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="One setting, e.g. generator.max_tokens=256; repeatable. `rag config` lists them.",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+IndexName = Annotated[
+    str | None, typer.Option("--index", "-i", metavar="NAME", help="Which index.", show_default="default")
+]
+Sample = Annotated[bool, typer.Option("--sample", help="Use the corpus that ships with rag; indexed at first use.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show what vLLM and other libraries log.", rich_help_panel=_PANEL)
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What stood before the command's name."""
+
+    profile: str | None = None
+    models: str | None = None
+    assignments: tuple[str, ...] = ()
+    verbose: bool = False
+
+
+def load(
+    context: typer.Context,
+    profile: str | None,
+    models: str | None,
+    assignments: list[str] | None,
+    index_name: str | None = None,
+) -> Loaded:
+    """Settings from both places; what stands after the command wins.
+
+    Raises `SettingsError`.
+    """
+    from rag import settings
+
+    before = context.ensure_object(Common)
+    named = (f"index.name={index_name}",) if index_name is not None else ()
+    return settings.load(
+        next((name for name in (profile, before.profile) if name is not None), "auto"),
+        next((name for name in (models, before.models) if name is not None), "auto"),
+        (*before.assignments, *(assignments or ()), *named),
+    )
+
+
+def choose_index(index_name: str | None, sample: bool) -> str | None:
+    """Raises `UsageError` where both are given."""
+    from rag.build import SAMPLE
+    from rag.errors import UsageError
+
+    if sample and index_name not in (None, SAMPLE):
+        raise UsageError(f"--sample and --index {index_name} name two indexes: give one of them.")
+    return SAMPLE if sample else index_name

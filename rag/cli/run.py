@@ -1,0 +1,51 @@
+"""Runs a command's coroutine so that an interrupt ends it at once and leaves no process behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+from rag.engine import processes
+
+
+def run(command: Coroutine[Any, Any, int]) -> int:
+    """The command's exit code; 130 after SIGINT, 143 after SIGTERM.
+
+    The command is cancelled, so its `finally` blocks release the engine. Then the process ends without
+    joining worker threads: one that is in the middle of `import vllm` would hold it up for seconds.
+    """
+    return asyncio.run(_supervise(command))
+
+
+async def _supervise(command: Coroutine[Any, Any, int]) -> int:
+    task = asyncio.ensure_future(command)
+    received: list[signal.Signals] = []
+
+    def interrupt(number: signal.Signals) -> None:
+        received.append(number)
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        _leave(128 + received[0])
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _leave(code: int) -> None:
+    # A thread that was just starting a process when the command was cancelled may have started it since.
+    processes.kill(processes.started())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

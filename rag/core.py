@@ -1,0 +1,403 @@
+"""Types and protocols every stage speaks. Standard library only; imports no sibling.
+
+Seams, in the order a question meets them:
+
+* `Encoder`    text in, unit vectors out
+* `Searcher`   a batch of `Query` in, a batch of `Hits` out; caches and prefetchers wrap it and are one
+* `Reranker`   pairs in, calibrated scores out; used inside a `Searcher`
+* `Generator`  the only asynchronous seam: a prompt in, text deltas out, then `GenerationStats`
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vector: TypeAlias = NDArray[np.float32]
+    """One unit vector, shape (dimension,)."""
+    Matrix: TypeAlias = NDArray[np.float32]
+    """Unit vectors, shape (rows, dimension)."""
+
+Clock: TypeAlias = Callable[[], float]
+"""Monotonic seconds."""
+
+
+# --- corpus ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text of the corpus. `metadata` holds what a reader found beside it (strings and numbers)."""
+
+    id: str
+    title: str
+    text: str
+    metadata: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A document with its place in the corpus (file and line, for messages) and its size there in bytes."""
+
+    document: Document
+    where: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A run of whole sentences of a document: `document.text[start:end] == text`."""
+
+    id: str
+    doc_id: str
+    title: str
+    text: str
+    start: int
+    end: int
+
+
+# --- search ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question and its unit vector. Made once; nothing downstream embeds again."""
+
+    text: str
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage found for a query.
+
+    `dense` is the cosine with the query (-1 to 1) and is always there, also for a passage that only
+    the lexical search found. `lexical` is the BM25 score, `fused` the reciprocal-rank-fusion score,
+    `rerank` the cross-encoder's probability of relevance (0 to 1); None where that stage didn't see it.
+    """
+
+    passage: Passage
+    dense: float
+    lexical: float | None = None
+    fused: float | None = None
+    rerank: float | None = None
+
+    @property
+    def score(self) -> float:
+        """The score that a filter may compare with a threshold: a fused rank can't reject."""
+        return self.rerank if self.rerank is not None else self.dense
+
+
+Hits: TypeAlias = tuple[Hit, ...]
+"""Best first."""
+
+
+# --- answer ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A passage as it stands in the prompt under the number `marker` (from 1); `quote` is that text."""
+
+    marker: int
+    hit: Hit
+    quote: str
+
+
+Message: TypeAlias = Mapping[Literal["role", "content"], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Chat messages, and the sources that their `[n]` markers stand for."""
+
+    messages: tuple[Message, ...]
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationParams:
+    """`max_tokens` output tokens at most; temperature 0 is greedy."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationStats:
+    """What the engine reports of one request.
+
+    Seconds are measured from the arrival of the request at the engine, so `ttft` includes `queue`.
+    None where the backend doesn't report, never 0 in its place.
+    """
+
+    output_tokens: int
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    cached_prompt_tokens: int | None = None
+    draft_tokens: int | None = None
+    accepted_tokens: int | None = None
+    queue: float | None = None
+    ttft: float | None = None
+    decode: float | None = None
+
+
+Support: TypeAlias = Literal["supported", "contradicted", "not_stated", "unchecked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of an answer, the markers it carries, and whether its passages support it."""
+
+    text: str
+    markers: tuple[int, ...]
+    support: Support = "unchecked"
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A source that the answer uses. `origin` is "model" where the model wrote the marker itself and
+    "attributed" where `rag` found the passage by word overlap; quality figures count "model" only."""
+
+    marker: int
+    doc_id: str
+    passage_id: str
+    title: str
+    quote: str
+    origin: Literal["model", "attributed"]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which model answers, how long at most, and why."""
+
+    tier: Literal["extract", "small", "large"]
+    model: str
+    max_tokens: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheInfo:
+    hit: bool = False
+    similarity: float | None = None
+    index_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens of one answer; None where the backend doesn't report them."""
+
+    prompt: int | None = None
+    cached_prompt: int | None = None
+    output: int | None = None
+    draft: int | None = None
+    accepted: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Technique:
+    """One optimisation: was it asked for, did it engage, what shows it.
+
+    `engaged` is None where the engine gives no evidence either way. `reason` says why a technique
+    was left out or did nothing.
+    """
+
+    asked: bool
+    engaged: bool | None = None
+    evidence: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    backend: str
+    version: str
+    device: str
+    techniques: Mapping[str, Technique] = field(default_factory=dict)
+
+
+Span: TypeAlias = tuple[str, float, float]
+"""(stage, start, end), seconds since the question arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimings:
+    """Seconds, one field a stage; None where a stage didn't run or a backend doesn't report.
+
+    `queue`, `ttft` and `decode` lie inside `generate`. The stages may overlap, so their sum isn't `total`.
+    """
+
+    embed: float | None = None
+    cache: float | None = None
+    retrieve: float | None = None
+    rerank: float | None = None
+    filter: float | None = None
+    context: float | None = None
+    route: float | None = None
+    generate: float | None = None
+    queue: float | None = None
+    ttft: float | None = None
+    decode: float | None = None
+    verify: float | None = None
+    total: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one question with everything that shaped it. `rag ask --json` is this, serialised."""
+
+    question: str
+    answer: str
+    abstained: bool
+    sentences: tuple[Sentence, ...]
+    citations: tuple[Citation, ...]
+    invalid_markers: int
+    route: Route | None
+    cache: CacheInfo
+    timings: StageTimings
+    spans: tuple[Span, ...]
+    tokens: Tokens
+    engine: EngineInfo
+    profile: str
+    startup_s: float | None = None
+
+
+# --- time --------------------------------------------------------------------------------------
+
+
+class Trace:
+    """Spans of one question on one monotonic clock. Thread-safe: stages run on worker threads."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._spans: list[Span] = []
+        self.origin = clock()
+
+    @contextmanager
+    def span(self, stage: str) -> Iterator[None]:
+        start = self._clock()
+        try:
+            yield
+        finally:
+            end = self._clock()
+            with self._lock:
+                self._spans.append((stage, start - self.origin, end - self.origin))
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """In order of their start."""
+        with self._lock:
+            return tuple(sorted(self._spans, key=lambda span: span[1]))
+
+    def seconds(self, stage: str) -> float | None:
+        """Time spent in a stage over all its spans; None if it never ran."""
+        lengths = [end - start for name, start, end in self.spans if name == stage]
+        return sum(lengths) if lengths else None
+
+    def timings(self, stats: GenerationStats | None = None) -> StageTimings:
+        """Close the trace: `total` runs from its making to now."""
+        total = self._clock() - self.origin
+        return StageTimings(
+            **{stage: self.seconds(stage) for stage in STAGES},
+            queue=stats.queue if stats else None,
+            ttft=stats.ttft if stats else None,
+            decode=stats.decode if stats else None,
+            total=total,
+        )
+
+
+STAGES = ("embed", "cache", "retrieve", "rerank", "filter", "context", "route", "generate", "verify")
+
+
+def covered(spans: Sequence[Span]) -> float:
+    """Seconds during which at least one span was open: overlapping spans are counted once."""
+    total, reached = 0.0, float("-inf")
+    for _, start, end in sorted(spans, key=lambda span: span[1]):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+# --- seams -------------------------------------------------------------------------------------
+
+
+class Encoder(Protocol):
+    """Turns texts into unit vectors. Synchronous, thread-safe."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    def encode_queries(self, texts: Sequence[str]) -> Matrix:
+        """Shape (len(texts), dimension), float32, unit length."""
+        ...
+
+    def encode_passages(self, texts: Sequence[str]) -> Matrix:
+        """Shape (len(texts), dimension), float32, unit length."""
+        ...
+
+
+class Reranker(Protocol):
+    """Scores (question, passage) pairs. Synchronous, thread-safe."""
+
+    def score(self, question: str, passages: Sequence[str]) -> Sequence[float]:
+        """Probability of relevance, 0 to 1, in the order of the passages."""
+        ...
+
+
+class Searcher(Protocol):
+    """A batch of queries in, a batch of hits out, in order. Synchronous, thread-safe."""
+
+    @property
+    def index_version(self) -> str: ...
+
+    def search(self, queries: Sequence[Query], trace: Trace) -> list[Hits]: ...
+
+
+class Generator(Protocol):
+    """A language model behind an engine. `stream` aborts the request when it is closed early."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def context_window(self) -> int:
+        """Prompt and output tokens of one request together."""
+        ...
+
+    def count_tokens(self, text: str) -> int: ...
+
+    def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of the messages with the chat template around them."""
+        ...
+
+    def stream(
+        self, messages: Sequence[Message], params: GenerationParams
+    ) -> AsyncIterator[str | GenerationStats]:
+        """Text deltas, then one `GenerationStats` as the last item.
+
+        Raises `EngineDied` when the engine is lost on the way.
+        """
+        ...
+
+    def info(self, stats: GenerationStats | None) -> EngineInfo:
+        """The engine, and for each technique whether it engaged in the request of `stats`."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,56 @@
+"""Query and passage encoder: a sentence-transformers model, vectors of unit length."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag.settings import Device, Embed
+
+if TYPE_CHECKING:
+    from rag.core import Matrix
+
+
+class SentenceTransformerEncoder:
+    """Thread-safe by a lock: the tokenizer underneath isn't."""
+
+    def __init__(self, path: Path, fingerprint: str, settings: Embed, device: Device) -> None:
+        """`path` is a model folder, `fingerprint` names it in an index's manifest."""
+        from sentence_transformers import SentenceTransformer
+
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._model = SentenceTransformer(
+            str(path),
+            device=device,
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True},
+        )
+        self.model = fingerprint
+
+    @property
+    def dimension(self) -> int:
+        dimension: int = self._model.get_embedding_dimension()
+        return dimension
+
+    def encode_queries(self, texts: Sequence[str]) -> Matrix:
+        return self._encode([self._settings.query_prefix + text for text in texts])
+
+    def encode_passages(self, texts: Sequence[str]) -> Matrix:
+        return self._encode([self._settings.passage_prefix + text for text in texts])
+
+    def _encode(self, texts: list[str]) -> Matrix:
+        with self._lock:
+            vectors = self._model.encode(
+                texts,
+                batch_size=self._settings.batch_size,
+                normalize_embeddings=True,
+                convert_to_numpy=True,
+                show_progress_bar=False,
+            )
+        return np.ascontiguousarray(vectors, dtype=np.float32)

@@ -1,0 +1,214 @@
+"""vLLM's AsyncLLM in this process: start it, stream from it, leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rag.core import EngineInfo, GenerationParams, GenerationStats, Message
+from rag.engine import evidence, processes
+from rag.engine.spec import MIB, EngineSpec
+from rag.errors import EngineDied, EngineError, NotEnoughMemory
+from rag.settings import Device
+
+# Two spawned processes import torch and vLLM beside this one; measured 1.3 GiB in all.
+PROCESS_OVERHEAD = 1400 * MIB
+
+
+class LocalGenerator:
+    """One engine. Make it with `start`, and `close` it: its processes are ours."""
+
+    def __init__(
+        self, engine: Any, spec: EngineSpec, device: Device, started: frozenset[psutil.Process], folder: Path
+    ) -> None:
+        self._engine = engine
+        self._spec = spec
+        self._device = device
+        self._processes = started
+        self._folder = folder
+        self._tokenizer = engine.get_tokenizer()
+
+    @classmethod
+    async def start(cls, spec: EngineSpec, config: Any, device: Device) -> LocalGenerator:
+        """Start the engine's processes and wait until they are ready; takes tens of seconds.
+
+        `config` comes from `configure`. Raises `EngineError` with vLLM's own reason. Cancelling it kills
+        what was started.
+        """
+        others = processes.started()
+        with processes.runtime_folder() as folder:
+            try:
+                engine = await asyncio.to_thread(_construct, config)
+            except BaseException as error:
+                processes.kill(processes.started() - others)
+                shutil.rmtree(folder, ignore_errors=True)
+                if not isinstance(error, Exception):
+                    raise
+                raise EngineError(f"vLLM couldn't start: {_reason(error)}") from error
+        return cls(engine, spec, device, processes.started() - others, folder)
+
+    @property
+    def model(self) -> str:
+        return self._spec.model
+
+    @property
+    def context_window(self) -> int:
+        window: int = self._engine.model_config.max_model_len
+        return window
+
+    def count_tokens(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
+        return len(self._render(messages))
+
+    async def stream(
+        self, messages: Sequence[Message], params: GenerationParams
+    ) -> AsyncIterator[str | GenerationStats]:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        sampling = SamplingParams(
+            max_tokens=params.max_tokens,
+            temperature=params.temperature,
+            top_p=params.top_p,
+            seed=params.seed,
+            ignore_eos=params.ignore_eos,
+            output_kind=RequestOutputKind.DELTA,
+        )
+        prompt = {"prompt_token_ids": self._render(messages)}
+        arrival = time.monotonic()
+        outputs = self._engine.generate(prompt, sampling, request_id=uuid.uuid4().hex)
+        stats = GenerationStats(output_tokens=0, prompt_tokens=len(prompt["prompt_token_ids"]))
+        try:
+            async for output in outputs:
+                completion = output.outputs[0]
+                stats = replace(stats, output_tokens=stats.output_tokens + len(completion.token_ids))
+                if completion.text:
+                    yield completion.text
+                if output.finished:
+                    yield read_stats(output, stats, arrival)
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise EngineDied(
+                f"The engine died after {stats.output_tokens} tokens of the answer. Ask again; if it dies again, "
+                "see its log, and try a smaller generator.kv_cache_mb."
+            ) from error
+        finally:
+            await outputs.aclose()  # aborts the request where the reader went away
+
+    def info(self, stats: GenerationStats | None) -> EngineInfo:
+        import vllm
+
+        config = self._engine.vllm_config
+        reported = {
+            "quantization": config.model_config.quantization,
+            "kv_cache_dtype": config.cache_config.cache_dtype,
+            "attention_backend": self._spec.args.get("attention_backend"),
+        }
+        return EngineInfo("vllm", vllm.__version__, self._device, evidence.judge(self._spec.techniques, reported, stats))
+
+    async def close(self) -> None:
+        """End the engine's processes. They hold nothing worth an orderly end, which takes five seconds."""
+        processes.kill(self._processes)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with suppress(Exception):
+            self._engine.shutdown(timeout=0)
+
+    def _render(self, messages: Sequence[Message]) -> list[int]:
+        # Qwen3 would think aloud for longer than an answer may be; other templates ignore the switch.
+        text = self._tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+
+def read_stats(output: Any, stats: GenerationStats, arrival: float) -> GenerationStats:
+    """What vLLM's last output of a request says of it.
+
+    `arrival` is the monotonic time at which the request was handed over. The engine's `*_ts` are of the
+    same clock, which its processes share; its `arrival_time` is wall clock, and isn't used.
+    """
+    completion, times = output.outputs[0], output.metrics
+    speculation = completion.spec_decode_metrics
+    return replace(
+        stats,
+        finish_reason=completion.finish_reason,
+        cached_prompt_tokens=output.num_cached_tokens,
+        draft_tokens=speculation.num_draft_tokens if speculation else None,
+        accepted_tokens=sum(j * n for j, n in enumerate(speculation.histogram)) if speculation else None,
+        queue=times.scheduled_ts - times.queued_ts if times else None,
+        ttft=times.first_token_ts - arrival if times else None,
+        decode=times.last_token_ts - times.first_token_ts if times else None,
+    )
+
+
+def require_memory(spec: EngineSpec, model: Path, draft: Path | None, device: Device) -> None:
+    """Raises `NotEnoughMemory` where weights, KV pool and processes don't fit what is free now."""
+    if device != "cpu":
+        return
+    weights = sum(file.stat().st_size for folder in (model, draft) if folder for file in folder.glob("*.safetensors"))
+    pool = int(spec.args["kv_cache_memory_bytes"])
+    free = psutil.virtual_memory().available
+    if weights + pool + PROCESS_OVERHEAD > free:
+        raise NotEnoughMemory(
+            f"Not enough memory: {weights / 1e9:.1f} GB of weights, {pool / 1e9:.1f} GB of KV pool and "
+            f"{PROCESS_OVERHEAD / 1e9:.1f} GB for the engine's processes are needed, {free / 1e9:.1f} GB are free. "
+            "Lower generator.kv_cache_mb, choose a smaller model, or close something."
+        )
+
+
+def configure(spec: EngineSpec, model: Path, draft: Path | None, device: Device) -> Any:
+    """vLLM's full configuration of an engine. Imports vLLM, which takes seconds, and starts nothing.
+
+    Raises `NotEnoughMemory` where it wouldn't fit, `EngineError` where vLLM refuses the arguments.
+    """
+    require_memory(spec, model, draft, device)
+    processes.set_environment(spec.environment)
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    try:
+        return AsyncEngineArgs(**engine_arguments(spec, model, draft)).create_engine_config()
+    except Exception as error:
+        raise EngineError(f"vLLM refuses this configuration: {_reason(error)}") from error
+
+
+def engine_arguments(spec: EngineSpec, model: Path, draft: Path | None = None) -> dict[str, Any]:
+    """The spec's arguments with the paths filled in."""
+    arguments = {**spec.args, "model": str(model)}
+    if draft is not None:
+        arguments["speculative_config"] = {**arguments["speculative_config"], "model": str(draft)}
+    return arguments
+
+
+def _construct(config: Any) -> Any:
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.metrics.loggers import StatLoggerBase
+
+    class Silent(StatLoggerBase):
+        """Switches per-request metrics on without vLLM's own loggers, of which a process can have one set."""
+
+        def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+            pass
+
+        def record(self, *args: Any, **kwargs: Any) -> None:
+            pass
+
+        def log_engine_initialized(self) -> None:
+            pass
+
+    return AsyncLLM.from_vllm_config(config, stat_loggers=[Silent], disable_log_stats=True, enable_log_requests=False)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]

@@ -1,0 +1,146 @@
+"""Our settings to vLLM's engine arguments, per platform. Builds nothing and imports no vLLM.
+
+vLLM accepts, at configuration, things that its CPU worker then ignores or fails on late. So what a
+platform can't do is decided here: left out with a reason where a profile asked for it, refused where
+somebody asked for it by hand. Never a slower substitute in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rag.core import Technique
+from rag.errors import SettingsError
+from rag.settings import Generator, Loaded
+
+MIB = 1 << 20
+CPU_KV_CACHE_MB = 512
+
+# Seen in vLLM 0.32 on a CPU: online `fp8` crashes at load, and `fp8_per_channel` runs at half the speed
+# of BF16. Checkpoints of the other methods have CPU kernels.
+_NO_CPU_WEIGHTS = {"fp8": "vLLM has no FP8 weight kernels for a CPU (BF16 is used, and is faster there)"}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """`args` are AsyncEngineArgs' keywords without the model's path, which `model` (and `draft_model`)
+    name as the settings do; `environment` must be set (or, where None, unset) before vLLM is imported."""
+
+    model: str
+    draft_model: str | None
+    args: Mapping[str, Any]
+    environment: Mapping[str, str | None]
+    techniques: Mapping[str, Technique]
+
+
+def plan(loaded: Loaded) -> EngineSpec:
+    """Raises `SettingsError` where a technique asked for by hand can't be had on this platform."""
+    settings = loaded.settings.generator
+    if settings.model is None:
+        raise SettingsError(f"generator.model is null (models file {loaded.models}): name a model, or use --models embedded.")
+    techniques: dict[str, Technique] = {}
+
+    quantization = _technique(loaded, techniques, "quantization", settings.quantization, _why_no_quantization(loaded))
+    backend = _technique(
+        loaded,
+        techniques,
+        "attention_backend",
+        settings.attention_backend,
+        "vLLM has a single attention backend on a CPU" if loaded.device == "cpu" else None,
+    )
+    cache_dtype = settings.kv_cache_dtype if settings.kv_cache_dtype != "auto" else None
+    _technique(loaded, techniques, "kv_cache_dtype", cache_dtype, None)
+    _technique(loaded, techniques, "prefix_caching", settings.prefix_caching or None, None)
+    method = settings.speculation.method if settings.speculation.method != "none" else None
+    _technique(loaded, techniques, "speculation", method, None, key="generator.speculation.method")
+
+    checkpoint = settings.quantized.get(quantization) if quantization is not None else None
+    args: dict[str, Any] = {
+        "dtype": settings.dtype,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.max_num_seqs,
+        "enforce_eager": settings.enforce_eager,
+        "block_size": settings.block_size,
+        "enable_prefix_caching": settings.prefix_caching,
+        "kv_cache_dtype": settings.kv_cache_dtype,
+        "trust_remote_code": False,
+        "load_format": "safetensors",
+        "enable_log_requests": False,
+    }
+    if quantization is not None and checkpoint is None:
+        args["quantization"] = quantization
+    if backend is not None:
+        args["attention_backend"] = backend
+    if method is not None:
+        args["speculative_config"] = _speculation(settings)
+        args["per_request_spec_decode_metrics"] = "summary"
+    kv_cache_mb = kv_cache_mib(loaded)
+    if kv_cache_mb is not None:
+        args["kv_cache_memory_bytes"] = kv_cache_mb * MIB
+    else:
+        args["gpu_memory_utilization"] = settings.gpu_memory_utilization
+    return EngineSpec(
+        model=checkpoint if checkpoint is not None else settings.model,
+        draft_model=settings.speculation.draft_model if method == "draft_model" else None,
+        args=args,
+        environment=_environment(loaded),
+        techniques=techniques,
+    )
+
+
+def kv_cache_mib(loaded: Loaded) -> int | None:
+    """Size of the KV pool; None where it is a share of GPU memory."""
+    asked = loaded.settings.generator.kv_cache_mb
+    return CPU_KV_CACHE_MB if asked is None and loaded.device == "cpu" else asked
+
+
+def _technique(
+    loaded: Loaded,
+    techniques: dict[str, Technique],
+    name: str,
+    value: Any,
+    impossible: str | None,
+    key: str | None = None,
+) -> Any:
+    """The value where it is asked for and can be had, else None; and the technique's entry."""
+    if value is None:
+        techniques[name] = Technique(asked=False)
+        return None
+    key = key if key is not None else f"generator.{name}"
+    if impossible is None:
+        techniques[name] = Technique(asked=True)
+        return value
+    if loaded.explicit(key):
+        raise SettingsError(f"{key}={value} (from {loaded.origin(key).name}) can't be had on this machine: {impossible}.")
+    techniques[name] = Technique(asked=True, engaged=False, reason=impossible)
+    return None
+
+
+def _why_no_quantization(loaded: Loaded) -> str | None:
+    settings = loaded.settings.generator
+    method = settings.quantization
+    if method is None:
+        return None
+    if loaded.device == "cpu" and method in _NO_CPU_WEIGHTS:
+        return _NO_CPU_WEIGHTS[method]
+    if method not in settings.quantized and not (method == "fp8" and loaded.device == "cuda"):
+        return f"models file {loaded.models} names no {method} checkpoint (generator.quantized.{method})"
+    return None
+
+
+def _speculation(settings: Generator) -> dict[str, Any]:
+    spec = settings.speculation
+    config: dict[str, Any] = {"method": spec.method, "num_speculative_tokens": spec.tokens}
+    if spec.method == "ngram":
+        config |= {"prompt_lookup_min": spec.lookup_min, "prompt_lookup_max": spec.lookup_max}
+    return config
+
+
+def _environment(loaded: Loaded) -> dict[str, str | None]:
+    environment: dict[str, str | None] = {"VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if loaded.device == "cpu":
+        environment["VLLM_CPU_KVCACHE_SPACE"] = None  # it would override kv_cache_memory_bytes
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = loaded.settings.generator.cores
+    return environment

@@ -1,0 +1,95 @@
+"""Writing so that nothing is ever half-written, and reading so that nothing damaged goes unnoticed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rag.errors import StorageError
+
+
+@contextmanager
+def replacing_file(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` that is renamed over it on success and removed on failure.
+
+    Raises `StorageError` where the disk is full or not writable.
+    """
+    with explaining_storage(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its place on success and is removed on failure.
+
+    `target` must not exist, or be a folder that nobody is reading: a folder can't be swapped atomically.
+    Raises `StorageError` where the disk is full or not writable.
+    """
+    with explaining_storage(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            yield temporary
+            for path in temporary.rglob("*"):
+                if path.is_file():
+                    _sync(path)
+            temporary.chmod(0o755)
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def explaining_storage(where: Path) -> Iterator[None]:
+    """Turns the operating system's storage errors into a `StorageError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(
+                f"No room on the disk while writing {where}: nothing was changed. "
+                "Free some space, or set RAG_HOME to a folder on another disk."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StorageError(
+                f"Can't write {where}: {error.strerror}. Mend the permissions, or set RAG_HOME to a folder of yours."
+            ) from error
+        raise
+
+
+def require_room(where: Path, needed: int) -> None:
+    """Raises `StorageError` where fewer than `needed` bytes are free, before any work is lost on it."""
+    existing = next(folder for folder in (where, *where.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise StorageError(
+            f"No room on the disk for {where}: {needed / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free. "
+            "Free some space, or set RAG_HOME to a folder on another disk."
+        )
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,111 @@
+"""Lexical search: BM25 with two implementations behind one seam.
+
+`bm25s` scores at build time and only adds up at query time; `rank_bm25` is the reference, and V3's.
+Both are Okapi BM25 with k1 1.5 and b 0.75, and rank alike but for ties and for terms that stand in more
+than half of the passages, whose negative weight bm25s sets to 0 and rank_bm25 to a small positive one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+K1, B = 1.5, 0.75
+
+# English function words: in every passage and every question, so they tell nothing apart.
+STOP_WORDS = frozenset(
+    """a about after all also am an and any are as at be because been before being between both but by can could did do
+    does doing down during each few for from had has have having he her here hers him his how i if in into is it its
+    itself just me more most my no nor not of off on once only or other our out over own same she should so some such
+    than that the their them then there these they this those through to too under until up very was we were what when
+    where which while who whom why will with would you your""".split()
+)
+
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?", re.UNICODE)
+_TOKENS, _OFFSETS = "tokens.npy", "token_offsets.npy"
+
+
+class Tokenizer:
+    """Lower-cased word stems without function words. The same for passages and questions.
+
+    Words are runs of letters and digits, so "beta-blocker" is two and "HbA1c" one.
+    """
+
+    def __init__(self) -> None:
+        import Stemmer
+
+        self._stem = Stemmer.Stemmer("english").stemWords
+
+    def __call__(self, text: str) -> list[str]:
+        words = [word for word in _WORD.findall(text.lower()) if word not in STOP_WORDS]
+        stems: list[str] = self._stem(words)
+        return stems
+
+
+class LexicalIndex(Protocol):
+    def search(self, tokens: Sequence[str], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """BM25 scores and rows, best first, at most k; only passages that share a term with the query."""
+        ...
+
+
+def write(folder: Path, passages: Iterable[Sequence[str]]) -> None:
+    """Store the tokens of every passage, in order, and the bm25s index over them."""
+    import bm25s
+
+    vocabulary: dict[str, int] = {}
+    ids = [[vocabulary.setdefault(token, len(vocabulary)) for token in tokens] for tokens in passages]
+    np.save(folder / _OFFSETS, np.cumsum([0, *map(len, ids)], dtype=np.int64), allow_pickle=False)
+    flat = np.fromiter((token for tokens in ids for token in tokens), dtype=np.int32)
+    np.save(folder / _TOKENS, flat, allow_pickle=False)
+    retriever = bm25s.BM25(k1=K1, b=B, method="robertson")
+    retriever.index((ids, vocabulary), show_progress=False)
+    retriever.save(str(folder / "bm25s"), show_progress=False)
+
+
+def open_index(folder: Path, implementation: Literal["bm25s", "rank_bm25"]) -> LexicalIndex:
+    return Bm25s(folder) if implementation == "bm25s" else RankBm25(folder)
+
+
+class Bm25s:
+    def __init__(self, folder: Path) -> None:
+        import bm25s
+
+        self._index = bm25s.BM25.load(str(folder / "bm25s"), mmap=True)
+
+    def search(self, tokens: Sequence[str], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        ids = self._index.get_tokens_ids(list(tokens))
+        if not ids:
+            return _top(np.zeros(0, dtype=np.float32), k)
+        # bm25s leaves out the constant factor (k1 + 1): the ranks are the same, now the scores are too.
+        return _top(self._index.get_scores_from_ids(ids) * np.float32(K1 + 1), k)
+
+
+class RankBm25:
+    def __init__(self, folder: Path) -> None:
+        from rank_bm25 import BM25Okapi
+
+        offsets = np.load(folder / _OFFSETS, allow_pickle=False)
+        flat = np.load(folder / _TOKENS, allow_pickle=False).tolist()
+        self._index = BM25Okapi([flat[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)], k1=K1, b=B)
+        self._vocabulary = Bm25s(folder)._index.vocab_dict
+
+    def search(self, tokens: Sequence[str], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        ids = [self._vocabulary[token] for token in tokens if token in self._vocabulary]
+        return _top(self._index.get_scores(ids).astype(np.float32), k)
+
+
+def _top(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Ties are broken by row, so that equal scores give equal orders in both implementations."""
+    k = min(k, int(np.count_nonzero(scores > 0)))
+    if k == 0:
+        return np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64)
+    # All rows that tie with the k-th belong to the choice, else the partition picks among them at random.
+    threshold = np.partition(scores, -k)[-k]
+    candidates = np.flatnonzero(scores >= threshold)
+    rows = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
+    return scores[rows], rows

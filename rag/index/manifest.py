@@ -1,0 +1,87 @@
+"""What is in one version of an index, and the SHA-256 of each of its files.
+
+FAISS loads damaged files without complaint (and native code that reads them is no place to find out),
+so nothing is opened before `verify` has passed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rag.errors import SearchIndexError
+from rag.files import sha256
+
+FORMAT = 1
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """`model` is the encoder's fingerprint, `dense` the kind of FAISS index ("flat" or "hnsw"),
+    `chunking` the settings that made the passages; `documents_sha256` stands for the whole corpus."""
+
+    created: str
+    model: str
+    dimension: int
+    documents: int
+    passages: int
+    dense: str
+    chunking: Mapping[str, int]
+    documents_sha256: str
+    files: Mapping[str, FileEntry]
+    format: int = FORMAT
+
+    def write(self, folder: Path) -> None:
+        (folder / NAME).write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def describe_files(folder: Path) -> dict[str, FileEntry]:
+    """Entries of every file in a folder but the manifest itself, by relative name."""
+    return {
+        path.relative_to(folder).as_posix(): FileEntry(path.stat().st_size, sha256(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != NAME
+    }
+
+
+def read(folder: Path) -> Manifest:
+    """Raises `SearchIndexError` where the manifest is missing, damaged or of another format."""
+    try:
+        raw: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        raw["files"] = {name: FileEntry(**entry) for name, entry in raw["files"].items()}
+        manifest = Manifest(**raw)
+    except FileNotFoundError:
+        raise SearchIndexError(f"The index in {folder} has no manifest. Build it again: rag index PATH.") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SearchIndexError(f"The manifest in {folder} is damaged. Build the index again: rag index PATH.") from error
+    if manifest.format != FORMAT:
+        raise SearchIndexError(
+            f"The index in {folder} has format {manifest.format}, this version of rag reads {FORMAT}. "
+            "Build it again: rag index PATH."
+        )
+    return manifest
+
+
+def verify(folder: Path, manifest: Manifest) -> None:
+    """Raises `SearchIndexError`, naming the file, where one is missing, cut short or changed."""
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            problem = "is missing"
+        elif (size := path.stat().st_size) != entry.size:
+            problem = f"has {size:,} bytes instead of {entry.size:,}"
+        elif sha256(path) != entry.sha256:
+            problem = "has changed since it was written (SHA-256 differs)"
+        else:
+            continue
+        raise SearchIndexError(f"The index file {path} {problem}. Build the index again: rag index PATH.")

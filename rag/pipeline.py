@@ -1,0 +1,221 @@
+"""The way of one question: embed, search, filter, fit, route, generate, cite.
+
+Stages run on one worker thread, so that a server's event loop stays free; only generation is asynchronous.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+from rag import prompt as prompts
+from rag.context import filter_hits, fit
+from rag.core import (
+    Answer,
+    CacheInfo,
+    Encoder,
+    GenerationParams,
+    GenerationStats,
+    Generator,
+    Hits,
+    Query,
+    Route,
+    Searcher,
+    Source,
+    Tokens,
+    Trace,
+)
+from rag.errors import QuestionError
+from rag.route import route
+from rag.settings import Settings
+
+MAX_QUESTION = 2000
+"""Characters. The encoder reads the first few hundred words; a longer text isn't a question."""
+
+NOTHING_FOUND = "Nothing in the index is close enough to this question to answer it from."
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """First event of a stream: what the model will read."""
+
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of the answer's text, without markers that point nowhere."""
+
+    text: str
+
+
+Event: TypeAlias = Searched | Delta | Answer
+T = TypeVar("T")
+
+
+class Pipeline:
+    """Use it through `rag.build.open_pipeline`, which also closes it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        profile: str,
+        encoder: Encoder,
+        searcher: Searcher,
+        generator: Generator,
+        startup_s: float | None = None,
+    ) -> None:
+        self.settings = settings
+        self.profile = profile
+        self.startup_s = startup_s
+        self._encoder = encoder
+        self._searcher = searcher
+        self._generator = generator
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rag-stages")
+
+    async def answer(self, question: str) -> Answer:
+        """Raises `QuestionError`, or `EngineError` where the engine is lost."""
+        async for event in self.stream(question):
+            if isinstance(event, Answer):
+                return event
+        raise AssertionError("a stream ends with its answer")
+
+    async def stream(self, question: str) -> AsyncIterator[Event]:
+        """`Searched`, then `Delta`s, then the `Answer`. Closing it early aborts the generation."""
+        question = check_question(question)
+        trace = Trace()
+        with trace.span("embed"):
+            query = await self._run(self._embed, question)
+        hits = await self._run(self._search, query, trace)
+        with trace.span("filter"):
+            kept = filter_hits(hits, self.settings.filter)
+        if not kept:
+            yield Searched(())
+            yield self._abstention(question, trace)
+            return
+        with trace.span("context"):
+            sources = await self._run(self._fit, question, kept)
+            prompt = prompts.build(question, sources)
+            prompt_tokens = self._generator.count_prompt_tokens(prompt.messages)
+        with trace.span("route"):
+            chosen = route(
+                self.settings.generator, self._generator.model, prompt_tokens, self._generator.context_window
+            )
+        yield Searched(sources)
+
+        text, stats = "", GenerationStats(output_tokens=0)
+        visible = prompts.MarkerFilter(len(sources))
+        with trace.span("generate"):
+            deltas = self._generator.stream(prompt.messages, self._params(chosen))
+            async for item in deltas:
+                if isinstance(item, GenerationStats):
+                    stats = item
+                    continue
+                text += item
+                if shown := visible.feed(item):
+                    yield Delta(shown)
+        if rest := visible.rest():
+            yield Delta(rest)
+        yield self._finish(question, text, sources, chosen, stats, trace)
+
+    async def warm_up(self) -> None:
+        """One short request: the first costs a second more, and leaves the system prompt in the prefix cache."""
+        async for _ in self._generator.stream(prompts.overhead("?"), GenerationParams(max_tokens=1)):
+            pass
+
+    def close(self) -> None:
+        """End the worker thread. Encoder, searcher and generator belong to whoever made them."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    # --- stages -----------------------------------------------------------------------------
+
+    def _embed(self, question: str) -> Query:
+        return Query(question, self._encoder.encode_queries([question])[0])
+
+    def _search(self, query: Query, trace: Trace) -> Hits:
+        return self._searcher.search([query], trace)[0]
+
+    def _fit(self, question: str, hits: Hits) -> tuple[Source, ...]:
+        generator = self._generator
+        room = generator.context_window - self.settings.generator.max_tokens
+        budget = room - generator.count_prompt_tokens(prompts.overhead(question))
+        return fit(hits, self.settings.context, budget, generator.count_tokens)
+
+    def _params(self, chosen: Route) -> GenerationParams:
+        settings = self.settings.generator
+        return GenerationParams(chosen.max_tokens, settings.temperature, settings.top_p, settings.seed)
+
+    # --- endings ----------------------------------------------------------------------------
+
+    def _finish(
+        self,
+        question: str,
+        raw: str,
+        sources: tuple[Source, ...],
+        chosen: Route,
+        stats: GenerationStats,
+        trace: Trace,
+    ) -> Answer:
+        abstained = prompts.declines(raw)
+        text, sentences, citations, invalid = prompts.cite(raw, sources, self.settings.cite)
+        if abstained:
+            citations = ()
+        return Answer(
+            question=question,
+            answer=text if text else prompts.NOT_IN_SOURCES,
+            abstained=abstained,
+            sentences=sentences,
+            citations=citations,
+            invalid_markers=invalid,
+            route=chosen,
+            cache=CacheInfo(index_version=self._searcher.index_version),
+            tokens=Tokens(
+                stats.prompt_tokens,
+                stats.cached_prompt_tokens,
+                stats.output_tokens,
+                stats.draft_tokens,
+                stats.accepted_tokens,
+            ),
+            engine=self._generator.info(stats),
+            profile=self.profile,
+            startup_s=self.startup_s,
+            spans=trace.spans,
+            timings=trace.timings(stats),
+        )
+
+    def _abstention(self, question: str, trace: Trace) -> Answer:
+        return Answer(
+            question=question,
+            answer=NOTHING_FOUND,
+            abstained=True,
+            sentences=(),
+            citations=(),
+            invalid_markers=0,
+            route=None,
+            cache=CacheInfo(index_version=self._searcher.index_version),
+            tokens=Tokens(),
+            engine=self._generator.info(None),
+            profile=self.profile,
+            startup_s=self.startup_s,
+            spans=trace.spans,
+            timings=trace.timings(),
+        )
+
+    async def _run(self, stage: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, stage, *arguments)
+
+
+def check_question(question: str) -> str:
+    """The question without the white space around it. Raises `QuestionError` where there is none or too much."""
+    question = question.strip()
+    if not question:
+        raise QuestionError('The question is empty. Ask something, e.g. rag ask "What causes malaria?"')
+    if len(question) > MAX_QUESTION:
+        raise QuestionError(
+            f"The question has {len(question):,} characters, at most {MAX_QUESTION:,} are read. "
+            "Shorten it; a text to search in belongs in the index (rag index PATH)."
+        )
+    return question

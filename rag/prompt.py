@@ -1,0 +1,165 @@
+"""What the model reads, and what its `[n]` markers mean. Pure.
+
+Stable text comes first and the question last, so that a prefix cache can serve the start.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from rag.context import render
+from rag.core import Citation, Message, Prompt, Sentence, Source
+from rag.ingest.chunk import sentences
+from rag.settings import Cite
+
+NOT_IN_SOURCES = "The sources do not contain the answer."
+
+SYSTEM = (
+    "You answer questions from numbered sources. Use only the sources. Answer in one to three sentences, "
+    "close to the wording of the sources, and put the number of the source in brackets after each sentence, "
+    f"like [1]. If the sources do not hold the answer, reply exactly: {NOT_IN_SOURCES}"
+)
+
+# What models write when they decline. Matched at the start of an answer, so that "The sources do not
+# agree" or a later caveat isn't taken for an abstention.
+_DECLINES = re.compile(
+    r"\W*(?:i(?:'m| am) (?:sorry|unable)|i (?:do not|don't|cannot|can't)|unfortunately|"
+    r"(?:the|these|those|none of the)?\s*(?:provided |given |numbered )?(?:sources?|passages?|context|documents?|texts?)"
+    r"\s+(?:provided |given )?(?:do|does)(?: not|n't)\s+(?:contain|hold|have|provide|mention|include|state|give|answer|say)|"
+    r"there is no (?:answer|information)|no (?:answer|information))",
+    re.IGNORECASE,
+)
+
+_MARKER = re.compile(r"\s?\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
+_OPEN_MARKER = re.compile(r"\s?(?:\[[\d\s,;]{0,12})?$")
+_WORD = re.compile(r"[^\W_]{2,}")
+
+
+def build(question: str, sources: tuple[Source, ...]) -> Prompt:
+    passages = "".join(render(source.marker, source.hit.passage.title, source.quote) for source in sources)
+    return Prompt(
+        (
+            {"role": "system", "content": SYSTEM},
+            {"role": "user", "content": f"Sources:\n\n{passages}Question: {question}"},
+        ),
+        sources,
+    )
+
+
+def overhead(question: str) -> tuple[Message, ...]:
+    """The messages without any source: what they cost isn't there for passages."""
+    return build(question, ()).messages
+
+
+def declines(text: str) -> bool:
+    """Does the model say that the sources don't hold the answer?"""
+    return not text.strip() or _DECLINES.match(text.strip()) is not None
+
+
+def valid_markers(text: str, count: int) -> tuple[str, int]:
+    """The text without the numbers that point to none of `count` sources, and how many those were."""
+    invalid = 0
+
+    def keep(match: re.Match[str]) -> str:
+        nonlocal invalid
+        numbers = [int(number) for number in re.findall(r"\d+", match[1])]
+        good = [number for number in dict.fromkeys(numbers) if 1 <= number <= count]
+        invalid += sum(not 1 <= number <= count for number in numbers)
+        space = match[0][0] if match[0][0].isspace() else ""
+        return space + "".join(f"[{number}]" for number in good) if good else ""
+
+    return _MARKER.sub(keep, text), invalid
+
+
+def visible(deltas: Sequence[str], count: int) -> Iterator[str]:
+    """For tests and replays: a finished stream through a `MarkerFilter`."""
+    marker_filter = MarkerFilter(count)
+    for delta in deltas:
+        yield marker_filter.feed(delta)
+    yield marker_filter.rest()
+
+
+class MarkerFilter:
+    """Takes markers that point nowhere out of a stream, holding text back only while a marker may be open."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._held = ""
+
+    def feed(self, delta: str) -> str:
+        text = self._held + delta
+        opened = _OPEN_MARKER.search(text)
+        cut = opened.start() if opened else len(text)
+        self._held = text[cut:]
+        return valid_markers(text[:cut], self._count)[0]
+
+    def rest(self) -> str:
+        text, self._held = self._held, ""
+        return valid_markers(text, self._count)[0]
+
+
+def cite(text: str, sources: Sequence[Source], settings: Cite) -> tuple[str, tuple[Sentence, ...], tuple[Citation, ...], int]:
+    """Text without invalid markers, its sentences, the citations in order of first use, and the number removed.
+
+    A sentence without a marker is attributed to the source that holds the largest share of its content
+    words, where that share reaches `settings.min_overlap`. The text itself isn't changed by that.
+    """
+    text, invalid = valid_markers(text.strip(), len(sources))
+    by_marker = {source.marker: source for source in sources}
+    found: list[Sentence] = []
+    origins: dict[int, str] = {}
+    for start, end in _sentences_with_markers(text):
+        sentence = text[start:end]
+        markers = tuple(dict.fromkeys(int(number) for number in re.findall(r"\[(\d+)\]", sentence)))
+        plain = _MARKER.sub("", sentence).strip()
+        for marker in markers:
+            origins[marker] = "model"
+        if not markers and settings.attribute:
+            best = _most_overlapping(plain, sources, settings.min_overlap)
+            if best is not None:
+                markers = (best,)
+                origins.setdefault(best, "attributed")
+        found.append(Sentence(plain, markers))
+    citations = tuple(
+        Citation(
+            marker,
+            by_marker[marker].hit.passage.doc_id,
+            by_marker[marker].hit.passage.id,
+            by_marker[marker].hit.passage.title,
+            by_marker[marker].quote,
+            "model" if origin == "model" else "attributed",
+            by_marker[marker].hit.score,
+        )
+        for marker, origin in origins.items()
+    )
+    return text, tuple(found), citations, invalid
+
+
+def _sentences_with_markers(text: str) -> list[tuple[int, int]]:
+    """Sentence ranges; markers after a full stop belong to the sentence before it."""
+    ranges: list[tuple[int, int]] = []
+    for start, end in sentences(text):
+        leading = re.match(r"(?:\s*\[\d+\])+[.\s]*", text[start:end])
+        if leading and ranges:
+            ranges[-1] = (ranges[-1][0], start + leading.end())
+            start += leading.end()
+        if text[start:end].strip(" .\n"):
+            ranges.append((start, end))
+    return ranges
+
+
+def _most_overlapping(sentence: str, sources: Sequence[Source], threshold: float) -> int | None:
+    words = content_words(sentence)
+    if not words:
+        return None
+    shares = [(len(words & content_words(f"{s.hit.passage.title} {s.quote}")) / len(words), -s.marker) for s in sources]
+    share, negative = max(shares, default=(0.0, 0))
+    return -negative if share >= threshold else None
+
+
+def content_words(text: str) -> frozenset[str]:
+    """Lower-cased words of a text that say what it is about."""
+    from rag.index.lexical import STOP_WORDS
+
+    return frozenset(_WORD.findall(text.lower())) - STOP_WORDS

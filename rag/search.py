@@ -1,0 +1,77 @@
+"""Hybrid search: dense and lexical lists, fused by rank, then reranked. A batch in, a batch out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from rag.core import Hit, Hits, Query, Reranker, Trace
+from rag.index import IndexReader
+from rag.settings import Retrieve
+
+
+class HybridSearcher:
+    """Thread-safe as far as its index and its reranker are, and they are."""
+
+    def __init__(self, index: IndexReader, settings: Retrieve, reranker: Reranker | None = None) -> None:
+        self._index = index
+        self._settings = settings
+        self._reranker = reranker
+
+    @property
+    def index_version(self) -> str:
+        return f"{self._index.name}/{self._index.version}"
+
+    def search(self, queries: Sequence[Query], trace: Trace) -> list[Hits]:
+        with trace.span("retrieve"):
+            found = self._retrieve(queries)
+        if self._reranker is None:
+            return found
+        with trace.span("rerank"):
+            return [self._rerank(query, hits, self._reranker) for query, hits in zip(queries, found, strict=True)]
+
+    def _retrieve(self, queries: Sequence[Query]) -> list[Hits]:
+        dense = self._dense(queries)
+        return [self._fuse(query, rows) for query, rows in zip(queries, dense, strict=True)]
+
+    def _dense(self, queries: Sequence[Query]) -> list[list[int]]:
+        if self._settings.dense_n == 0 or not queries:
+            return [[] for _ in queries]
+        _, rows = self._index.dense.search(np.stack([query.vector for query in queries]), self._settings.dense_n)
+        return [[int(row) for row in line if row >= 0] for line in rows]
+
+    def _fuse(self, query: Query, dense: Sequence[int]) -> Hits:
+        settings = self._settings
+        lexical: dict[int, float] = {}
+        if settings.lexical_n > 0:
+            scores, rows = self._index.lexical.search(self._index.tokenizer(query.text), settings.lexical_n)
+            lexical = {int(row): float(score) for row, score in zip(rows, scores, strict=True)}
+        fused = fuse_ranks([(list(dense), 1.0), (list(lexical), settings.lexical_weight)], settings.rrf_k)
+        best = sorted(fused, key=lambda row: (-fused[row], row))[: settings.candidates]
+        cosines = self._index.dense.cosines(query.vector, best)
+        return tuple(
+            Hit(passage, float(cosine), lexical.get(row), fused[row])
+            for row, passage, cosine in zip(best, self._index.passages.get(best), cosines, strict=True)
+        )
+
+    @staticmethod
+    def _rerank(query: Query, hits: Hits, reranker: Reranker) -> Hits:
+        if not hits:
+            return hits
+        scores = reranker.score(query.text, [f"{hit.passage.title}\n{hit.passage.text}" for hit in hits])
+        scored = [replace(hit, rerank=score) for hit, score in zip(hits, scores, strict=True)]
+        return tuple(sorted(scored, key=lambda hit: -hit.score))
+
+
+def fuse_ranks(rankings: Sequence[tuple[Sequence[int], float]], k: int) -> Mapping[int, float]:
+    """Reciprocal rank fusion: the sum of `weight / (k + rank)` over the lists that hold a row, rank from 1.
+
+    Cormack, Clarke and Buettcher, SIGIR 2009, with a weight for each list.
+    """
+    scores: dict[int, float] = {}
+    for rows, weight in rankings:
+        for rank, row in enumerate(rows, start=1):
+            scores[row] = scores.get(row, 0.0) + weight / (k + rank)
+    return scores
