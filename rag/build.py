@@ -165,11 +165,11 @@ class Built:
 class Progress:
     """Told as an index grows: bytes of the corpus done and in all, passages done, and the step under way."""
 
-    update: Callable[[int, int, int], None] = lambda done, total, passages: None
+    update: Callable[[int, int, int], None] = lambda *_: None
     step: Report = quiet
 
 
-def build_index(loaded: Loaded, sources: Sequence[Path], progress: Progress = Progress()) -> Built:  # noqa: B008
+def build_index(loaded: Loaded, sources: Sequence[Path], progress: Progress = Progress()) -> Built:
     """Read, split, encode and write a corpus as a new version of the index that the settings name.
 
     Raises `CorpusError`, `StorageError` or `SearchIndexError`; the version before it stays in use then.
@@ -194,7 +194,7 @@ def build_index(loaded: Loaded, sources: Sequence[Path], progress: Progress = Pr
     return Built(versions.name, versions.current()[0], contents, dict(skipped), time.monotonic() - began)
 
 
-def ensure_sample_index(loaded: Loaded, progress: Progress = Progress()) -> None:  # noqa: B008
+def ensure_sample_index(loaded: Loaded, progress: Progress = Progress()) -> None:
     """Build the index of the shipped corpus where it isn't there, or isn't of this corpus and these settings."""
     try:
         contents = check_index(loaded, progress.step)

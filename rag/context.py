@@ -27,7 +27,11 @@ def fit(hits: Hits, settings: Context, budget: int, count_tokens: Callable[[str]
     budget = budget if settings.max_tokens is None else min(budget, settings.max_tokens)
     sources: list[Source] = []
     for hit in hits[: settings.passages]:
-        text = hit.passage.text if settings.chars_per_passage is None else cut(hit.passage.text, settings.chars_per_passage)
+        text = (
+            hit.passage.text
+            if settings.chars_per_passage is None
+            else cut(hit.passage.text, settings.chars_per_passage)
+        )
         cost = count_tokens(render(len(sources) + 1, hit.passage.title, text))
         while cost > budget and not sources and len(text) > 50:
             text = cut(text, len(text) * 3 // 4)

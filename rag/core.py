@@ -387,9 +387,7 @@ class Generator(Protocol):
         """Tokens of the messages with the chat template around them."""
         ...
 
-    def stream(
-        self, messages: Sequence[Message], params: GenerationParams
-    ) -> AsyncIterator[str | GenerationStats]:
+    def stream(self, messages: Sequence[Message], params: GenerationParams) -> AsyncIterator[str | GenerationStats]:
         """Text deltas, then one `GenerationStats` as the last item.
 
         Raises `EngineDied` when the engine is lost on the way.

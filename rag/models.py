@@ -198,7 +198,9 @@ def _check(folder: Path, hashes: Mapping[str, str], whose: str) -> None:
         path = folder / name
         found = files.sha256(path) if path.is_file() else "no such file"
         if found != expected:
-            raise ModelError(f"{name} isn't the file that the recipe names: {whose}. SHA-256 {expected[:12]}…, found {found[:12]}….")
+            raise ModelError(
+                f"{name} isn't the file that the recipe names: {whose}. SHA-256 {expected[:12]}…, found {found[:12]}…."
+            )
 
 
 def _copy(base: Path, names: Mapping[str, str], folder: Path) -> None:
@@ -245,5 +247,7 @@ def _download(name: str, revision: str | None) -> Path:
 
 def _with_safetensors(folder: Path, name: str) -> Path:
     if not any(folder.glob("*.safetensors")):
-        raise ModelError(f"Model {name} has no *.safetensors in {folder}. Pickled weights are never loaded: convert it.")
+        raise ModelError(
+            f"Model {name} has no *.safetensors in {folder}. Pickled weights are never loaded: convert it."
+        )
     return folder

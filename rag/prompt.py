@@ -6,7 +6,7 @@ Stable text comes first and the question last, so that a prefix cache can serve 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rag.context import render
 from rag.core import Citation, Message, Prompt, Sentence, Source
@@ -16,13 +16,39 @@ from rag.settings import Cite
 NOT_IN_SOURCES = "The sources do not contain the answer."
 
 SYSTEM = (
-    "You answer questions from numbered sources. Use only the sources. Answer in one to three sentences, "
-    "close to the wording of the sources, and put the number of the source in brackets after each sentence, "
-    f"like [1]. If the sources do not hold the answer, reply exactly: {NOT_IN_SOURCES}"
+    "Answer the question from the numbered sources, in their words. End each sentence with the number of its "
+    f"source in brackets, like [1]. If no source answers it, say: {NOT_IN_SOURCES}"
 )
 
-# What models write when they decline. Matched at the start of an answer, so that "The sources do not
-# agree" or a later caveat isn't taken for an abstention.
+# Two worked examples, about nothing that a corpus is likely to hold. Small models follow an example
+# where they ignore an instruction; the prefix cache makes them nearly free. Neither example declines:
+# with one that does, SmolLM2-135M declined half of the answerable questions of dev_60.
+EXAMPLES: tuple[Message, ...] = (
+    {
+        "role": "user",
+        "content": "[1] Honey\nBees make honey from the nectar of flowers. They lower its water content by fanning it "
+        "with their wings.\n\n[2] Beeswax\nYoung worker bees secrete wax from glands under the abdomen. The colony "
+        "builds its comb from it.\n\nQuestion: What is honeycomb made of?",
+    },
+    {
+        "role": "assistant",
+        "content": "The colony builds its comb from wax, which young worker bees secrete from glands under the abdomen [2].",
+    },
+    {
+        "role": "user",
+        "content": "[1] Tides\nTides are caused by the pull of the moon, and to a lesser degree of the sun, on the "
+        "oceans.\n\n[2] Spring tides\nWhen sun and moon stand in line, at full and new moon, the tides are "
+        "highest.\n\nQuestion: What causes tides, and when are they highest?",
+    },
+    {
+        "role": "assistant",
+        "content": "Tides are caused by the pull of the moon, and to a lesser degree of the sun, on the oceans [1]. "
+        "They are highest at full and new moon, when sun and moon stand in line [2].",
+    },
+)
+
+# What models write when they decline in words of their own. Matched at the start of an answer, so that
+# a caveat at its end isn't taken for an abstention.
 _DECLINES = re.compile(
     r"\W*(?:i(?:'m| am) (?:sorry|unable)|i (?:do not|don't|cannot|can't)|unfortunately|"
     r"(?:the|these|those|none of the)?\s*(?:provided |given |numbered )?(?:sources?|passages?|context|documents?|texts?)"
@@ -41,7 +67,8 @@ def build(question: str, sources: tuple[Source, ...]) -> Prompt:
     return Prompt(
         (
             {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": f"Sources:\n\n{passages}Question: {question}"},
+            *EXAMPLES,
+            {"role": "user", "content": f"{passages}Question: {question}"},
         ),
         sources,
     )
@@ -54,7 +81,7 @@ def overhead(question: str) -> tuple[Message, ...]:
 
 def declines(text: str) -> bool:
     """Does the model say that the sources don't hold the answer?"""
-    return not text.strip() or _DECLINES.match(text.strip()) is not None
+    return not text.strip() or NOT_IN_SOURCES.lower() in text.lower() or _DECLINES.match(text.strip()) is not None
 
 
 def valid_markers(text: str, count: int) -> tuple[str, int]:
@@ -70,14 +97,6 @@ def valid_markers(text: str, count: int) -> tuple[str, int]:
         return space + "".join(f"[{number}]" for number in good) if good else ""
 
     return _MARKER.sub(keep, text), invalid
-
-
-def visible(deltas: Sequence[str], count: int) -> Iterator[str]:
-    """For tests and replays: a finished stream through a `MarkerFilter`."""
-    marker_filter = MarkerFilter(count)
-    for delta in deltas:
-        yield marker_filter.feed(delta)
-    yield marker_filter.rest()
 
 
 class MarkerFilter:
@@ -99,7 +118,9 @@ class MarkerFilter:
         return valid_markers(text, self._count)[0]
 
 
-def cite(text: str, sources: Sequence[Source], settings: Cite) -> tuple[str, tuple[Sentence, ...], tuple[Citation, ...], int]:
+def cite(
+    text: str, sources: Sequence[Source], settings: Cite
+) -> tuple[str, tuple[Sentence, ...], tuple[Citation, ...], int]:
     """Text without invalid markers, its sentences, the citations in order of first use, and the number removed.
 
     A sentence without a marker is attributed to the source that holds the largest share of its content

@@ -80,6 +80,7 @@ class Rerank(Section):
 
 
 class Filter(Section):
+    # On dev_60 with MiniLM the lowest cosine of a gold passage is 0.30; questions from outside medicine reach 0.22.
     min_cosine: float = Field(0.25, ge=-1, le=1, description="lowest cosine kept where there is no reranker")
     min_rerank: float = Field(0.05, ge=0, le=1, description="lowest reranker probability kept")
 
@@ -121,13 +122,17 @@ class Generator(Section):
     seed: int | None = Field(0, ge=0, description="sampling seed; null for a random one")
     max_num_seqs: int = Field(16, ge=1, le=4096, description="requests that run at once")
     kv_cache_mb: int | None = Field(None, ge=16, le=4_194_304, description="KV pool, MiB; null: 512 on a CPU")
-    gpu_memory_utilization: float = Field(0.8, gt=0, le=0.98, description="share of GPU memory; unused with kv_cache_mb")
+    gpu_memory_utilization: float = Field(
+        0.8, gt=0, le=0.98, description="share of GPU memory; unused with kv_cache_mb"
+    )
     block_size: int = Field(
         32, ge=8, le=256, description="KV block, tokens: a shared prefix shorter than this never hits the cache"
     )
     enforce_eager: bool = Field(False, description="skip compilation: quicker start, slower steps")
     cores: str = Field(
-        "auto", pattern=r"^(auto|nobind|[0-9,\-|]+)$", description="CPU cores of the engine, e.g. 0-1; auto leaves one free"
+        "auto",
+        pattern=r"^(auto|nobind|[0-9,\-|]+)$",
+        description="CPU cores of the engine, e.g. 0-1; auto leaves one free",
     )
     quantization: Quantization | None = Field(None, description="technique: weights of fewer bits")
     quantized: Mapping[Quantization, str] = Field(
@@ -281,7 +286,9 @@ def _from_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise SettingsError(f"--set {assignment}: the value isn't valid YAML ({error.__class__.__name__})") from error
+            raise SettingsError(
+                f"--set {assignment}: the value isn't valid YAML ({error.__class__.__name__})"
+            ) from error
         *sections, leaf = key.strip().split(".")
         target = values
         for section in sections:

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -69,10 +69,10 @@ class Terminal:
 class StepReport:
     err: Console
     progress: Progress
-    task: object
+    task: TaskID
 
     def __call__(self, what: str) -> None:
-        self.progress.update(self.task, description=what)  # type: ignore[arg-type]
+        self.progress.update(self.task, description=what)
         if not self.err.is_terminal:
             self.err.print(f"{what} ...", style="dim")
 
@@ -85,12 +85,8 @@ def library_output(verbose: bool) -> Iterator[tuple[Terminal, Path | None]]:
     `verbose` they go to standard error instead, so that standard output holds results alone.
     """
     saved = [os.dup(descriptor) for descriptor in (1, 2)]
-    streams: list[TextIO] = [
-        open(descriptor, "w", encoding="utf-8", errors="replace", closefd=True) for descriptor in saved  # noqa: SIM115, PTH123
-    ]
-    terminal = Terminal(
-        Console(file=streams[0], highlight=False, soft_wrap=True), Console(file=streams[1], highlight=False, soft_wrap=True)
-    )
+    streams = [os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") for descriptor in saved]
+    terminal = Terminal(*(Console(file=stream, highlight=False, soft_wrap=True) for stream in streams))
     sys.stdout.flush()
     sys.stderr.flush()
     path = None if verbose else _new_log()

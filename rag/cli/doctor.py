@@ -168,7 +168,7 @@ def _index(loaded: Loaded) -> Check:
 def _start_engine(loaded: Loaded, report: Report, log: str) -> Check:
     from rag import build
     from rag.cli.run import run
-    from rag.core import GenerationParams, GenerationStats
+    from rag.core import GenerationParams, GenerationStats, Message
 
     checks: list[Check] = []
 
@@ -177,7 +177,7 @@ def _start_engine(loaded: Loaded, report: Report, log: str) -> Check:
         async with build.open_generator(loaded, report) as generator:
             ready = time.monotonic() - began
             stats = GenerationStats(0)
-            messages = ({"role": "user", "content": "Say hello."},)
+            messages: tuple[Message, ...] = ({"role": "user", "content": "Say hello."},)
             async for item in generator.stream(messages, GenerationParams(max_tokens=8, ignore_eos=True)):
                 if isinstance(item, GenerationStats):
                     stats = item
@@ -205,4 +205,3 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-

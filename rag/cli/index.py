@@ -15,7 +15,8 @@ from rag.cli import options
 def build(
     context: typer.Context,
     sources: Annotated[
-        list[Path] | None, typer.Argument(metavar="PATH...", help="Files and folders: .jsonl, .txt, .md.", show_default=False)
+        list[Path] | None,
+        typer.Argument(metavar="PATH...", help="Files and folders: .jsonl, .txt, .md.", show_default=False),
     ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Index the corpus that ships with rag.")] = False,
     index_name: options.IndexName = None,

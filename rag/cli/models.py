@@ -20,7 +20,9 @@ def list_models(as_json: options.Json = False) -> None:
     terminal = Terminal()
     statuses = ModelStore().list()
     if as_json:
-        terminal.json([{"name": s.name, "built": s.built, "folder": str(s.folder), **s.recipe.model_dump()} for s in statuses])
+        terminal.json(
+            [{"name": s.name, "built": s.built, "folder": str(s.folder), **s.recipe.model_dump()} for s in statuses]
+        )
         return
     for status in statuses:
         mark = "built    " if status.built else "not built"

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, NoReturn
 
 from rag.engine import processes
 
@@ -43,7 +43,7 @@ async def _supervise(command: Coroutine[Any, Any, int]) -> int:
             loop.remove_signal_handler(number)
 
 
-def _leave(code: int) -> None:
+def _leave(code: int) -> NoReturn:
     # A thread that was just starting a process when the command was cancelled may have started it since.
     processes.kill(processes.started())
     sys.stdout.flush()

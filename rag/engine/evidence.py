@@ -26,7 +26,9 @@ def _judge(
         return technique
     if name == "prefix_caching":
         cached = stats.cached_prompt_tokens if stats else None
-        return _by_count(technique, cached, f"{cached} cached prompt tokens", "no block of this prompt was in the cache")
+        return _by_count(
+            technique, cached, f"{cached} cached prompt tokens", "no block of this prompt was in the cache"
+        )
     if name == "speculation":
         drafted, accepted = (stats.draft_tokens, stats.accepted_tokens) if stats else (None, None)
         return _by_count(

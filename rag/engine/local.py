@@ -115,7 +115,9 @@ class LocalGenerator:
             "kv_cache_dtype": config.cache_config.cache_dtype,
             "attention_backend": self._spec.args.get("attention_backend"),
         }
-        return EngineInfo("vllm", vllm.__version__, self._device, evidence.judge(self._spec.techniques, reported, stats))
+        return EngineInfo(
+            "vllm", vllm.__version__, self._device, evidence.judge(self._spec.techniques, reported, stats)
+        )
 
     async def close(self) -> None:
         """End the engine's processes. They hold nothing worth an orderly end, which takes five seconds."""
@@ -195,7 +197,7 @@ def _construct(config: Any) -> Any:
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.metrics.loggers import StatLoggerBase
 
-    class Silent(StatLoggerBase):
+    class Silent(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped here
         """Switches per-request metrics on without vLLM's own loggers, of which a process can have one set."""
 
         def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:

@@ -39,7 +39,9 @@ def plan(loaded: Loaded) -> EngineSpec:
     """Raises `SettingsError` where a technique asked for by hand can't be had on this platform."""
     settings = loaded.settings.generator
     if settings.model is None:
-        raise SettingsError(f"generator.model is null (models file {loaded.models}): name a model, or use --models embedded.")
+        raise SettingsError(
+            f"generator.model is null (models file {loaded.models}): name a model, or use --models embedded."
+        )
     techniques: dict[str, Technique] = {}
 
     quantization = _technique(loaded, techniques, "quantization", settings.quantization, _why_no_quantization(loaded))
@@ -113,7 +115,9 @@ def _technique(
         techniques[name] = Technique(asked=True)
         return value
     if loaded.explicit(key):
-        raise SettingsError(f"{key}={value} (from {loaded.origin(key).name}) can't be had on this machine: {impossible}.")
+        raise SettingsError(
+            f"{key}={value} (from {loaded.origin(key).name}) can't be had on this machine: {impossible}."
+        )
     techniques[name] = Technique(asked=True, engaged=False, reason=impossible)
     return None
 

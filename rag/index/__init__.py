@@ -18,6 +18,10 @@ import numpy as np
 from rag.core import Document, Passage
 from rag.errors import CorpusError
 from rag.index import dense, lexical, manifest, store
+from rag.index.dense import DenseIndex
+from rag.index.lexical import LexicalIndex, Tokenizer
+from rag.index.manifest import Manifest
+from rag.index.store import PassageStore
 from rag.index.versions import Versions
 from rag.settings import Device, Index, Retrieve
 
@@ -33,11 +37,11 @@ class IndexReader:
 
     name: str
     version: str
-    manifest: manifest.Manifest
-    dense: dense.DenseIndex
-    lexical: lexical.LexicalIndex
-    tokenizer: lexical.Tokenizer
-    passages: store.PassageStore
+    manifest: Manifest
+    dense: DenseIndex
+    lexical: LexicalIndex
+    tokenizer: Tokenizer
+    passages: PassageStore
 
 
 def open_index(versions: Versions, settings: Index, retrieve: Retrieve, device: Device) -> IndexReader:
@@ -52,10 +56,10 @@ def open_index(versions: Versions, settings: Index, retrieve: Retrieve, device: 
         versions.name,
         version,
         contents,
-        dense.DenseIndex(folder, contents.dense, settings, device),
+        DenseIndex(folder, contents.dense, settings, device),
         lexical.open_index(folder, retrieve.lexical),
-        lexical.Tokenizer(),
-        store.PassageStore(folder),
+        Tokenizer(),
+        PassageStore(folder),
     )
 
 
@@ -67,14 +71,14 @@ def write_version(
     settings: Index,
     chunking: Mapping[str, int],
     report: Callable[[str], None] = lambda _: None,
-) -> manifest.Manifest:
+) -> Manifest:
     """Write a new version beside the old one and switch to it.
 
     `batches` yields documents with all their passages and the passages' vectors; `report` is told the
     steps that follow the last of them. Whatever `batches` raises leaves the old version in use.
     """
     with versions.write() as folder:
-        tokenizer = lexical.Tokenizer()
+        tokenizer = Tokenizer()
         documents, passages = (store.LineWriter(folder, name) for name in (store.DOCUMENTS, store.PASSAGES))
         digests: list[str] = []
         vectors: list[Matrix] = []
@@ -98,7 +102,7 @@ def write_version(
         report("lexical index")
         lexical.write(folder, tokens)
         report("checksums")
-        contents = manifest.Manifest(
+        contents = Manifest(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             model=model,
             dimension=stacked.shape[1],

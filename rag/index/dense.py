@@ -50,7 +50,7 @@ class DenseIndex:
             self._index: Any = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._flat(faiss))
         elif kind == "hnsw":
             self._index = faiss.read_index(str(folder / GRAPH))
-            self._parameters = faiss.SearchParametersHNSW(efSearch=settings.hnsw_ef_search)
+            self._parameters = faiss.SearchParametersHNSW(efSearch=settings.hnsw_ef_search)  # type: ignore[attr-defined]  # not in its stubs
         else:
             self._index = self._flat(faiss)
 

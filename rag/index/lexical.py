@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -23,10 +24,10 @@ STOP_WORDS = frozenset(
     does doing down during each few for from had has have having he her here hers him his how i if in into is it its
     itself just me more most my no nor not of off on once only or other our out over own same she should so some such
     than that the their them then there these they this those through to too under until up very was we were what when
-    where which while who whom why will with would you your""".split()
+    where which while who whom why will with would you your""".split()  # noqa: SIM905
 )
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?", re.UNICODE)
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")  # noqa: RUF001
 _TOKENS, _OFFSETS = "tokens.npy", "token_offsets.npy"
 
 
@@ -91,7 +92,7 @@ class RankBm25:
 
         offsets = np.load(folder / _OFFSETS, allow_pickle=False)
         flat = np.load(folder / _TOKENS, allow_pickle=False).tolist()
-        self._index = BM25Okapi([flat[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)], k1=K1, b=B)
+        self._index = BM25Okapi([flat[a:b] for a, b in pairwise(offsets)], k1=K1, b=B)
         self._vocabulary = Bm25s(folder)._index.vocab_dict
 
     def search(self, tokens: Sequence[str], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

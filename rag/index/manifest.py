@@ -63,7 +63,9 @@ def read(folder: Path) -> Manifest:
     except FileNotFoundError:
         raise SearchIndexError(f"The index in {folder} has no manifest. Build it again: rag index PATH.") from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise SearchIndexError(f"The manifest in {folder} is damaged. Build the index again: rag index PATH.") from error
+        raise SearchIndexError(
+            f"The manifest in {folder} is damaged. Build the index again: rag index PATH."
+        ) from error
     if manifest.format != FORMAT:
         raise SearchIndexError(
             f"The index in {folder} has format {manifest.format}, this version of rag reads {FORMAT}. "

@@ -59,7 +59,9 @@ class Versions:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise SearchIndexError(f"Index {self.name!r} is being written by another process. Try again later.") from None
+            raise SearchIndexError(
+                f"Index {self.name!r} is being written by another process. Try again later."
+            ) from None
         with lock:
             self._sweep()
             number = f"{int(self.all()[-1]) + 1 if self.all() else 1:06d}"

@@ -65,7 +65,9 @@ def read_corpus(files: Sequence[tuple[Path, str]]) -> Iterator[Located]:
         for located in READERS[path.suffix.lower()](path, name):
             identity, where = located.document.id, located.where
             if identity in seen:
-                raise CorpusError(f"Document id {identity!r} stands twice: {seen[identity]} and {where}. Ids must be unique.")
+                raise CorpusError(
+                    f"Document id {identity!r} stands twice: {seen[identity]} and {where}. Ids must be unique."
+                )
             seen[identity] = where
             yield located
 

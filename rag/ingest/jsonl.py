@@ -34,7 +34,9 @@ def _document(line: bytes, where: str) -> Document:
     try:
         record = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{where}: not valid UTF-8 (byte {error.start + 1} of the line). Convert the file.") from error
+        raise CorpusError(
+            f"{where}: not valid UTF-8 (byte {error.start + 1} of the line). Convert the file."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise CorpusError(f"{where}: not valid JSON ({error}). Each line must be one JSON object.") from error
     if not isinstance(record, dict):

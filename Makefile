@@ -1,0 +1,55 @@
+# make ask Q="What causes malaria?"    every verb sets up what it needs, once
+DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed-$(DEVICE)
+DEV := .venv/.installed-$(DEVICE)-dev
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help setup ask test lint fmt check lock bench bench-start recall clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "make %-12s %s\n", $$1, $$2}'
+
+setup: $(INSTALLED)  ## install, build the models and the sample index
+	@$(BIN)/rag models build
+	@$(BIN)/rag index --sample
+
+ask: $(INSTALLED)  ## answer Q from the sample corpus: make ask Q="What causes malaria?" [ARGS=...]
+	@$(BIN)/rag ask --sample $(ARGS) -- "$$Q"
+
+test: $(DEV)  ## all tests, on the real engine and models
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(DEV)  ## ruff
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+fmt: $(DEV)  ## ruff, mending
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+check: lint  ## ruff and mypy, then the tests
+	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory test
+
+lock:  ## resolve requirements/*.lock anew
+	@scripts/lock.sh
+
+bench: bench-start  ## every benchmark; results in eval/results/
+
+bench-start: $(DEV)  ## process start to first token, against a bare vLLM script
+	@$(BIN)/rag bench start $(ARGS)
+
+recall: $(DEV)  ## recall of gold documents on dev_60: dense, lexical, fused
+	@$(BIN)/python scripts/recall.py $(ARGS)
+
+clean:  ## remove the virtual environment; models and indexes stay
+	@rm -rf .venv
+
+$(INSTALLED): requirements/$(DEVICE).lock requirements/torch-cpu.txt pyproject.toml scripts/install.sh
+	@scripts/install.sh $(DEVICE)
+	@touch $@
+
+$(DEV): $(INSTALLED) requirements/dev.lock
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.lock
+	@touch $@

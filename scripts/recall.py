@@ -1,0 +1,58 @@
+"""Recall@k of gold documents on a question set, for dense, lexical and fused search.
+
+    python scripts/recall.py [--questions eval/dev_60.jsonl] [--k 10] [--index sample]
+
+A question counts by the share of its gold documents among the first k distinct documents found;
+unanswerable questions don't count. Prints one line a method, with its bootstrap interval.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from rag import build, settings
+from rag.core import Hits, Trace
+from rag.pipeline import check_question
+
+METHODS = {
+    "dense": ["retrieve.lexical_n=0"],
+    "lexical (bm25s)": ["retrieve.dense_n=0"],
+    "lexical (rank_bm25)": ["retrieve.dense_n=0", "retrieve.lexical=rank_bm25"],
+    "fused": [],
+}
+RESAMPLES = 10_000
+
+
+def main(
+    questions: Annotated[Path, typer.Option(help="Question set, JSONL.")] = Path("eval/dev_60.jsonl"),
+    k: Annotated[int, typer.Option(help="Documents that count.")] = 10,
+    index: Annotated[str, typer.Option(help="Name of the index.")] = build.SAMPLE,
+    assignments: Annotated[list[str] | None, typer.Option("--set", help="Settings, KEY=VALUE.")] = None,
+) -> None:
+    records = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
+    answerable = [record for record in records if record["gold_doc_ids"]]
+    generator = np.random.default_rng(0)
+    for method, changes in METHODS.items():
+        deep = [f"retrieve.{name}={4 * k}" for name in ("dense_n", "lexical_n", "candidates")]
+        loaded = settings.load(assignments=[f"index.name={index}", *deep, *changes, *(assignments or [])])
+        if index == build.SAMPLE:
+            build.ensure_sample_index(loaded)
+        found = build.open_search(loaded).search([check_question(r["question"]) for r in answerable], Trace())
+        recalls = np.array([recall(hits, set(r["gold_doc_ids"]), k) for hits, r in zip(found, answerable, strict=True)])
+        means = generator.choice(recalls, (RESAMPLES, len(recalls))).mean(axis=1)
+        low, high = np.quantile(means, [0.025, 0.975])
+        typer.echo(f"{method:20} recall@{k} {recalls.mean():.3f} [{low:.3f}, {high:.3f}]  n={len(recalls)}")
+
+
+def recall(hits: Hits, gold: set[str], k: int) -> float:
+    documents = list(dict.fromkeys(hit.passage.doc_id for hit in hits))[:k]
+    return len(gold & set(documents)) / len(gold)
+
+
+if __name__ == "__main__":
+    typer.run(main)
