@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rag import index, paths
 from rag.core import Document, Encoder, Generator, Hits, Passage, Query, Reranker, Searcher, Trace
 from rag.engine import spec as engine_spec
-from rag.errors import IndexMissing, SearchIndexError
+from rag.errors import SearchIndexError
 from rag.files import require_room
 from rag.index import manifest
 from rag.ingest import chunk, find_files, read_corpus
@@ -194,25 +194,20 @@ def build_index(loaded: Loaded, sources: Sequence[Path], progress: Progress = Pr
     return Built(versions.name, versions.current()[0], contents, dict(skipped), time.monotonic() - began)
 
 
-def ensure_sample_index(loaded: Loaded, progress: Progress = Progress()) -> None:
+def ensure_sample_index(loaded: Loaded, progress: Progress = Progress()) -> Built | None:
     """Build the index of the shipped corpus where it isn't there, or isn't of this corpus and these settings."""
     try:
         contents = check_index(loaded, progress.step)
-    except (IndexMissing, SearchIndexError):
-        pass
-    else:
-        current = (loaded.settings.chunk.model_dump(), _corpus_sha256(find_files(sample_corpus())[0]))
-        if (dict(contents.chunking), contents.documents_sha256) == current:
-            return
-    build_index(loaded, sample_corpus(), progress)
+    except SearchIndexError:
+        return build_index(loaded, sample_corpus(), progress)
+    corpus = index.corpus_sha256(located.document for located in read_corpus(find_files(sample_corpus())[0]))
+    if (dict(contents.chunking), contents.documents_sha256) == (loaded.settings.chunk.model_dump(), corpus):
+        return None
+    return build_index(loaded, sample_corpus(), progress)
 
 
 def sample_corpus() -> list[Path]:
     return [paths.shipped("data", "corpus")]
-
-
-def _corpus_sha256(files: Sequence[tuple[Path, str]]) -> str:
-    return index.corpus_sha256(located.document for located in read_corpus(files))
 
 
 def _batches(

@@ -257,11 +257,15 @@ class StageTimings:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one question with everything that shaped it. `rag ask --json` is this, serialised."""
+    """The answer to one question with everything that shaped it. `rag ask --json` is this, serialised.
+
+    `truncated`: it reached its length limit; the sentence that was cut is left out of `answer`.
+    """
 
     question: str
     answer: str
     abstained: bool
+    truncated: bool
     sentences: tuple[Sentence, ...]
     citations: tuple[Citation, ...]
     invalid_markers: int

@@ -21,6 +21,7 @@ from rag.core import (
     GenerationStats,
     Generator,
     Hits,
+    Prompt,
     Query,
     Route,
     Searcher,
@@ -40,9 +41,9 @@ NOTHING_FOUND = "Nothing in the index is close enough to this question to answer
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """First event of a stream: what the model will read."""
+    """First event of a stream: what the model will read; None where nothing is close enough."""
 
-    sources: tuple[Source, ...]
+    prompt: Prompt | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Pipeline:
         with trace.span("filter"):
             kept = filter_hits(hits, self.settings.filter)
         if not kept:
-            yield Searched(())
+            yield Searched(None)
             yield self._abstention(question, trace)
             return
         with trace.span("context"):
@@ -104,7 +105,7 @@ class Pipeline:
             chosen = route(
                 self.settings.generator, self._generator.model, prompt_tokens, self._generator.context_window
             )
-        yield Searched(sources)
+        yield Searched(prompt)
 
         text, stats = "", GenerationStats(output_tokens=0)
         visible = prompts.MarkerFilter(len(sources))
@@ -160,6 +161,9 @@ class Pipeline:
         trace: Trace,
     ) -> Answer:
         abstained = prompts.declines(raw)
+        truncated = stats.finish_reason == "length"
+        if truncated:
+            raw = prompts.whole_sentences(raw)
         text, sentences, citations, invalid = prompts.cite(raw, sources, self.settings.cite)
         if abstained:
             citations = ()
@@ -167,6 +171,7 @@ class Pipeline:
             question=question,
             answer=text if text else prompts.NOT_IN_SOURCES,
             abstained=abstained,
+            truncated=truncated,
             sentences=sentences,
             citations=citations,
             invalid_markers=invalid,
@@ -191,6 +196,7 @@ class Pipeline:
             question=question,
             answer=NOTHING_FOUND,
             abstained=True,
+            truncated=False,
             sentences=(),
             citations=(),
             invalid_markers=0,

@@ -84,6 +84,14 @@ def declines(text: str) -> bool:
     return not text.strip() or NOT_IN_SOURCES.lower() in text.lower() or _DECLINES.match(text.strip()) is not None
 
 
+def whole_sentences(text: str) -> str:
+    """A text that was cut at its length limit, without the sentence that the cut went through."""
+    ends = [end for _, end in _sentences_with_markers(text)]
+    if not ends or text.rstrip()[-1:] in ".!?]":
+        return text
+    return text[: ends[-2]] if len(ends) > 1 else text
+
+
 def valid_markers(text: str, count: int) -> tuple[str, int]:
     """The text without the numbers that point to none of `count` sources, and how many those were."""
     invalid = 0

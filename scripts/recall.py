@@ -18,6 +18,7 @@ import typer
 from rag import build, settings
 from rag.core import Hits, Trace
 from rag.pipeline import check_question
+from rag.stats import bootstrap
 
 METHODS = {
     "dense": ["retrieve.lexical_n=0"],
@@ -25,7 +26,6 @@ METHODS = {
     "lexical (rank_bm25)": ["retrieve.dense_n=0", "retrieve.lexical=rank_bm25"],
     "fused": [],
 }
-RESAMPLES = 10_000
 
 
 def main(
@@ -36,17 +36,15 @@ def main(
 ) -> None:
     records = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
     answerable = [record for record in records if record["gold_doc_ids"]]
-    generator = np.random.default_rng(0)
     for method, changes in METHODS.items():
         deep = [f"retrieve.{name}={4 * k}" for name in ("dense_n", "lexical_n", "candidates")]
         loaded = settings.load(assignments=[f"index.name={index}", *deep, *changes, *(assignments or [])])
         if index == build.SAMPLE:
             build.ensure_sample_index(loaded)
         found = build.open_search(loaded).search([check_question(r["question"]) for r in answerable], Trace())
-        recalls = np.array([recall(hits, set(r["gold_doc_ids"]), k) for hits, r in zip(found, answerable, strict=True)])
-        means = generator.choice(recalls, (RESAMPLES, len(recalls))).mean(axis=1)
-        low, high = np.quantile(means, [0.025, 0.975])
-        typer.echo(f"{method:20} recall@{k} {recalls.mean():.3f} [{low:.3f}, {high:.3f}]  n={len(recalls)}")
+        recalls = [recall(hits, set(r["gold_doc_ids"]), k) for hits, r in zip(found, answerable, strict=True)]
+        mean = bootstrap(recalls, np.mean)
+        typer.echo(f"{method:20} recall@{k} {mean.value:.3f} [{mean.lo:.3f}, {mean.hi:.3f}]  n={mean.n}")
 
 
 def recall(hits: Hits, gold: set[str], k: int) -> float:

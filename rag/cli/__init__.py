@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rag import __version__
-from rag.cli import ask, config, doctor, index, models, options, search
+from rag.cli import ask, bench, config, doctor, index, models, options, search
 from rag.errors import RagError
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ app.command(name="ask")(ask.ask)
 app.command(name="search")(search.search)
 app.command(name="index")(index.build)
 app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
 app.command(name="config")(config.config)
 app.command(name="doctor")(doctor.doctor)
 

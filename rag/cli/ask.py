@@ -16,7 +16,7 @@ from rag.errors import EngineError, QuestionError
 
 if TYPE_CHECKING:
     from rag.cli.console import Terminal
-    from rag.core import StageTimings
+    from rag.core import Message, StageTimings
     from rag.settings import Loaded
 
 ABSTAINED = 3
@@ -29,6 +29,7 @@ def ask(
     ] = None,
     sample: options.Sample = False,
     index_name: options.IndexName = None,
+    show_prompt: Annotated[bool, typer.Option("--show-prompt", help="Show what the model reads, too.")] = False,
     as_json: options.Json = False,
     profile: options.Profile = None,
     models_file: options.Models = None,
@@ -47,7 +48,7 @@ def ask(
     question = check_question(question if question is not None else _from_stdin())
     with library_output(verbose or context.obj.verbose) as (terminal, log):
         try:
-            code = run(_ask(question, loaded, terminal, sample, as_json))
+            code = run(_ask(question, loaded, terminal, sample, show_prompt, as_json))
         except EngineError as error:
             raise type(error)(f"{error} vLLM's log: {log}" if log else str(error)) from error
     raise typer.Exit(code)
@@ -61,36 +62,51 @@ def _from_stdin() -> str:
     return sys.stdin.read(4 * MAX_QUESTION)
 
 
-async def _ask(question: str, loaded: Loaded, terminal: Terminal, sample: bool, as_json: bool) -> int:
+async def _ask(
+    question: str, loaded: Loaded, terminal: Terminal, sample: bool, show_prompt: bool, as_json: bool
+) -> int:
     from rag import build
-    from rag.pipeline import Delta
+    from rag.pipeline import Delta, Searched
 
     async with AsyncExitStack() as stack:
         with terminal.step("preparing") as report:
             if sample:
                 await asyncio.to_thread(build.ensure_sample_index, loaded, build.Progress(step=report))
             pipeline = await stack.enter_async_context(build.open_pipeline(loaded, report))
+        messages: tuple[Message, ...] = ()
+        streamed = False
         async for event in pipeline.stream(question):
-            if isinstance(event, Delta) and terminal.out.is_terminal and not as_json:
-                terminal.out.print(event.text, end="", markup=False)
-            elif isinstance(event, Answer):
-                _show(event, terminal, as_json)
+            if isinstance(event, Searched):
+                messages = event.prompt.messages if event.prompt is not None else ()
+                if show_prompt and not as_json:
+                    _show_prompt(messages, terminal)
+            elif isinstance(event, Delta):
+                streamed = True
+                if not as_json:
+                    terminal.out.print(event.text, end="", markup=False)
+                    terminal.out.file.flush()
+            elif as_json:
+                terminal.json({**asdict(event), **({"prompt": messages} if show_prompt else {})})
+            else:
+                _show(event, terminal, streamed)
+            if isinstance(event, Answer):
                 return ABSTAINED if event.abstained else 0
     raise AssertionError("a stream ends with its answer")
 
 
-def _show(answer: Answer, terminal: Terminal, as_json: bool) -> None:
-    if as_json:
-        terminal.json(asdict(answer))
-        return
+def _show_prompt(messages: tuple[Message, ...], terminal: Terminal) -> None:
+    for message in messages:
+        terminal.err.print(message["role"], style="bold dim")
+        terminal.err.print(message["content"].rstrip() + "\n", style="dim", markup=False)
+
+
+def _show(answer: Answer, terminal: Terminal, streamed: bool) -> None:
     out = terminal.out
-    if not out.is_terminal:
-        out.print(answer.answer, markup=False)
-    elif answer.tokens.output is None:  # nothing was streamed
-        out.print(answer.answer, markup=False, end="")
-    out.print()
+    out.print("" if streamed else answer.answer, markup=False)
+    if answer.truncated:
+        terminal.err.print(f"(cut at {answer.tokens.output} tokens: generator.max_tokens)", style="yellow")
     if answer.citations:
-        out.print("Sources", style="bold")
+        out.print("\nSources", style="bold")
         for citation in answer.citations:
             origin = "" if citation.origin == "model" else " (attributed by word overlap)"
             out.print(f"  [{citation.marker}] {citation.title}  ({citation.doc_id}){origin}", markup=False)

@@ -26,7 +26,10 @@ def build(
     assignments: options.Assignments = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Index a corpus. The index that was there before stays in use until the new one is complete."""
+    """Index a corpus. The index that was there before stays in use until the new one is complete.
+
+    With --sample, nothing is done where the index of the shipped corpus is up to date.
+    """
     from rag import build as building
     from rag import paths
     from rag.cli.console import library_output
@@ -51,8 +54,14 @@ def build(
                 if not terminal.err.is_terminal:
                     terminal.err.print(f"{what} ...", style="dim")
 
-            places = building.sample_corpus() if sample else list(sources or [])
-            built = building.build_index(loaded, places, building.Progress(update, step))
+            progress = building.Progress(update, step)
+            if sample:
+                built = building.ensure_sample_index(loaded, progress)
+            else:
+                built = building.build_index(loaded, list(sources or []), progress)
+        if built is None:
+            terminal.err.print("The sample index is up to date.")
+            return
         contents = built.manifest
         size = folder_size(paths.indexes_dir() / built.name / "versions" / built.version)
         if as_json:

@@ -1,0 +1,99 @@
+"""Fakes that stand beside the real seams: quick, deterministic, and honest about what they are.
+
+Use them where the real thing is tested elsewhere; the whole path is tested on the real engine and models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag.core import EngineInfo, GenerationParams, GenerationStats, Message, Technique
+from rag.errors import EngineDied
+
+if TYPE_CHECKING:
+    from rag.core import Matrix
+
+_WORD = re.compile(r"\w+")
+
+
+class FakeEncoder:
+    """Bags of hashed words: texts that share words have a high cosine."""
+
+    model = "fake@1"
+    dimension = 64
+
+    def encode_queries(self, texts: Sequence[str]) -> Matrix:
+        return np.stack([self._encode(text) for text in texts])
+
+    encode_passages = encode_queries
+
+    def _encode(self, text: str) -> Matrix:
+        vector = np.full(self.dimension, 1e-3, dtype=np.float32)
+        for word in _WORD.findall(text.lower()):
+            vector[int(hashlib.sha256(word.encode()).hexdigest(), 16) % self.dimension] += 1
+        unit: Matrix = vector / np.linalg.norm(vector)
+        return unit
+
+
+class FakeReranker:
+    """The share of the question's words that a passage holds."""
+
+    def score(self, question: str, passages: Sequence[str]) -> list[float]:
+        words = set(_WORD.findall(question.lower()))
+        return [len(words & set(_WORD.findall(passage.lower()))) / max(1, len(words)) for passage in passages]
+
+
+class FakeGenerator:
+    """Says what it was given, a delta at a time. A token is a word. `dies_after` deltas it raises `EngineDied`.
+
+    `asked` keeps the messages and parameters of every request, `aborted` counts those closed early.
+    """
+
+    model = "fake"
+
+    def __init__(self, deltas: Sequence[str] = (), context_window: int = 4096, dies_after: int | None = None) -> None:
+        self.deltas = list(deltas)
+        self.context_window = context_window
+        self.dies_after = dies_after
+        self.asked: list[tuple[tuple[Message, ...], GenerationParams]] = []
+        self.aborted = 0
+        self.techniques: Mapping[str, Technique] = {}
+
+    def count_tokens(self, text: str) -> int:
+        return len(_WORD.findall(text))
+
+    def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
+        return sum(self.count_tokens(message["content"]) for message in messages)
+
+    async def stream(
+        self, messages: Sequence[Message], params: GenerationParams
+    ) -> AsyncIterator[str | GenerationStats]:
+        self.asked.append((tuple(messages), params))
+        stats = GenerationStats(0, finish_reason="stop", prompt_tokens=self.count_prompt_tokens(messages))
+        finished = False
+        try:
+            for number, delta in enumerate(self.deltas):
+                if number == self.dies_after:
+                    raise EngineDied(f"The engine died after {number} tokens of the answer.")
+                if number == params.max_tokens:
+                    stats = replace(stats, finish_reason="length")
+                    break
+                stats = replace(stats, output_tokens=number + 1)
+                yield delta
+            finished = True
+            yield stats
+        finally:
+            self.aborted += not finished
+
+    def info(self, stats: GenerationStats | None) -> EngineInfo:
+        del stats
+        return EngineInfo("fake", "1", "cpu", self.techniques)
+
+    async def close(self) -> None:
+        pass
