@@ -54,11 +54,11 @@ async def open_pipeline(loaded: Loaded, report: Report = quiet) -> AsyncIterator
     """
     began = time.monotonic()
     engine_spec.plan(loaded)
-    check_index(loaded, report)
+    checked = check_index(loaded, report)
     searching: list[Search] = []
 
     async def meanwhile() -> None:
-        searching.append(await asyncio.to_thread(open_search, loaded))
+        searching.append(await asyncio.to_thread(_open_search, loaded, checked, quiet))
 
     async with open_generator(loaded, report, meanwhile) as generator:
         search = searching[0]
@@ -118,33 +118,35 @@ class Search:
 
 
 def open_search(loaded: Loaded, report: Report = quiet) -> Search:
-    """Encoder, index and reranker, warm. Raises `SearchIndexError` where index and encoder don't match."""
+    """Encoder, index and reranker, warm. Raises what `check_index` raises."""
+    return _open_search(loaded, check_index(loaded, report), report)
+
+
+def check_index(loaded: Loaded, report: Report = quiet) -> index.CheckedVersion:
+    """The current version of the index that the settings name, before anything heavy is loaded.
+
+    Raises `IndexMissing` where there is none, `SearchIndexError` where it is damaged or was built with
+    another encoder.
+    """
+    checked = index.check_current(_versions(loaded))
+    encoder = _resolve(loaded.settings.embed.model, report)
+    if checked.manifest.model != encoder.fingerprint:
+        raise SearchIndexError(
+            f"Index {checked.name!r} was built with the embedding model {checked.manifest.model}, the settings name "
+            f"{encoder.fingerprint}. Build it again (rag index PATH), or set embed.model to the one it was built with."
+        )
+    return checked
+
+
+def _open_search(loaded: Loaded, checked: index.CheckedVersion, report: Report) -> Search:
     from rag.search import HybridSearcher
 
     settings = loaded.settings
-    check_index(loaded, report)
-    reader = index.open_index(_versions(loaded), settings.index, settings.retrieve, loaded.device)
+    reader = index.open_index(checked, settings.index, settings.retrieve, loaded.device)
     encoder = _open_encoder(loaded, report)
     search = Search(encoder, HybridSearcher(reader, settings.retrieve, _open_reranker(loaded, report)), reader)
     search.search(["?"], Trace())  # the first call of each library pays for its own set-up
     return search
-
-
-def check_index(loaded: Loaded, report: Report = quiet) -> manifest.Manifest:
-    """The current version's manifest, before anything heavy is loaded.
-
-    Raises `IndexMissing` where there is no index, `SearchIndexError` where it was built with another encoder.
-    """
-    versions = _versions(loaded)
-    _, folder = versions.current()
-    contents = manifest.read(folder)
-    encoder = _resolve(loaded.settings.embed.model, report)
-    if contents.model != encoder.fingerprint:
-        raise SearchIndexError(
-            f"Index {versions.name!r} was built with the embedding model {contents.model}, the settings name "
-            f"{encoder.fingerprint}. Build it again (rag index PATH), or set embed.model to the one it was built with."
-        )
-    return contents
 
 
 # --- an index ----------------------------------------------------------------------------------
@@ -197,7 +199,7 @@ def build_index(loaded: Loaded, sources: Sequence[Path], progress: Progress = Pr
 def ensure_sample_index(loaded: Loaded, progress: Progress = Progress()) -> Built | None:
     """Build the index of the shipped corpus where it isn't there, or isn't of this corpus and these settings."""
     try:
-        contents = check_index(loaded, progress.step)
+        contents = check_index(loaded, progress.step).manifest
     except SearchIndexError:
         return build_index(loaded, sample_corpus(), progress)
     corpus = index.corpus_sha256(located.document for located in read_corpus(find_files(sample_corpus())[0]))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -391,7 +391,9 @@ class Generator(Protocol):
         """Tokens of the messages with the chat template around them."""
         ...
 
-    def stream(self, messages: Sequence[Message], params: GenerationParams) -> AsyncIterator[str | GenerationStats]:
+    def stream(
+        self, messages: Sequence[Message], params: GenerationParams
+    ) -> AsyncGenerator[str | GenerationStats, None]:
         """Text deltas, then one `GenerationStats` as the last item.
 
         Raises `EngineDied` when the engine is lost on the way.

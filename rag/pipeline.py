@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -29,7 +30,7 @@ from rag.core import (
     Tokens,
     Trace,
 )
-from rag.errors import QuestionError
+from rag.errors import QuestionError, SettingsError
 from rag.route import route
 from rag.settings import Settings
 
@@ -78,14 +79,18 @@ class Pipeline:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rag-stages")
 
     async def answer(self, question: str) -> Answer:
-        """Raises `QuestionError`, or `EngineError` where the engine is lost."""
+        """Raises what `stream` raises."""
         async for event in self.stream(question):
             if isinstance(event, Answer):
                 return event
         raise AssertionError("a stream ends with its answer")
 
     async def stream(self, question: str) -> AsyncIterator[Event]:
-        """`Searched`, then `Delta`s, then the `Answer`. Closing it early aborts the generation."""
+        """`Searched`, then `Delta`s, then the `Answer`. Closing it early aborts the generation.
+
+        Raises `QuestionError`, `SettingsError` where the context window holds no source, and `EngineError`
+        where the engine is lost.
+        """
         question = check_question(question)
         trace = Trace()
         with trace.span("embed"):
@@ -110,14 +115,14 @@ class Pipeline:
         text, stats = "", GenerationStats(output_tokens=0)
         visible = prompts.MarkerFilter(len(sources))
         with trace.span("generate"):
-            deltas = self._generator.stream(prompt.messages, self._params(chosen))
-            async for item in deltas:
-                if isinstance(item, GenerationStats):
-                    stats = item
-                    continue
-                text += item
-                if shown := visible.feed(item):
-                    yield Delta(shown)
+            async with aclosing(self._generator.stream(prompt.messages, self._params(chosen))) as deltas:
+                async for item in deltas:
+                    if isinstance(item, GenerationStats):
+                        stats = item
+                        continue
+                    text += item
+                    if shown := visible.feed(item):
+                        yield Delta(shown)
         if rest := visible.rest():
             yield Delta(rest)
         yield self._finish(question, text, sources, chosen, stats, trace)
@@ -141,9 +146,14 @@ class Pipeline:
 
     def _fit(self, question: str, hits: Hits) -> tuple[Source, ...]:
         generator = self._generator
-        room = generator.context_window - self.settings.generator.max_tokens
-        budget = room - generator.count_prompt_tokens(prompts.overhead(question))
-        return fit(hits, self.settings.context, budget, generator.count_tokens)
+        fixed = generator.count_prompt_tokens(prompts.overhead(question)) + self.settings.generator.max_tokens
+        sources = fit(hits, self.settings.context, generator.context_window - fixed, generator.count_tokens)
+        if not sources:
+            raise SettingsError(
+                f"The context window of {generator.context_window} tokens has no room for a source: instructions, question "
+                f"and answer take {fixed}. Raise generator.max_model_len or lower generator.max_tokens."
+            )
+        return sources
 
     def _params(self, chosen: Route) -> GenerationParams:
         settings = self.settings.generator

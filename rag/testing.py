@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -73,7 +73,7 @@ class FakeGenerator:
 
     async def stream(
         self, messages: Sequence[Message], params: GenerationParams
-    ) -> AsyncIterator[str | GenerationStats]:
+    ) -> AsyncGenerator[str | GenerationStats, None]:
         self.asked.append((tuple(messages), params))
         stats = GenerationStats(0, finish_reason="stop", prompt_tokens=self.count_prompt_tokens(messages))
         finished = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def real_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def real_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """State with every shipped model built and the sample corpus indexed, by the real code. Takes a minute."""
     folder = tmp_path_factory.mktemp("real-home")
     with pytest.MonkeyPatch.context() as patch:
@@ -36,7 +36,7 @@ def real_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for status in store.list():
             store.build(status.name)
         build.ensure_sample_index(settings.load(assignments=[f"index.name={build.SAMPLE}"]))
-    yield folder
+    return folder
 
 
 @pytest.fixture

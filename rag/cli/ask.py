@@ -25,7 +25,8 @@ ABSTAINED = 3
 def ask(
     context: typer.Context,
     question: Annotated[
-        str | None, typer.Argument(help="The question; from standard input where it is left out.", show_default=False)
+        str | None,
+        typer.Argument(help="The question; left out or -, it is read from standard input.", show_default=False),
     ] = None,
     sample: options.Sample = False,
     index_name: options.IndexName = None,
@@ -45,7 +46,7 @@ def ask(
     from rag.pipeline import check_question
 
     loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
-    question = check_question(question if question is not None else _from_stdin())
+    question = check_question(question if question not in (None, "-") else _from_stdin())
     with library_output(verbose or context.obj.verbose) as (terminal, log):
         try:
             code = run(_ask(question, loaded, terminal, sample, show_prompt, as_json))

@@ -151,16 +151,14 @@ def _memory(loaded: Loaded) -> Check:
 
 
 def _index(loaded: Loaded) -> Check:
-    from rag import build, index, paths
+    from rag import build
 
-    versions = index.Versions(paths.indexes_dir(), loaded.settings.index.name)
-    version, folder = versions.current()
-    contents = build.check_index(loaded)
-    index.manifest.verify(folder, contents)
+    checked = build.check_index(loaded)
+    contents = checked.manifest
     return Check(
         "index",
         "ok",
-        f"{versions.name!r} version {version}: {contents.documents:,} documents, {contents.passages:,} passages, "
+        f"{checked.name!r} version {checked.version}: {contents.documents:,} documents, {contents.passages:,} passages, "
         f"{contents.model}, {contents.dense}; every file's checksum is right",
     )
 

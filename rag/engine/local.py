@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,14 +26,11 @@ PROCESS_OVERHEAD = 1400 * MIB
 class LocalGenerator:
     """One engine. Make it with `start`, and `close` it: its processes are ours."""
 
-    def __init__(
-        self, engine: Any, spec: EngineSpec, device: Device, started: frozenset[psutil.Process], folder: Path
-    ) -> None:
+    def __init__(self, engine: Any, spec: EngineSpec, device: Device, footprint: processes.Footprint) -> None:
         self._engine = engine
         self._spec = spec
         self._device = device
-        self._processes = started
-        self._folder = folder
+        self._footprint = footprint
         self._tokenizer = engine.get_tokenizer()
 
     @classmethod
@@ -49,12 +45,11 @@ class LocalGenerator:
             try:
                 engine = await asyncio.to_thread(_construct, config)
             except BaseException as error:
-                processes.kill(processes.started() - others)
-                shutil.rmtree(folder, ignore_errors=True)
+                processes.Footprint.take(processes.started() - others, folder).remove()
                 if not isinstance(error, Exception):
                     raise
                 raise EngineError(f"vLLM couldn't start: {_reason(error)}") from error
-        return cls(engine, spec, device, processes.started() - others, folder)
+        return cls(engine, spec, device, processes.Footprint.take(processes.started() - others, folder))
 
     @property
     def model(self) -> str:
@@ -73,7 +68,7 @@ class LocalGenerator:
 
     async def stream(
         self, messages: Sequence[Message], params: GenerationParams
-    ) -> AsyncIterator[str | GenerationStats]:
+    ) -> AsyncGenerator[str | GenerationStats, None]:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -120,10 +115,8 @@ class LocalGenerator:
         )
 
     async def close(self) -> None:
-        """End the engine's processes. They hold nothing worth an orderly end, which takes five seconds."""
-        processes.kill(self._processes)
-        shutil.rmtree(self._folder, ignore_errors=True)
-        with suppress(Exception):
+        self._footprint.remove()
+        with suppress(Exception):  # it complains that its processes are gone
             self._engine.shutdown(timeout=0)
 
     def _render(self, messages: Sequence[Message]) -> list[int]:

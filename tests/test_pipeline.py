@@ -1,0 +1,165 @@
+"""The way of one question, on fakes: what reaches the model, and what comes back. The real one: test_whole_path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag import settings
+from rag.core import Answer, Document, Hits, Query, Trace, covered
+from rag.errors import EngineDied, QuestionError, SettingsError
+from rag.index import IndexReader, Versions, check_current, open_index, write_version
+from rag.ingest import chunk
+from rag.pipeline import MAX_QUESTION, Delta, Pipeline, Searched
+from rag.search import HybridSearcher
+from rag.testing import FakeEncoder, FakeGenerator
+
+DOCUMENTS = [
+    Document("malaria", "Malaria", "Malaria is caused by Plasmodium parasites. A mosquito carries them."),
+    Document("scurvy", "Scurvy", "Scurvy is caused by a lack of vitamin C. Lemons cure it."),
+    Document("gout", "Gout", "Gout is caused by crystals of urate. Joints swell."),
+]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> IndexReader:
+    loaded = settings.load(environ={}).settings
+    encoder, versions = FakeEncoder(), Versions(tmp_path, "test")
+    passages = [passage for document in DOCUMENTS for passage in chunk.split(document, 1000)]
+    vectors = encoder.encode_passages([f"{p.title}\n{p.text}" for p in passages])
+    write_version(
+        versions,
+        [(DOCUMENTS, passages, vectors)],
+        model=encoder.model,
+        settings=loaded.index,
+        chunking={"max_chars": 1000},
+    )
+    return open_index(check_current(versions), loaded.index, loaded.retrieve, "cpu")
+
+
+def make(index: IndexReader, generator: FakeGenerator, *assignments: str) -> Pipeline:
+    loaded = settings.load(assignments=assignments, environ={})
+    searcher = HybridSearcher(index, loaded.settings.retrieve)
+    return Pipeline(loaded.settings, loaded.profile, FakeEncoder(), searcher, generator)
+
+
+async def test_an_answer_carries_citations_and_a_time_for_every_stage_that_ran(index: IndexReader) -> None:
+    pipeline = make(index, FakeGenerator(["Malaria is caused ", "by Plasmodium parasites [1", "]."]))
+    answer = await pipeline.answer("  What is malaria caused by?  ")
+    assert answer.question == "What is malaria caused by?"
+    assert answer.answer == "Malaria is caused by Plasmodium parasites [1]."
+    assert [(c.marker, c.doc_id, c.origin) for c in answer.citations] == [(1, "malaria", "model")]
+    assert not answer.abstained
+    times = answer.timings
+    for stage in ("embed", "retrieve", "filter", "context", "route", "generate", "total"):
+        assert getattr(times, stage) is not None, stage
+    for stage in ("cache", "rerank", "verify", "queue", "ttft", "decode"):
+        assert getattr(times, stage) is None, stage
+    assert covered(answer.spans) <= (times.total or 0)
+
+
+async def test_the_model_reads_the_sources_before_the_question_and_is_asked_with_the_settings(
+    index: IndexReader,
+) -> None:
+    generator = FakeGenerator(["Lemons [1]."])
+    settings_ = ("generator.max_tokens=7", "generator.temperature=0.5", "context.passages=1")
+    await make(index, generator, *settings_).answer("What cures scurvy?")
+    (messages, params) = generator.asked[0]
+    last = messages[-1]["content"]
+    assert last.index("Scurvy is caused by a lack of vitamin C") < last.index("Question: What cures scurvy?")
+    assert "Gout" not in last
+    assert (params.max_tokens, params.temperature) == (7, 0.5)
+
+
+async def test_an_invalid_marker_is_removed_from_the_stream_and_from_the_answer_and_counted(index: IndexReader) -> None:
+    pipeline = make(index, FakeGenerator(["Lemons cure scurvy [", "9", "] [1]."]))
+    events = [event async for event in pipeline.stream("What cures scurvy?")]
+    assert isinstance(events[0], Searched)
+    assert "".join(event.text for event in events if isinstance(event, Delta)) == "Lemons cure scurvy [1]."
+    answer = events[-1]
+    assert isinstance(answer, Answer)
+    assert (answer.answer, answer.invalid_markers) == ("Lemons cure scurvy [1].", 1)
+
+
+async def test_where_nothing_is_close_enough_the_model_is_not_asked(index: IndexReader) -> None:
+    generator = FakeGenerator(["never"])
+    answer = await make(index, generator, "filter.min_cosine=0.9").answer("Who won the football cup?")
+    assert answer.abstained
+    assert (answer.citations, answer.route, answer.timings.generate, generator.asked) == ((), None, None, [])
+
+
+async def test_a_model_that_declines_makes_an_abstention_without_citations(index: IndexReader) -> None:
+    answer = await make(index, FakeGenerator(["The sources do not contain the answer."])).answer("What cures gout?")
+    assert (answer.abstained, answer.citations) == (True, ())
+
+
+async def test_an_answer_at_its_length_limit_says_so_and_loses_the_cut_sentence(index: IndexReader) -> None:
+    generator = FakeGenerator(["Lemons cure scurvy [1]. ", "It is caused ", "by a lack of vitamin C"])
+    answer = await make(index, generator, "generator.max_tokens=2").answer("What cures scurvy?")
+    assert (answer.truncated, answer.answer) == (True, "Lemons cure scurvy [1].")
+
+
+async def test_a_reader_that_goes_away_aborts_the_generation(index: IndexReader) -> None:
+    generator = FakeGenerator(["Lemons ", "cure ", "scurvy"])
+    stream = make(index, generator).stream("What cures scurvy?")
+    async for event in stream:
+        if isinstance(event, Delta):
+            break
+    await stream.aclose()
+    assert generator.aborted == 1
+
+
+async def test_an_engine_that_dies_is_an_error_and_not_an_answer(index: IndexReader) -> None:
+    with pytest.raises(EngineDied, match="after 1 tokens"):
+        await make(index, FakeGenerator(["Lemons ", "cure "], dies_after=1)).answer("What cures scurvy?")
+
+
+async def test_a_small_context_window_shortens_the_first_source(index: IndexReader) -> None:
+    generator = FakeGenerator(["Lemons [1]."], context_window=242)
+    await make(index, generator, "generator.max_tokens=40").answer("What cures scurvy?")
+    messages, params = generator.asked[0]
+    assert generator.count_prompt_tokens(messages) + params.max_tokens <= 242
+    assert "[1] Scurvy" in messages[-1]["content"]
+
+
+async def test_a_context_window_without_room_for_a_source_is_a_settings_error(index: IndexReader) -> None:
+    with pytest.raises(SettingsError, match="150 tokens has no room for a source"):
+        await make(index, FakeGenerator(context_window=150), "generator.max_tokens=40").answer("What cures scurvy?")
+
+
+@pytest.mark.parametrize("question", ["", "   \n\t "])
+async def test_a_blank_question_is_refused(index: IndexReader, question: str) -> None:
+    with pytest.raises(QuestionError, match="empty"):
+        await make(index, FakeGenerator()).answer(question)
+
+
+async def test_a_question_of_100_000_characters_is_refused_with_both_numbers(index: IndexReader) -> None:
+    with pytest.raises(QuestionError, match=f"100,000 characters, at most {MAX_QUESTION:,}"):
+        await make(index, FakeGenerator()).answer("why?" * 25_000)
+
+
+async def test_the_question_is_embedded_once(index: IndexReader) -> None:
+    calls: list[Sequence[str]] = []
+
+    class Counting(FakeEncoder):
+        def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
+            calls.append(texts)
+            return super().encode_queries(texts)
+
+    loaded = settings.load(environ={})
+    seen: list[Query] = []
+
+    class Watching(HybridSearcher):
+        def search(self, queries: Sequence[Query], trace: Trace) -> list[Hits]:
+            seen.extend(queries)
+            return super().search(queries, trace)
+
+    pipeline = Pipeline(
+        loaded.settings, "p", Counting(), Watching(index, loaded.settings.retrieve), FakeGenerator(["Lemons [1]."])
+    )
+    await pipeline.answer("What cures scurvy?")
+    assert calls == [["What cures scurvy?"]]
+    assert seen[0].vector.shape == (FakeEncoder.dimension,)

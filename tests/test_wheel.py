@@ -1,0 +1,62 @@
+"""The built wheel, installed into an environment of its own, works without the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel and nothing else of this project; its dependencies are this one's, by path."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = folder.glob("rag-*.whl")
+    environment = folder / "env"
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    install = [str(python), "-m", "pip", "install", "-qq", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    # A path file's own path files aren't read, so that this environment's editable rag stays out.
+    (site,) = environment.glob("lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return environment / "bin"
+
+
+def run(installed: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": ""}
+    return subprocess.run(
+        [str(installed / "rag"), *arguments], capture_output=True, text=True, cwd=cwd, env=environment, check=False
+    )
+
+
+def test_it_is_the_wheel_that_runs(installed: Path, tmp_path: Path) -> None:
+    where = "import rag, sys; print(rag.__file__)"
+    done = subprocess.run([installed / "python", "-c", where], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert str(installed.parent) in done.stdout
+
+
+def test_profiles_and_models_files_travel_with_it(installed: Path, tmp_path: Path, home: Path) -> None:
+    del home
+    done = run(installed, tmp_path, "config", "--json", "--profile", "v3_1", "--models", "qwen3-8b")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["settings"]["context.passages"] == {"value": 10, "origin": "profile v3_1"}
+
+
+def test_recipes_build_and_the_sample_corpus_is_searchable_from_any_folder(
+    installed: Path, tmp_path: Path, home: Path
+) -> None:
+    done = run(installed, tmp_path, "search", "--sample", "--json", "-n", "1", "Which mosquito spreads malaria?")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["hits"][0]["passage"]["doc_id"] == "malaria"
+    assert sorted(path.name for path in home.iterdir()) == ["cache", "data", "logs"]
+    assert list(tmp_path.iterdir()) == [home]

@@ -1,0 +1,181 @@
+"""`rag ask` as somebody runs it: real models, real index, real engine, a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import Cli
+
+from rag.core import covered
+
+QUESTION = "What causes malaria?"
+
+CONTRACT = {
+    "": "question answer abstained sentences citations invalid_markers route cache timings spans tokens engine "
+    "profile startup_s",
+    "sentences.0": "text markers support",
+    "citations.0": "marker doc_id passage_id title quote origin score",
+    "route": "tier model max_tokens reason",
+    "cache": "hit similarity index_version",
+    "timings": "embed cache retrieve rerank filter context route generate queue ttft decode verify total",
+    "tokens": "prompt cached_prompt output draft accepted",
+    "engine": "backend version device techniques",
+    "engine.techniques.prefix_caching": "asked engaged evidence reason",
+}
+
+
+@pytest.fixture(autouse=True)
+def _real(in_real_home: Path) -> None:
+    del in_real_home
+
+
+def at(value: object, path: str) -> object:
+    for part in filter(None, path.split(".")):
+        value = value[int(part)] if isinstance(value, list) else value[part]  # type: ignore[index]
+    return value
+
+
+def test_json_holds_the_contract_and_cites_the_malaria_document(cli: Cli) -> None:
+    done = cli("ask", "--sample", "--json", QUESTION)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1
+    for path, keys in CONTRACT.items():
+        assert set(keys.split()) <= set(at(answer, path)), path  # type: ignore[call-overload]
+    assert "malaria" in [citation["doc_id"] for citation in answer["citations"]]
+    assert "Plasmodium" in answer["answer"]
+    assert answer["engine"]["backend"] == "vllm"
+    assert answer["engine"]["techniques"]["prefix_caching"]["engaged"] is True
+    assert answer["engine"]["techniques"]["speculation"]["engaged"] is True
+    assert answer["tokens"]["cached_prompt"] >= 64
+    assert answer["profile"] == "auto-cpu"
+    total = answer["timings"]["total"]
+    assert total * 0.95 <= covered([tuple(span) for span in answer["spans"]]) <= total
+    times = answer["timings"]
+    assert times["queue"] < times["ttft"] < times["generate"] < total
+    assert times["rerank"] is None
+
+
+def test_the_v3_1_profile_runs_on_a_cpu_and_says_that_fp8_was_left_out(cli: Cli) -> None:
+    done = cli("--profile", "v3_1", "ask", "--sample", "--json", "-", stdin=QUESTION + "\n")
+    assert done.returncode in (0, 3), done.stderr
+    answer = json.loads(done.stdout)
+    technique = answer["engine"]["techniques"]["quantization"]
+    assert (technique["asked"], technique["engaged"]) == (True, False)
+    assert "FP8" in technique["reason"]
+    assert answer["route"]["max_tokens"] == 384
+    assert answer["tokens"]["prompt"] > 1500
+
+
+def test_in_a_pipe_the_answer_is_plain_text_and_progress_goes_elsewhere(cli: Cli) -> None:
+    done = cli("ask", "--sample", QUESTION)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Malaria is caused by")
+    assert "Sources" in done.stdout
+    assert "(malaria)" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "INFO" not in done.stdout + done.stderr
+    assert "generate " in done.stderr.splitlines()[-1]
+    assert "total " in done.stderr.splitlines()[-1]
+
+
+def test_a_question_from_another_world_is_an_abstention_with_exit_3(cli: Cli) -> None:
+    done = cli("ask", "--sample", "--json", "Which football club won the cup in 1966?")
+    assert done.returncode == 3, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["abstained"], answer["citations"], answer["timings"]["generate"]) == (True, [], None)
+
+
+@contextmanager
+def asking() -> Iterator[subprocess.Popen[bytes]]:
+    """`rag ask` in a process group of its own; whatever is left of the group at the end is killed."""
+    long = ["--set", "generator.max_tokens=4000", "--set", "generator.speculation.method=none"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rag", "ask", "--sample", *long, QUESTION],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        for left in group(process.pid):
+            left.kill()
+        process.wait()
+
+
+def group(leader: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, ProcessLookupError):
+            continue
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("number", "whole_group", "code"),
+    [(signal.SIGINT, True, 130), (signal.SIGINT, False, 130), (signal.SIGTERM, False, 143)],
+)
+def test_interrupted_while_the_engine_starts_it_ends_at_once_and_leaves_no_process(
+    number: signal.Signals, whole_group: bool, code: int
+) -> None:
+    with asking() as process:
+        wait_until(lambda: len(group(process.pid)) >= 3, 60)  # the engine's own processes are there
+        (os.killpg if whole_group else os.kill)(process.pid, number)
+        assert process.wait(timeout=10) == code
+        wait_until(lambda: not group(process.pid), 5)
+
+
+def test_interrupted_before_anything_has_started_it_ends_at_once() -> None:
+    with asking() as process:
+        time.sleep(1.5)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=10) == 130
+        wait_until(lambda: not group(process.pid), 5)
+
+
+def test_interrupted_in_the_middle_of_an_answer_it_ends_at_once_and_leaves_nothing() -> None:
+    before = set(Path("/dev/shm").glob("psm_*"))
+    with asking() as process:
+        assert process.stdout is not None
+        assert os.read(process.stdout.fileno(), 1)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=10) == 130
+        wait_until(lambda: not group(process.pid), 5)
+    assert set(Path("/dev/shm").glob("psm_*")) <= before
+
+
+def test_an_engine_that_dies_in_the_middle_of_an_answer_is_one_clear_line_and_exit_1() -> None:
+    with asking() as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert os.read(process.stdout.fileno(), 1)
+        for other in group(process.pid):
+            if other.pid != process.pid:
+                other.kill()
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 1
+        last = errors.decode().splitlines()[-1]
+        assert last.startswith("rag: The engine died after ")
+        assert "vLLM's log: " in last
+        assert b"Traceback" not in errors
