@@ -7,7 +7,7 @@ DEV := .venv/.installed-$(DEVICE)-dev
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ask test lint fmt check lock bench bench-start recall clean
+.PHONY: help setup ask test lint fmt check lock bench bench-start recall answers clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ bench-start: $(DEV)  ## process start to first token, against a bare vLLM script
 
 recall: $(DEV)  ## recall of gold documents on dev_60: dense, lexical, fused
 	@$(BIN)/python scripts/recall.py $(ARGS)
+
+answers: $(DEV)  ## ten answers from dev_60, as they are
+	@$(BIN)/python scripts/answers.py $(ARGS)
 
 clean:  ## remove the virtual environment; models and indexes stay
 	@rm -rf .venv

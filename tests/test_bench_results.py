@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rag import __version__ as rag_version
 from rag.bench import results, start
 from rag.bench.results import Figure, Samples, figure
 from rag.errors import RagError, UsageError
@@ -145,13 +146,8 @@ def test_the_machine_counts_the_cores_that_this_process_may_use() -> None:
 
 
 def test_the_versions_are_those_of_installed_packages_and_no_others() -> None:
-    import torch
-
-    import rag
-
     versions = results.versions()
-    assert versions["rag"] == rag.__version__
-    assert versions["torch"] == torch.__version__
+    assert versions["rag"] == rag_version
     assert set(versions) <= {"rag", *results.PACKAGES}
     assert None not in versions.values()
 

@@ -85,9 +85,9 @@ def test_a_stage_that_took_no_time_has_zero_and_not_none() -> None:
 
 
 def test_the_engines_times_are_taken_over_and_none_and_zero_stay_what_they_are() -> None:
-    stats = GenerationStats(output_tokens=3, queue=0.0, ttft=0.25, decode=None)
+    stats = GenerationStats(output_tokens=3, queue=0.0, ttft=0.0, decode=None)
     timings = Trace(ticking(0.0, 1.0)).timings(stats)
-    assert timings == StageTimings(queue=0.0, ttft=0.25, decode=None, total=1.0)
+    assert timings == StageTimings(queue=0.0, ttft=0.0, decode=None, total=1.0)
 
 
 def test_every_stage_has_a_field_of_its_own_in_the_timings() -> None:

@@ -248,9 +248,9 @@ def test_prefix_caching_that_is_off_is_not_asked_for_and_off_in_the_engine() -> 
     assert spec.techniques["prefix_caching"] == Technique(asked=False)
 
 
-def test_every_plan_accounts_for_every_technique() -> None:
-    for device in ("cpu", "cuda"):
-        assert set(planned(device=device).techniques) == TECHNIQUES  # type: ignore[arg-type]
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_plan_accounts_for_every_technique(device: Device) -> None:
+    assert set(planned(device=device).techniques) == TECHNIQUES
 
 
 # --- speculation ----------------------------------------------------------------------------------

@@ -104,6 +104,11 @@ def modules() -> dict[str, list[Import]]:
     return found
 
 
+def planted(importer: str, source: str) -> dict[str, list[Import]]:
+    """The modules of `rag`, of which one holds `source` and the others nothing."""
+    return {**{name: [] for name in modules()}, importer: imports(source, importer)}
+
+
 def unit(module: str) -> str:
     """The module, or the package directly under `rag`, that has a place in the layers."""
     return ".".join(module.split(".")[:2])
@@ -241,7 +246,7 @@ PLANTED_BACKWARD = [
     ("importer", "source", "module"), PLANTED_BACKWARD, ids=[f"{one[0]}-{one[2]}" for one in PLANTED_BACKWARD]
 )
 def test_a_planted_import_that_points_back_is_found(importer: str, source: str, module: str) -> None:
-    [wrong] = backward({**modules(), importer: imports(source, importer)})
+    [wrong] = backward(planted(importer, source))
     assert wrong.startswith(f"{importer}:")
     assert wrong.endswith(f" imports {module}")
 
@@ -256,13 +261,12 @@ def test_a_planted_import_that_points_back_is_found(importer: str, source: str, 
     ],
 )
 def test_a_planted_import_that_points_down_is_let_through(importer: str, source: str) -> None:
-    assert backward({**modules(), importer: imports(source, importer)}) == []
+    assert backward(planted(importer, source)) == []
 
 
 def test_a_planted_module_without_a_layer_is_refused() -> None:
-    planted = {**modules(), "rag.plugins": imports("from rag import core", "rag.plugins")}
     with pytest.raises(AssertionError, match=r"rag\.plugins has no place in LAYERS"):
-        backward(planted)
+        backward(planted("rag.plugins", "from rag import core"))
 
 
 @pytest.mark.parametrize(
@@ -311,4 +315,4 @@ def test_a_planted_foreign_import_in_core_is_found(source: str, wrong: list[str]
 
 @pytest.mark.parametrize("source", ["from rag.testing import FakeEncoder", "from rag import testing"])
 def test_a_planted_use_of_the_fakes_is_found(source: str) -> None:
-    assert users_of_testing({**modules(), "rag.build": imports(source, "rag.build")}) == ["rag.build:1"]
+    assert users_of_testing(planted("rag.build", source)) == ["rag.build:1"]

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ FILES = {"config.json": CONFIG, "model.safetensors": WEIGHTS, "1_Pooling/config.
 BUILD = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from rag.models import ModelStore
 
 def progress(step):
@@ -42,6 +44,7 @@ print(ModelStore(root / "recipes", root / "store").build("tiny", progress))
 RESOLVE = """
 import sys
 from pathlib import Path
+from typing import Any
 from rag.errors import ModelError
 from rag.models import ModelStore
 
@@ -94,6 +97,13 @@ def left_in_store(root: Path) -> list[str]:
     """Everything in the store but the lock files, which stay."""
     store = root / "store"
     return sorted(path.name for path in store.iterdir() if path.suffix != ".lock") if store.is_dir() else []
+
+
+def flip_last_byte(path: Path) -> None:
+    """In place and of the same size: only the checksum tells."""
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\xff")
 
 
 def interrupt_at(step: str) -> Progress:
@@ -264,7 +274,7 @@ def test_two_processes_build_at_once_and_one_of_them_does_the_work(root: Path) -
 
 
 @pytest.mark.parametrize("change", [{"description": "other words"}, {"licence": "MIT"}, {"disk_mb": 2}])
-def test_what_does_not_decide_the_weights_needs_no_rebuild(root: Path, change: dict[str, object]) -> None:
+def test_what_does_not_decide_the_weights_needs_no_rebuild(root: Path, change: dict[str, Any]) -> None:
     before = store_of(root)
     before.build("tiny")
     fingerprint = before.resolve("tiny").fingerprint
@@ -324,11 +334,9 @@ def test_verify_passes_a_fresh_build(root: Path) -> None:
     store_of(root).verify("tiny")
 
 
-def test_verify_names_the_file_that_changed_and_its_fix_mends_it(root: Path) -> None:
+def test_verify_names_the_file_that_changed_and_the_fix(root: Path) -> None:
     folder = store_of(root).build("tiny")
-    with (folder / "model.safetensors").open("r+b") as file:  # in place and of the same size, like a bad disk
-        file.seek(-1, os.SEEK_END)
-        file.write(b"\xff")
+    flip_last_byte(folder / "model.safetensors")
     assert store_of(root).status("tiny").built
     with pytest.raises(ModelError) as caught:
         store_of(root).verify("tiny")
@@ -336,6 +344,12 @@ def test_verify_names_the_file_that_changed_and_its_fix_mends_it(root: Path) -> 
     assert message.startswith("model.safetensors isn't ")
     assert f"{folder} (remove it and run rag models build tiny)" in message
     assert sha256(WEIGHTS)[:12] in message
+    assert sha256(WEIGHTS[:-1] + b"\xff")[:12] in message
+
+
+def test_the_fix_that_verify_names_mends_the_model(root: Path) -> None:
+    folder = store_of(root).build("tiny")
+    flip_last_byte(folder / "model.safetensors")
     shutil.rmtree(folder)
     store_of(root).build("tiny")
     store_of(root).verify("tiny")
@@ -388,7 +402,7 @@ def test_an_unknown_name_lists_the_recipes(root: Path) -> None:
     ("change", "problem"),
     [({"format": "pickle"}, "format"), ({"surprise": 1}, "surprise"), ({"files": ["config.json"]}, "files")],
 )
-def test_a_damaged_recipe_is_named_with_its_problem(root: Path, change: dict[str, object], problem: str) -> None:
+def test_a_damaged_recipe_is_named_with_its_problem(root: Path, change: dict[str, Any], problem: str) -> None:
     write_recipe(root, **change)
     with pytest.raises(ModelError, match=rf"recipes/tiny/recipe\.yaml is damaged: .*{problem}"):
         store_of(root).status("tiny")

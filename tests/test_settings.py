@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -192,8 +192,8 @@ def test_two_loads_of_the_same_layers_are_equal() -> None:
 @pytest.mark.parametrize("profile", ["auto", *shipped_names("profiles")])
 @pytest.mark.parametrize("models", ["auto", *shipped_names("models")])
 def test_every_shipped_profile_loads_with_every_shipped_models_file(profile: str, models: str) -> None:
-    for device in ("cpu", "cuda"):
-        effective = loaded(profile=profile, models=models, device=device)  # type: ignore[arg-type]
+    for device in get_args(Device):
+        effective = loaded(profile=profile, models=models, device=device)
         assert effective.settings.generator.model is not None
 
 

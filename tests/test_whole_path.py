@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,6 +95,14 @@ def test_a_question_from_another_world_is_an_abstention_with_exit_3(cli: Cli) ->
     assert done.returncode == 3, done.stderr
     answer = json.loads(done.stdout)
     assert (answer["abstained"], answer["citations"], answer["timings"]["generate"]) == (True, [], None)
+
+
+def test_doctor_starts_the_engine_and_says_how_long_it_took(cli: Cli) -> None:
+    done = cli("doctor", "--json", "--index", "sample")
+    assert done.returncode == 0, done.stdout + done.stderr
+    engine = json.loads(done.stdout)[-1]
+    assert (engine["name"], engine["state"]) == ("engine", "ok")
+    assert re.fullmatch(r"vllm \S+ on cpu: ready in [0-9.]+ s, 8 tokens", engine["found"])
 
 
 @contextmanager

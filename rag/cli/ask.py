@@ -111,6 +111,8 @@ def _show(answer: Answer, terminal: Terminal, streamed: bool) -> None:
         for citation in answer.citations:
             origin = "" if citation.origin == "model" else " (attributed by word overlap)"
             out.print(f"  [{citation.marker}] {citation.title}  ({citation.doc_id}){origin}", markup=False)
+    elif not answer.abstained:
+        terminal.err.print("No source was found for this answer: don't rely on it.", style="yellow")
     for name, technique in answer.engine.techniques.items():
         if technique.asked and technique.engaged is False:
             terminal.err.print(f"{name}: not engaged ({technique.reason})", style="yellow", markup=False)

@@ -24,6 +24,9 @@ from rich.progress import (
 
 KEPT_LOGS = 10
 
+# Else rich shows above its bar what libraries print, which belongs in the log.
+_PLAIN = {"redirect_stdout": False, "redirect_stderr": False}
+
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
@@ -42,7 +45,12 @@ class Terminal:
     def step(self, first: str) -> Iterator[StepReport]:
         """A spinner with elapsed seconds; without a terminal, one line a step."""
         progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=self.err, transient=True
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=self.err,
+            transient=True,
+            **_PLAIN,
         )
         report = StepReport(self.err, progress, progress.add_task(first))
         if not self.err.is_terminal:
@@ -62,6 +70,8 @@ class Terminal:
             TimeRemainingColumn(),
             console=self.err,
             transient=True,
+            **_PLAIN,
+            disable=not self.err.is_terminal,
         )
 
 

@@ -34,7 +34,7 @@ class Versions:
     def current(self) -> tuple[str, Path]:
         """Version number and folder. Raises `IndexMissing` or `SearchIndexError`."""
         try:
-            version = (self.root / "CURRENT").read_text(encoding="ascii").strip()
+            version = (self.root / "CURRENT").read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             raise IndexMissing(
                 f"No index named {self.name!r} yet. Build it: rag index PATH --index {self.name}; "
@@ -57,23 +57,29 @@ class Versions:
             self.root.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / "writer.lock")
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             raise SearchIndexError(
                 f"Index {self.name!r} is being written by another process. Try again later."
             ) from None
-        with lock:
+        with held:
             self._sweep()
             number = f"{int(self.all()[-1]) + 1 if self.all() else 1:06d}"
-            with replacing_folder(self.root / "versions" / number) as folder:
+            target = self.root / "versions" / number
+            with replacing_folder(target) as folder:
                 yield folder
-            with replacing_file(self.root / "CURRENT") as pointer:
-                pointer.write_text(number + "\n", encoding="ascii")
+            try:
+                with replacing_file(self.root / "CURRENT") as pointer:
+                    pointer.write_text(number + "\n", encoding="ascii")
+            except BaseException:
+                shutil.rmtree(target, ignore_errors=True)
+                raise
             for old in self.all()[:-KEPT]:
                 shutil.rmtree(self.root / "versions" / old, ignore_errors=True)
-            lock.release()
 
     def _sweep(self) -> None:
         """Remove what a killed writer left behind. Safe under the lock: nobody else writes here."""
-        for rest in (self.root / "versions").glob(".*"):
-            shutil.rmtree(rest, ignore_errors=True)
+        for folder in (self.root / "versions").glob(".*"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for pointer in self.root.glob(".CURRENT.*"):
+            pointer.unlink(missing_ok=True)

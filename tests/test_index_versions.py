@@ -1,0 +1,302 @@
+"""The folders of an index: one writer at a time, an atomic switch, nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rag.errors import IndexMissing, SearchIndexError, StorageError
+from rag.index.versions import KEPT, Versions
+
+HOLDER = """
+import sys
+from pathlib import Path
+from rag.index.versions import Versions
+with Versions(Path(sys.argv[1]), sys.argv[2]).write() as folder:
+    (folder / "half.bin").write_bytes(b"half")
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def write(versions: Versions, content: str = "text") -> str:
+    with versions.write() as folder:
+        (folder / "data").write_text(content)
+    return versions.current()[0]
+
+
+def write_and_fail(versions: Versions, error: BaseException) -> None:
+    with versions.write() as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub/data").write_text("new")
+        raise error
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Every path under a folder and what each file holds, but for the lock, which stays."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+        if path.name != "writer.lock"
+    }
+
+
+@contextmanager
+def another_writer(root: Path, name: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of its own in the middle of writing a version; a line on its stdin lets it finish."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(root), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+# --- numbers and the switch --------------------------------------------------------------------
+
+
+def test_versions_are_numbered_from_one(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    assert [write(versions), write(versions)] == ["000001", "000002"]
+    assert versions.all() == ["000001", "000002"]
+    assert versions.current() == ("000002", tmp_path / "notes/versions/000002")
+
+
+def test_a_version_holds_what_was_written_and_nothing_else_is_left(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    with versions.write() as folder:
+        assert list(folder.iterdir()) == []
+        (folder / "sub").mkdir()
+        (folder / "sub/data").write_text("text")
+    assert tree(tmp_path / "notes") == {
+        "CURRENT": b"000001\n",
+        "versions": None,
+        "versions/000001": None,
+        "versions/000001/sub": None,
+        "versions/000001/sub/data": b"text",
+    }
+
+
+def test_others_can_read_a_version(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    write(versions)
+    assert versions.current()[1].stat().st_mode & 0o777 == 0o755
+
+
+def test_the_old_version_is_current_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    write(versions, "old")
+    with versions.write() as folder:
+        (folder / "data").write_text("new")
+        assert versions.current()[0] == "000001"
+        assert versions.all() == ["000001"]
+    assert (versions.current()[1] / "data").read_text() == "new"
+
+
+def test_a_reader_finds_a_whole_version_at_any_moment(tmp_path: Path) -> None:
+    versions, done, seen = Versions(tmp_path, "notes"), threading.Event(), list[str]()
+    write(versions)
+
+    def read() -> None:
+        while not done.is_set():
+            version, folder = versions.current()
+            assert (folder / "data").read_text() == "text"
+            seen.append(version)
+
+    failures: list[BaseException] = []
+
+    def watch() -> None:
+        try:
+            read()
+        except BaseException as error:
+            failures.append(error)
+
+    reader = threading.Thread(target=watch)
+    reader.start()
+    for _ in range(30):
+        write(versions)
+    done.set()
+    reader.join()
+    assert failures == []
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 1
+
+
+def test_indexes_of_different_names_share_nothing(tmp_path: Path) -> None:
+    one, two = Versions(tmp_path, "one"), Versions(tmp_path, "two")
+    with one.write() as folder:
+        (folder / "data").write_text("one")
+        write(two, "two")
+    assert [(versions.current()[1] / "data").read_text() for versions in (one, two)] == ["one", "two"]
+
+
+def test_a_version_that_never_became_current_is_not_overwritten(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    write(versions)
+    (tmp_path / "notes/versions/000005").mkdir()
+    assert versions.current()[0] == "000001"
+    assert write(versions) == "000006"
+
+
+def test_folders_that_are_no_versions_are_passed_over(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    write(versions)
+    (tmp_path / "notes/versions/backup").mkdir()
+    assert versions.all() == ["000001"]
+    assert write(versions) == "000002"
+
+
+# --- failures ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (ValueError("broken"), ValueError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (OSError(errno.ENOSPC, "No space left on device"), StorageError),
+    ],
+)
+def test_a_failed_write_keeps_the_old_version_and_leaves_nothing(
+    tmp_path: Path, error: BaseException, raised: type[BaseException]
+) -> None:
+    versions = Versions(tmp_path, "notes")
+    write(versions, "old")
+    before = tree(tmp_path)
+    with pytest.raises(raised):
+        write_and_fail(versions, error)
+    assert tree(tmp_path) == before
+
+
+def test_a_failed_first_write_leaves_no_index(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    with pytest.raises(ValueError, match="broken"):
+        write_and_fail(versions, ValueError("broken"))
+    assert tree(tmp_path / "notes") == {"versions": None}
+    with pytest.raises(IndexMissing):
+        versions.current()
+
+
+def test_an_index_can_be_written_again_while_the_error_of_a_failed_write_is_still_held(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    with pytest.raises(StorageError) as held:
+        write_and_fail(versions, OSError(errno.ENOSPC, "No space left on device"))
+    assert write(versions) == "000001"
+    assert f"No room on the disk while writing {tmp_path / 'notes'}" in str(held.value)
+
+
+# --- one writer --------------------------------------------------------------------------------
+
+
+def test_a_second_process_is_told_that_the_index_is_being_written(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    write(versions, "old")
+    with another_writer(tmp_path, "notes") as process:
+        before = tree(tmp_path)
+        with pytest.raises(SearchIndexError) as caught, versions.write():
+            pytest.fail("two writers at once")
+        assert str(caught.value) == "Index 'notes' is being written by another process. Try again later."
+        assert tree(tmp_path) == before
+        assert versions.current()[0] == "000001"
+        process.communicate("\n", timeout=20)
+        assert process.returncode == 0
+    assert versions.current()[0] == "000002"
+    assert write(versions) == "000003"
+
+
+def test_a_killed_writer_blocks_nobody_and_its_leftovers_are_swept(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    write(versions, "old")
+    with another_writer(tmp_path, "notes") as process:
+        process.kill()
+        process.wait()
+    assert any(path.endswith("half.bin") for path in tree(tmp_path))
+    assert versions.current()[0] == "000001"
+    assert write(versions) == "000002"
+    assert not any(path.endswith("half.bin") for path in tree(tmp_path))
+
+
+def test_a_pointer_that_a_killed_writer_left_half_written_is_swept(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    write(versions)
+    (tmp_path / "notes/.CURRENT.k3j2h1").write_text("0000")
+    write(versions)
+    assert sorted(path.name for path in (tmp_path / "notes").iterdir()) == ["CURRENT", "versions", "writer.lock"]
+
+
+# --- keeping -----------------------------------------------------------------------------------
+
+
+def test_the_three_newest_versions_are_kept(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    for _ in range(5):
+        write(versions)
+    assert versions.all() == ["000003", "000004", "000005"]
+    assert versions.current()[0] == "000005"
+
+
+def test_an_opened_version_stays_until_three_newer_ones_exist(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    write(versions)
+    opened = versions.current()[1]
+    there = []
+    for _ in range(KEPT):
+        write(versions)
+        there.append(opened.is_dir())
+    assert there == [True, True, False]
+
+
+# --- the pointer -------------------------------------------------------------------------------
+
+
+def test_an_index_that_is_not_there_names_the_way_to_build_it(tmp_path: Path) -> None:
+    with pytest.raises(IndexMissing) as caught:
+        Versions(tmp_path, "notes").current()
+    message = str(caught.value)
+    assert "No index named 'notes' yet." in message
+    assert "rag index PATH --index notes" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_pointer_there_is_no_index_even_where_versions_lie(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    write(versions)
+    (tmp_path / "notes/CURRENT").unlink()
+    with pytest.raises(IndexMissing):
+        versions.current()
+    assert write(versions) == "000002"
+
+
+@pytest.mark.parametrize("pointer", [b"000009\n", b"", b"../000001\n", b"one\n", b"\xff\xfe0\x001\x00"])
+def test_a_pointer_that_leads_nowhere_is_an_error_that_a_new_write_mends(tmp_path: Path, pointer: bytes) -> None:
+    versions = Versions(tmp_path, "notes")
+    write(versions)
+    (tmp_path / "notes/CURRENT").write_bytes(pointer)
+    with pytest.raises(SearchIndexError) as caught:
+        versions.current()
+    assert not isinstance(caught.value, IndexMissing)
+    assert "Index 'notes' points to" in str(caught.value)
+    assert "rag index PATH" in str(caught.value)
+    assert write(versions) == "000002"
+
+
+def test_a_pointer_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    write(versions)
+    (tmp_path / "notes/CURRENT").write_text("000009\n")
+    with pytest.raises(SearchIndexError, match="version '000009', which isn't there"):
+        versions.current()
