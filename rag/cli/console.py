@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TaskProgressColumn,
@@ -23,9 +24,6 @@ from rich.progress import (
 )
 
 KEPT_LOGS = 10
-
-# Else rich shows above its bar what libraries print, which belongs in the log.
-_PLAIN = {"redirect_stdout": False, "redirect_stderr": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +42,28 @@ class Terminal:
     @contextmanager
     def step(self, first: str) -> Iterator[StepReport]:
         """A spinner with elapsed seconds; without a terminal, one line a step."""
-        progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            console=self.err,
-            transient=True,
-            **_PLAIN,
-        )
-        report = StepReport(self.err, progress, progress.add_task(first))
-        if not self.err.is_terminal:
-            yield report
-            return
-        with progress:
-            yield report
+        with self._progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
+            yield StepReport(self.err, progress, progress.add_task(first))
 
     def bar(self) -> Progress:
-        """A bar for a counted job: share done, rate of its own text, time left."""
-        return Progress(
+        """A bar for a counted job: share done, rate of its own text, time left. Nothing without a terminal."""
+        return self._progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
+        )
+
+    def _progress(self, *columns: ProgressColumn) -> Progress:
+        return Progress(
+            *columns,
             console=self.err,
             transient=True,
-            **_PLAIN,
+            # Else rich shows above its bar what libraries print, which belongs in the log.
+            redirect_stdout=False,
+            redirect_stderr=False,
             disable=not self.err.is_terminal,
         )
 
