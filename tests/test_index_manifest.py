@@ -1,0 +1,179 @@
+"""A damaged index is named, file by file, before native code reads any of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag.core import Document
+from rag.errors import SearchIndexError
+from rag.index import Versions, check_current, manifest, write_version
+from rag.index.manifest import FileEntry, Manifest
+from rag.ingest import chunk
+from rag.settings import Index
+from rag.testing import FakeEncoder
+
+FILES = (
+    "bm25s/data.csc.index.npy",
+    "bm25s/indices.csc.index.npy",
+    "bm25s/indptr.csc.index.npy",
+    "bm25s/params.index.json",
+    "bm25s/vocab.index.json",
+    "dense.hnsw.faiss",
+    "documents.jsonl",
+    "documents.offsets.npy",
+    "passages.jsonl",
+    "passages.offsets.npy",
+    "token_offsets.npy",
+    "tokens.npy",
+    "vectors.npy",
+)
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of indexes with one, "notes", that holds a file of every kind."""
+    root = tmp_path_factory.mktemp("indexes")
+    documents = [Document(f"d{n}", f"Title {n}", f"Passage number {n} tells of gout.") for n in range(20)]
+    passages = [passage for document in documents for passage in chunk.split(document, 1000)]
+    encoder = FakeEncoder()
+    write_version(
+        Versions(root, "notes"),
+        [(documents, passages, encoder.encode_passages([passage.text for passage in passages]))],
+        model=encoder.model,
+        settings=Index(exact_up_to=10),
+        chunking={"max_chars": 1000},
+    )
+    return root
+
+
+@pytest.fixture
+def versions(pristine: Path, tmp_path: Path) -> Versions:
+    return Versions(Path(shutil.copytree(pristine, tmp_path / "indexes")), "notes")
+
+
+def refusal(versions: Versions) -> str:
+    with pytest.raises(SearchIndexError) as caught:
+        check_current(versions)
+    return str(caught.value)
+
+
+def rewrite(versions: Versions, **changes: Any) -> None:
+    """Change keys of the manifest; None takes one out."""
+    path = versions.current()[1] / manifest.NAME
+    raw = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in raw.items() if value is not None}))
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def test_the_manifest_knows_every_file_but_itself(versions: Versions) -> None:
+    checked = check_current(versions)
+    assert tuple(checked.manifest.files) == FILES
+    on_disk = {path.relative_to(checked.folder).as_posix() for path in checked.folder.rglob("*") if path.is_file()}
+    assert on_disk == {*FILES, "manifest.json"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(versions: Versions, name: str) -> None:
+    path = versions.current()[1] / name
+    path.unlink()
+    assert refusal(versions) == f"The index file {path} is missing. Build the index again: rag index PATH."
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_was_cut_short_is_named_with_both_sizes(versions: Versions, name: str) -> None:
+    path = versions.current()[1] / name
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(size - 1)
+    assert refusal(versions) == (
+        f"The index file {path} has {size - 1:,} bytes instead of {size:,}. Build the index again: rag index PATH."
+    )
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_which_one_bit_has_changed_is_named(versions: Versions, name: str) -> None:
+    path = versions.current()[1] / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert refusal(versions) == (
+        f"The index file {path} has changed since it was written (SHA-256 differs). "
+        "Build the index again: rag index PATH."
+    )
+
+
+def test_a_folder_in_place_of_a_file_is_named(versions: Versions) -> None:
+    path = versions.current()[1] / "vectors.npy"
+    path.unlink()
+    path.mkdir()
+    assert f"{path} is missing" in refusal(versions)
+
+
+# --- the manifest itself -----------------------------------------------------------------------
+
+
+def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    written = Manifest(
+        created="2026-01-31T12:00:00+00:00",
+        model="fake@1",
+        dimension=64,
+        documents=3,
+        passages=7,
+        dense="flat",
+        chunking={"max_chars": 1000, "overlap_sentences": 1},
+        documents_sha256="0" * 64,
+        files={"a/b.npy": FileEntry(12, "1" * 64)},
+    )
+    written.write(tmp_path)
+    assert manifest.read(tmp_path) == written
+
+
+def test_a_missing_manifest_is_said_to_be_missing(versions: Versions) -> None:
+    folder = versions.current()[1]
+    (folder / manifest.NAME).unlink()
+    assert refusal(versions) == f"The index in {folder} has no manifest. Build it again: rag index PATH."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe{\x00", b"{}", b'{"files": []}', b'{"files": {"a": 3}}', b"[" * 10**5],
+    ids=["empty", "cut", "list", "null", "string", "utf-16", "no keys", "no table", "no entry", "deep"],
+)  # fmt: skip
+def test_a_damaged_manifest_is_said_to_be_damaged(versions: Versions, content: bytes) -> None:
+    folder = versions.current()[1]
+    (folder / manifest.NAME).write_bytes(content)
+    assert refusal(versions) == f"The manifest in {folder} is damaged. Build the index again: rag index PATH."
+
+
+@pytest.mark.parametrize("key", ["model", "dimension", "dense", "chunking", "documents_sha256", "files"])
+def test_a_manifest_that_lacks_a_key_is_damaged(versions: Versions, key: str) -> None:
+    rewrite(versions, **{key: None})
+    assert "is damaged" in refusal(versions)
+
+
+def test_a_manifest_cut_at_any_length_is_refused(versions: Versions) -> None:
+    path = versions.current()[1] / manifest.NAME
+    whole = path.read_bytes().rstrip()
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        assert "is damaged" in refusal(versions)
+
+
+def test_a_manifest_of_another_format_names_both(versions: Versions) -> None:
+    folder = versions.current()[1]
+    rewrite(versions, format=2)
+    assert refusal(versions) == (
+        f"The index in {folder} has format 2, this version of rag reads 1. Build it again: rag index PATH."
+    )
+
+
+def test_another_format_is_no_damage_where_its_keys_differ_too(versions: Versions) -> None:
+    rewrite(versions, format=2, shards=4, files=None)
+    assert "has format 2, this version of rag reads 1" in refusal(versions)
