@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rag.core import Hits, Source
-from rag.ingest.chunk import cut
 from rag.settings import Context, Filter
+from rag.text import cut
 
 
 def filter_hits(hits: Hits, settings: Filter) -> Hits:

@@ -99,7 +99,7 @@ class ModelStore:
             if not status.built:
                 raise ModelError(f"Model {name!r} isn't built on this machine. Build it: rag models build {name}.")
             return ResolvedModel(name, status.folder, f"{name}@{_digest(status.recipe)[:12]}")
-        local = Path(name).expanduser()
+        local = Path(os.path.expanduser(name))  # noqa: PTH111  (Path.expanduser raises for an unknown user)
         if local.is_dir():
             return ResolvedModel(name, _with_safetensors(local.resolve(), name), f"{name}@{_folder_digest(local)[:12]}")
         if name.count("/") == 1 and not name.startswith((".", "/", "~")):
@@ -121,6 +121,8 @@ class ModelStore:
         base = _wheel_folder(recipe.base)
         files.require_room(status.folder, recipe.disk_mb * 1_000_000)
         with self._building(name):
+            for rest in self._store.glob(f".{name}.*/"):  # of a build that was killed
+                shutil.rmtree(rest, ignore_errors=True)
             if self.status(name).built:  # by the process that held the lock
                 return status.folder
             self._write(name, recipe, base, status.folder, progress)
@@ -151,7 +153,12 @@ class ModelStore:
 
     def verify(self, name: str) -> None:
         """Check every file of a built recipe. Raises `ModelError` naming the one that changed."""
-        folder = self.status(name).folder
+        status = self.status(name)
+        if not status.built:
+            raise ModelError(
+                f"Model {name!r} isn't built on this machine, or not completely. Run rag models build {name}."
+            )
+        folder = status.folder
         stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
         hashes = {file: entry["sha256"] for file, entry in stamp["files"].items()}
         _check(folder, hashes, f"{folder} (remove it and run rag models build {name})")
@@ -178,7 +185,7 @@ def _folder_digest(folder: Path) -> str:
     """Of a local model's configuration and its weights' names and sizes: reading 16 GB would take too long."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in {".json", ".safetensors"}):
-        digest.update(path.name.encode())
+        digest.update(path.relative_to(folder).as_posix().encode())
         digest.update(path.read_bytes() if path.suffix == ".json" else str(path.stat().st_size).encode())
     return digest.hexdigest()
 
@@ -196,7 +203,9 @@ def _wheel_folder(base: WheelBase) -> Path:
 def _check(folder: Path, hashes: Mapping[str, str], whose: str) -> None:
     for name, expected in hashes.items():
         path = folder / name
-        found = files.sha256(path) if path.is_file() else "no such file"
+        if not path.is_file():
+            raise ModelError(f"{name} is missing: {whose}.")
+        found = files.sha256(path)
         if found != expected:
             raise ModelError(
                 f"{name} isn't the file that the recipe names: {whose}. SHA-256 {expected[:12]}…, found {found[:12]}…."
@@ -207,10 +216,8 @@ def _copy(base: Path, names: Mapping[str, str], folder: Path) -> None:
     for name in names:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(base / name, target)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(base / name, target)
+        # Not a link: then a change to either would damage both.
+        shutil.copyfile(base / name, target)
 
 
 def _convert_gguf(base: Path, name: str, folder: Path) -> None:
@@ -229,13 +236,15 @@ def _convert_gguf(base: Path, name: str, folder: Path) -> None:
 
 def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     wanted = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer.model", "1_Pooling/*"]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=True))
     except LocalEntryNotFoundError:
         pass
+    except HFValidationError as error:
+        raise ModelError(f"Unknown model {name!r}: no such folder, and no valid hub id ({error}).") from error
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

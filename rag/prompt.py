@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from rag.context import render
 from rag.core import Citation, Message, Prompt, Sentence, Source
-from rag.ingest.chunk import sentences
 from rag.settings import Cite
+from rag.text import content_words, sentences
 
 NOT_IN_SOURCES = "The sources do not contain the answer."
 
@@ -59,7 +59,6 @@ _DECLINES = re.compile(
 
 _MARKER = re.compile(r"\s?\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
 _OPEN_MARKER = re.compile(r"\s?(?:\[[\d\s,;]{0,12})?$")
-_WORD = re.compile(r"[^\W_]{2,}")
 
 
 def build(question: str, sources: tuple[Source, ...]) -> Prompt:
@@ -185,10 +184,3 @@ def _most_overlapping(sentence: str, sources: Sequence[Source], threshold: float
     shares = [(len(words & content_words(f"{s.hit.passage.title} {s.quote}")) / len(words), -s.marker) for s in sources]
     share, negative = max(shares, default=(0.0, 0))
     return -negative if share >= threshold else None
-
-
-def content_words(text: str) -> frozenset[str]:
-    """Lower-cased words of a text that say what it is about."""
-    from rag.index.lexical import STOP_WORDS
-
-    return frozenset(_WORD.findall(text.lower())) - STOP_WORDS

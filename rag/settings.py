@@ -13,14 +13,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
-    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -44,7 +43,9 @@ class Chunk(Section):
 
 
 class Embed(Section):
-    model: str = Field("all-minilm-l6-v2", description="recipe, folder or hub id of a sentence-transformers model")
+    model: str = Field(
+        "all-minilm-l6-v2", min_length=1, description="recipe, folder or hub id of a sentence-transformers model"
+    )
     batch_size: int = Field(32, ge=1, le=4096, description="texts per forward pass")
     query_prefix: str = Field("", description="put before each question (E5 and BGE models want one)")
     passage_prefix: str = Field("", description="put before each passage")
@@ -74,7 +75,7 @@ class Retrieve(Section):
 
 
 class Rerank(Section):
-    model: str | None = Field(None, description="cross-encoder: recipe, folder or hub id; null for none")
+    model: str | None = Field(None, min_length=1, description="cross-encoder: recipe, folder or hub id; null for none")
     batch_size: int = Field(32, ge=1, le=1024, description="pairs per forward pass")
     max_length: int = Field(512, ge=16, le=8192, description="longest pair, tokens")
 
@@ -100,7 +101,7 @@ class Speculation(Section):
     tokens: int = Field(4, ge=1, le=16, description="draft tokens per step")
     lookup_min: int = Field(2, ge=1, le=16, description="shortest n-gram looked up in the prompt, tokens")
     lookup_max: int = Field(4, ge=1, le=16, description="longest n-gram looked up in the prompt, tokens")
-    draft_model: str | None = Field(None, description="recipe, folder or hub id of the draft model")
+    draft_model: str | None = Field(None, min_length=1, description="recipe, folder or hub id of the draft model")
     draft_vocab_size: int | None = Field(None, ge=1, description="tokens in the draft model's vocabulary")
 
     @model_validator(mode="after")
@@ -111,7 +112,7 @@ class Speculation(Section):
 
 
 class Generator(Section):
-    model: str | None = Field(None, description="recipe, folder or hub id; a models file names it")
+    model: str | None = Field(None, min_length=1, description="recipe, folder or hub id; a models file names it")
     revision: str | None = Field(None, description="hub revision; null for the newest")
     vocab_size: int | None = Field(None, ge=1, description="tokens in the model's vocabulary")
     dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="type of unquantised weights")
@@ -129,7 +130,7 @@ class Generator(Section):
         32, ge=8, le=256, description="KV block, tokens: a shared prefix shorter than this never hits the cache"
     )
     enforce_eager: bool = Field(False, description="skip compilation: quicker start, slower steps")
-    cores: str = Field(
+    cores: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)] = Field(
         "auto",
         pattern=r"^(auto|nobind|[0-9,\-|]+)$",
         description="CPU cores of the engine, e.g. 0-1; auto leaves one free",
@@ -146,15 +147,12 @@ class Generator(Section):
     @model_validator(mode="after")
     def _draft_fits(self) -> Self:
         spec = self.speculation
-        if spec.method == "draft_model":
-            if spec.draft_model is None:
-                raise ValueError("speculation.method is draft_model and speculation.draft_model names none")
-            sizes = (self.vocab_size, spec.draft_vocab_size)
-            if None not in sizes and sizes[0] != sizes[1]:
-                raise ValueError(
-                    f"vLLM refuses a draft model with another vocabulary: {self.model} has {sizes[0]} tokens, "
-                    f"{spec.draft_model} {sizes[1]}; use speculation.method=ngram or a draft of the same vocabulary"
-                )
+        sizes = (self.vocab_size, spec.draft_vocab_size)
+        if spec.method == "draft_model" and None not in sizes and sizes[0] != sizes[1]:
+            raise ValueError(
+                f"vLLM refuses a draft model with another vocabulary: {self.model} has {sizes[0]} tokens, "
+                f"{spec.draft_model} {sizes[1]}; use speculation.method=ngram or a draft of the same vocabulary"
+            )
         if self.max_tokens >= self.max_model_len:
             raise ValueError(f"max_tokens ({self.max_tokens}) leaves no room in max_model_len ({self.max_model_len})")
         return self
@@ -186,6 +184,13 @@ class Settings(BaseSettings):
     generator: Generator = Generator()
     cite: Cite = Cite()
 
+    @classmethod
+    def settings_customise_sources(
+        cls, _: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *__: Any, **___: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` has merged: it reads the environment itself, to know what came from there."""
+        return (init_settings,)
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -215,7 +220,11 @@ class Loaded:
 
     def leaves(self) -> Iterator[tuple[str, Any]]:
         """Every dotted key with its effective value."""
-        return _leaves(Settings, self.settings)
+        for key, _ in _annotations():
+            value: Any = self.settings
+            for part in key.split("."):
+                value = getattr(value, part)
+            yield key, value
 
 
 def load(
@@ -244,7 +253,7 @@ def load(
         Layer("default", {}),
     )
     for layer in layers:
-        _refuse_unknown_keys(layer)
+        _check_keys(layer)
     return Loaded(_merge(layers), profile, models, device, layers)
 
 
@@ -293,6 +302,8 @@ def _from_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         target = values
         for section in sections:
             target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise SettingsError(f"--set {assignment}: {section!r} was set to a single value before.")
         target[leaf] = value
     return values
 
@@ -310,7 +321,9 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     try:
         return source()
     except ValueError as error:
-        raise SettingsError(f"Can't read the environment's {ENV_PREFIX}* settings: {error}") from error
+        mappings = {key for key, annotation in _annotations() if _is_mapping(annotation)} | set(Settings.model_fields)
+        suspects = [f"{n}={v}" for n, v in mine.items() if n[len(ENV_PREFIX) :].lower().replace("__", ".") in mappings]
+        raise SettingsError(f"Can't read {', '.join(suspects)} in the environment: a mapping must be JSON.") from error
 
 
 def _from_file(kind: Literal["profiles", "models"], name: str) -> dict[str, Any]:
@@ -329,17 +342,24 @@ def _from_file(kind: Literal["profiles", "models"], name: str) -> dict[str, Any]
 
 
 def _merge(layers: Sequence[Layer]) -> Settings:
-    class Merged(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], *_: Any, **__: Any
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return tuple(InitSettingsSource(settings_cls, dict(layer.values)) for layer in layers)
-
+    values: dict[str, Any] = {}
+    for layer in reversed(layers):
+        _overlay(values, layer.values)
     try:
-        return Merged()
+        return Settings(**values)
     except ValidationError as error:
         raise SettingsError(_first_problem(error, layers)) from error
+
+
+def _overlay(weak: dict[str, Any], strong: Mapping[str, Any]) -> None:
+    """Merge mappings entry by entry; an empty one clears what it meets, any other value replaces it."""
+    for name, value in strong.items():
+        if isinstance(value, Mapping) and value:
+            below = weak.get(name)
+            weak[name] = dict(below) if isinstance(below, Mapping) else {}
+            _overlay(weak[name], value)
+        else:
+            weak[name] = value
 
 
 # --- errors ------------------------------------------------------------------------------------
@@ -347,22 +367,27 @@ def _merge(layers: Sequence[Layer]) -> Settings:
 
 def _first_problem(error: ValidationError, layers: Sequence[Layer]) -> str:
     problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
+    key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
     message = problem["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    if isinstance(problem["input"], dict | BaseModel):
+    leaf = next((name for name, _ in _annotations() if f"{key}.".startswith(f"{name}.")), None)
+    if leaf is None:  # what a section's values say together
         return f"{key}: {message}."
     more = f" ({len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
-    return f"{key}={problem['input']} (from {_origin(layers, key).name}): {message}; {describe(key)}.{more}"
+    return f"{key}={problem['input']} (from {_origin(layers, key).name}): {message}; {describe(leaf)}.{more}"
 
 
-def _refuse_unknown_keys(layer: Layer) -> None:
-    known = [key for key, _ in _leaves(Settings, None)]
-    sections = {key.rpartition(".")[0] for key in known}
-    for key in _keys(layer.values):
-        if key in known or any(key.startswith(f"{leaf}.") for leaf in known) or key in sections:
-            continue
-        raise SettingsError(f"Unknown setting {key!r} (from {layer.name}).{_nearest(key, known)}")
+def _check_keys(layer: Layer) -> None:
+    """Raises `SettingsError` for a key that no section has, and for a section that is no mapping."""
+    annotations = dict(_annotations())
+    sections = {key.rpartition(".")[0] for key in annotations}
+    for key, value in _entries(layer.values):
+        if key in sections and value != {}:
+            example = next(name for name in annotations if name.startswith(f"{key}."))
+            raise SettingsError(f"{key}={value} (from {layer.name}): a section, with keys of its own like {example}.")
+        mapping = any(key.startswith(f"{name}.") and _is_mapping(kind) for name, kind in annotations.items())
+        if key not in annotations and key not in sections and not mapping:
+            raise SettingsError(f"Unknown setting {key!r} (from {layer.name}).{_nearest(key, list(annotations))}")
 
 
 def _nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
@@ -372,27 +397,31 @@ def _nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
 
 def _origin(layers: Sequence[Layer], key: str) -> Layer:
     for layer in layers:
-        if any(name == key or name.startswith(f"{key}.") for name in _keys(layer.values)):
+        if any(name == key or name.startswith(f"{key}.") for name, _ in _entries(layer.values)):
             return layer
     return layers[-1]
 
 
-def _keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _entries(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values; an empty mapping is a value."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from _keys(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
-
-
-def _leaves(model: type[BaseModel], instance: BaseModel | None, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, field in model.model_fields.items():
-        annotation = field.annotation
-        value = getattr(instance, name) if instance is not None else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from _leaves(annotation, value, f"{prefix}{name}.")
+            yield from _entries(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _annotations(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys of all settings and their types."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _annotations(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field.annotation
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return get_origin(annotation) is Mapping
 
 
 QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)

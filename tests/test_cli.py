@@ -59,7 +59,7 @@ def test_a_question_of_100_000_characters(cli: Cli) -> None:
         (("--set", "generator.max_tokns=5"), "Did you mean 'generator.max_tokens'?"),
         (("--set", "generator.max_tokens=0"), "generator.max_tokens=0 (from --set): input should be greater"),
         (("--set", "max_tokens"), "expected section.key=value"),
-        (("--set", "generator.quantization=fp8"), "can't be had on this machine: vLLM has no FP8 weight kernels"),
+        (("--set", "generator.quantization=fp8"), "can't be had: vLLM has no FP8 weight kernels"),
         (("--index", "No Good"), "index.name=No Good (from --set)"),
         (("--sample", "--index", "other"), "--sample and --index other name two indexes"),
     ],

@@ -125,7 +125,7 @@ def test_fp8_from_a_profile_is_left_out_on_a_cpu_with_its_reason(models: str) ->
 def test_fp8_by_set_is_refused_on_a_cpu(models: str) -> None:
     with pytest.raises(SettingsError) as caught:
         planned("generator.quantization=fp8", models=models)
-    assert str(caught.value) == f"generator.quantization=fp8 (from --set) can't be had on this machine: {NO_FP8}."
+    assert str(caught.value) == f"generator.quantization=fp8 (from --set) can't be had: {NO_FP8}."
 
 
 def test_fp8_by_set_is_refused_also_where_the_profile_asks_for_it_too() -> None:
@@ -173,7 +173,7 @@ def test_a_method_without_a_checkpoint_is_refused_by_hand_on_every_device(method
     with pytest.raises(SettingsError) as caught:
         planned(f"generator.quantization={method}", device=device)
     assert str(caught.value) == (
-        f"generator.quantization={method} (from --set) can't be had on this machine: "
+        f"generator.quantization={method} (from --set) can't be had: "
         f"models file embedded names no {method} checkpoint (generator.quantized.{method})."
     )
 
@@ -216,7 +216,7 @@ def test_an_attention_backend_by_set_is_refused_on_a_cpu() -> None:
     with pytest.raises(SettingsError) as caught:
         planned("generator.attention_backend=FLASHINFER")
     assert str(caught.value) == (
-        "generator.attention_backend=FLASHINFER (from --set) can't be had on this machine: "
+        "generator.attention_backend=FLASHINFER (from --set) can't be had: "
         "vLLM has a single attention backend on a CPU."
     )
 
@@ -302,9 +302,7 @@ def test_a_draft_model_is_named_and_its_path_joins_the_engines_arguments() -> No
 
 
 def test_a_draft_model_by_set_that_nobody_names_is_refused() -> None:
-    with pytest.raises(
-        SettingsError, match=r"speculation\.method is draft_model .*speculation\.draft_model names none"
-    ):
+    with pytest.raises(SettingsError, match=r"names no draft model"):
         planned("generator.speculation.method=draft_model")
 
 

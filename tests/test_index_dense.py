@@ -13,7 +13,6 @@ from rag.index import dense
 from rag.index.dense import DenseIndex
 from rag.settings import Index
 
-
 Matrix = NDArray[np.float32]
 Rows = NDArray[np.int64]
 

@@ -513,11 +513,6 @@ def test_the_vocabularies_matter_only_to_a_draft_model() -> None:
     assert effective.settings.generator.speculation.method == "ngram"
 
 
-def test_a_draft_model_asked_for_by_hand_must_be_named() -> None:
-    message = refusal("generator.speculation.method=draft_model")
-    assert "speculation.method is draft_model and speculation.draft_model names none" in message
-
-
 def test_a_profiles_draft_model_that_the_models_file_lacks_is_left_to_the_engine_plan(tmp_path: Path) -> None:
     """DESIGN: what a profile asks for and the models file can't supply is left out, not refused."""
     profile = written(tmp_path, {"generator": {"speculation": {"method": "draft_model"}}})

@@ -15,7 +15,8 @@ from rag.core import GenerationStats, Technique
 def judge(
     techniques: Mapping[str, Technique], engine: Mapping[str, str | None], stats: GenerationStats | None
 ) -> dict[str, Technique]:
-    """`engine` holds what the running engine says of its own configuration, by technique; `stats` one request."""
+    """`engine` holds what the running engine says of its own configuration, by technique, and nothing of those it
+    doesn't tell; `stats` is of one request."""
     return {name: _judge(name, technique, engine, stats) for name, technique in techniques.items()}
 
 
@@ -34,9 +35,11 @@ def _judge(
         return _by_count(
             technique, drafted, f"{accepted} of {drafted} draft tokens accepted", "nothing was drafted for this answer"
         )
-    reported = engine.get(name)
-    if reported is None:
+    if name not in engine:
         return technique
+    reported = engine[name]
+    if reported in (None, "auto"):
+        return replace(technique, engaged=False, reason=f"the engine runs without it ({name} {reported})")
     return replace(technique, engaged=True, evidence=f"the engine runs with {name} {reported}")
 
 

@@ -108,7 +108,7 @@ class LocalGenerator:
         reported = {
             "quantization": config.model_config.quantization,
             "kv_cache_dtype": config.cache_config.cache_dtype,
-            "attention_backend": self._spec.args.get("attention_backend"),
+            "attention_backend": backend.name if (backend := config.attention_config.backend) is not None else None,
         }
         return EngineInfo(
             "vllm", vllm.__version__, self._device, evidence.judge(self._spec.techniques, reported, stats)

@@ -56,7 +56,10 @@ def plan(loaded: Loaded) -> EngineSpec:
     _technique(loaded, techniques, "kv_cache_dtype", cache_dtype, None)
     _technique(loaded, techniques, "prefix_caching", settings.prefix_caching or None, None)
     method = settings.speculation.method if settings.speculation.method != "none" else None
-    _technique(loaded, techniques, "speculation", method, None, key="generator.speculation.method")
+    draft = settings.speculation.draft_model
+    no_draft = f"models file {loaded.models} names no draft model (generator.speculation.draft_model)"
+    impossible = no_draft if method == "draft_model" and draft is None else None
+    method = _technique(loaded, techniques, "speculation", method, impossible, key="generator.speculation.method")
 
     checkpoint = settings.quantized.get(quantization) if quantization is not None else None
     args: dict[str, Any] = {
@@ -85,7 +88,7 @@ def plan(loaded: Loaded) -> EngineSpec:
         args["gpu_memory_utilization"] = settings.gpu_memory_utilization
     return EngineSpec(
         model=checkpoint if checkpoint is not None else settings.model,
-        draft_model=settings.speculation.draft_model if method == "draft_model" else None,
+        draft_model=draft if method == "draft_model" else None,
         args=args,
         environment=_environment(loaded),
         techniques=techniques,
@@ -115,9 +118,7 @@ def _technique(
         techniques[name] = Technique(asked=True)
         return value
     if loaded.explicit(key):
-        raise SettingsError(
-            f"{key}={value} (from {loaded.origin(key).name}) can't be had on this machine: {impossible}."
-        )
+        raise SettingsError(f"{key}={value} (from {loaded.origin(key).name}) can't be had: {impossible}.")
     techniques[name] = Technique(asked=True, engaged=False, reason=impossible)
     return None
 

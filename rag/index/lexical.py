@@ -16,16 +16,9 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-K1, B = 1.5, 0.75
+from rag.text import STOP_WORDS
 
-# English function words: in every passage and every question, so they tell nothing apart.
-STOP_WORDS = frozenset(
-    """a about after all also am an and any are as at be because been before being between both but by can could did do
-    does doing down during each few for from had has have having he her here hers him his how i if in into is it its
-    itself just me more most my no nor not of off on once only or other our out over own same she should so some such
-    than that the their them then there these they this those through to too under until up very was we were what when
-    where which while who whom why will with would you your""".split()  # noqa: SIM905
-)
+K1, B = 1.5, 0.75
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")  # noqa: RUF001
 _TOKENS, _OFFSETS = "tokens.npy", "token_offsets.npy"

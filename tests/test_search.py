@@ -1,0 +1,289 @@
+"""Hybrid search: the fusion by hand, and what each hit carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag.core import Document, Hits, Query, Reranker, Trace
+from rag.index import IndexReader, Versions, check_current, open_index, write_version
+from rag.ingest import chunk
+from rag.search import HybridSearcher, fuse_ranks
+from rag.settings import Index, Retrieve
+from rag.testing import FakeEncoder, FakeReranker
+
+NAMES = [
+    "fever",
+    "cough",
+    "rash",
+    "pain",
+    "urate",
+    "insulin",
+    "thyroid",
+    "mosquito",
+    "lemons",
+    "anaemia",
+    "virus",
+    "lung",
+]
+WORDS = (*NAMES, *(f"sign{number}" for number in range(12)))
+
+
+def corpus(count: int = 80) -> list[Document]:
+    """Titles and texts drawn from a few words, so that passages differ in how many they share with a question."""
+    random = np.random.default_rng(0)
+    return [
+        Document(
+            f"d{number}",
+            f"{random.choice(WORDS).capitalize()} {number}",
+            " ".join(random.choice(WORDS, size=random.integers(3, 12))).capitalize() + ".",
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> IndexReader:
+    return make_index(tmp_path_factory.mktemp("indexes"), corpus())
+
+
+def make_index(root: Path, documents: Sequence[Document]) -> IndexReader:
+    encoder, versions = FakeEncoder(), Versions(root, "notes")
+    passages = [passage for document in documents for passage in chunk.split(document, 1000)]
+    vectors = encoder.encode_passages([f"{passage.title}\n{passage.text}" for passage in passages])
+    write_version(versions, [(documents, passages, vectors)], model=encoder.model, settings=Index(), chunking={})
+    return open_index(check_current(versions), Index(), Retrieve(), "cpu")
+
+
+def query(text: str) -> Query:
+    return Query(text, FakeEncoder().encode_queries([text])[0])
+
+
+def search(index: IndexReader, text: str, reranker: Reranker | None = None, **retrieve: Any) -> Hits:
+    (hits,) = HybridSearcher(index, Retrieve(**retrieve), reranker).search([query(text)], Trace())
+    return hits
+
+
+def ids(hits: Hits) -> list[str]:
+    return [hit.passage.id for hit in hits]
+
+
+def dense_ids(index: IndexReader, text: str, n: int) -> list[str]:
+    rows = index.dense.search(FakeEncoder().encode_queries([text]), n)[1][0].tolist()
+    return [passage.id for passage in index.passages.get(rows)]
+
+
+def lexical_ids(index: IndexReader, text: str, n: int) -> list[str]:
+    rows = index.lexical.search(index.tokenizer(text), n)[1].tolist()
+    return [passage.id for passage in index.passages.get(rows)]
+
+
+# --- fusion ------------------------------------------------------------------------------------
+
+
+def test_fusion_sums_weight_over_k_plus_rank() -> None:
+    fused = fuse_ranks([([7, 3, 5], 1.0), ([5, 9], 0.5)], k=60)
+    assert fused == {
+        7: pytest.approx(1 / 61, rel=1e-12),
+        3: pytest.approx(1 / 62, rel=1e-12),
+        5: pytest.approx(1 / 63 + 0.5 / 61, rel=1e-12),
+        9: pytest.approx(0.5 / 62, rel=1e-12),
+    }
+
+
+def test_fusion_of_nothing_is_empty() -> None:
+    assert fuse_ranks([], 60) == fuse_ranks([([], 1.0), ([], 1.0)], 60) == {}
+
+
+rankings = st.lists(st.integers(0, 30), unique=True, max_size=20)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(rankings, st.integers(0, 40).map(lambda n: n / 4)), max_size=4), st.integers(1, 1000))
+def test_fusion_is_the_formula_for_any_lists(lists: list[tuple[list[int], float]], k: int) -> None:
+    expected = {
+        row: sum(Fraction(weight) / (k + rows.index(row) + 1) for rows, weight in lists if row in rows)
+        for row in {row for rows, _ in lists for row in rows}
+    }
+    assert fuse_ranks(lists, k) == {row: pytest.approx(float(score), rel=1e-9) for row, score in expected.items()}
+
+
+@settings(deadline=None)
+@given(rankings, st.integers(1, 1000))
+def test_fusion_of_one_list_keeps_its_order(rows: list[int], k: int) -> None:
+    fused = fuse_ranks([(rows, 1.0)], k)
+    assert sorted(fused, key=lambda row: -fused[row]) == rows
+
+
+# --- which hits --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.3, 4.0])
+@pytest.mark.parametrize("k", [1, 60])
+def test_hits_are_the_two_lists_fused(index: IndexReader, weight: float, k: int) -> None:
+    text = "Does a mosquito bite give fever and a rash?"
+    dense, lexical = dense_ids(index, text, 12), lexical_ids(index, text, 9)
+    assert set(dense) != set(lexical)
+    scores = {
+        name: (1 / (k + dense.index(name) + 1) if name in dense else 0)
+        + (weight / (k + lexical.index(name) + 1) if name in lexical else 0)
+        for name in {*dense, *lexical}
+    }
+    hits = search(index, text, dense_n=12, lexical_n=9, lexical_weight=weight, rrf_k=k, candidates=100)
+    assert {hit.passage.id: hit.fused for hit in hits} == pytest.approx(scores, rel=1e-9)
+    assert [hit.fused for hit in hits] == sorted(scores.values(), reverse=True)
+
+
+def test_only_the_best_candidates_are_kept(index: IndexReader) -> None:
+    text = "urate pain"
+    everything = search(index, text, dense_n=30, lexical_n=30, candidates=1000)
+    assert len(everything) > 30
+    best = search(index, text, dense_n=30, lexical_n=30, candidates=7)
+    assert [(hit.passage, hit.fused) for hit in best] == [(hit.passage, hit.fused) for hit in everything[:7]]
+
+
+def test_dense_search_alone(index: IndexReader) -> None:
+    text = "insulin and thyroid"
+    hits = search(index, text, dense_n=10, lexical_n=0)
+    assert ids(hits) == dense_ids(index, text, 10)
+    assert [hit.lexical for hit in hits] == [None] * 10
+    assert [hit.dense for hit in hits] == sorted((hit.dense for hit in hits), reverse=True)
+
+
+def test_lexical_search_alone_still_knows_every_cosine(index: IndexReader) -> None:
+    text = "insulin and thyroid"
+    hits = search(index, text, dense_n=0, lexical_n=10)
+    assert ids(hits) == lexical_ids(index, text, 10)
+    scores = [hit.lexical for hit in hits if hit.lexical is not None]
+    assert len(scores) == 10
+    assert scores == sorted(scores, reverse=True)
+    assert_cosines(text, hits)
+
+
+def assert_cosines(text: str, hits: Hits) -> None:
+    encoder = FakeEncoder()
+    (vector,) = encoder.encode_queries([text])
+    passages = encoder.encode_passages([f"{hit.passage.title}\n{hit.passage.text}" for hit in hits])
+    np.testing.assert_allclose([hit.dense for hit in hits], passages @ vector, atol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["lemons against a virus of the lung", "fever", "nothing of the sort"])
+def test_every_hit_has_its_cosine(index: IndexReader, text: str) -> None:
+    hits = search(index, text, dense_n=3, lexical_n=20)
+    assert len(hits) >= 3
+    assert_cosines(text, hits)
+
+
+def test_a_hit_that_only_the_dense_search_found_has_no_lexical_score(index: IndexReader) -> None:
+    text = "lemons"
+    hits = search(index, text, dense_n=80, lexical_n=80, candidates=80)
+    found = set(lexical_ids(index, text, 80))
+    assert 0 < len(found) < 80
+    assert {hit.passage.id for hit in hits if hit.lexical is not None} == found
+
+
+def test_lexical_search_alone_finds_nothing_without_a_known_word(index: IndexReader) -> None:
+    assert search(index, "What is it?", FakeReranker(), dense_n=0, lexical_n=10) == ()
+
+
+def test_dense_search_answers_where_no_word_is_known(index: IndexReader) -> None:
+    assert ids(search(index, "zebra", dense_n=5, lexical_n=5)) == dense_ids(index, "zebra", 5)
+
+
+def test_more_than_there_is_finds_all_there_is(index: IndexReader) -> None:
+    hits = search(index, "fever", dense_n=1000, lexical_n=1000, candidates=1000)
+    assert sorted(ids(hits)) == sorted(f"d{number}#0" for number in range(80))
+
+
+def test_passages_that_tie_come_in_the_order_of_their_rows(tmp_path: Path) -> None:
+    documents = [Document(f"d{n}", "Gout", "Joints swell.") for n in range(9)]
+    documents += [Document(f"other{n}", "Scurvy", f"Lemons cure it {n}.") for n in range(20)]
+    hits = search(make_index(tmp_path, documents), "gout", dense_n=0, lexical_n=9)
+    assert ids(hits) == [f"d{n}#0" for n in range(9)]
+
+
+def test_hits_of_equal_fused_score_come_in_the_order_of_their_rows(index: IndexReader) -> None:
+    text = "lemons"
+    hits = search(index, text, dense_n=80, lexical_n=80, candidates=80)
+    rows = [int(name[1:-2]) for name in ids(hits)]
+    keys = [(-(hit.fused or 0), row) for hit, row in zip(hits, rows, strict=True)]
+    assert keys == sorted(keys)
+
+
+# --- batches -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reranker", [None, FakeReranker()])
+@pytest.mark.parametrize("dense_n", [0, 20])
+def test_a_batch_finds_what_its_questions_find_one_by_one(
+    index: IndexReader, dense_n: int, reranker: Reranker | None
+) -> None:
+    random = np.random.default_rng(1)
+    questions = [query(" ".join(random.choice(WORDS, size=4))) for _ in range(30)] + [query("zebra")]
+    searcher = HybridSearcher(index, Retrieve(dense_n=dense_n), reranker)
+    together = searcher.search(questions, Trace())
+    assert together == [searcher.search([one], Trace())[0] for one in questions]
+    assert len({tuple(ids(hits)) for hits in together}) > 20
+
+
+@pytest.mark.parametrize("reranker", [None, FakeReranker()])
+def test_an_empty_batch_finds_nothing(index: IndexReader, reranker: Reranker | None) -> None:
+    assert HybridSearcher(index, Retrieve(), reranker).search([], Trace()) == []
+
+
+# --- reranking ---------------------------------------------------------------------------------
+
+
+def test_the_reranker_sets_the_order_and_loses_no_hit(index: IndexReader) -> None:
+    text = "urate pain thyroid"
+    before, after = search(index, text), search(index, text, FakeReranker())
+    assert sorted(ids(after)) == sorted(ids(before))
+    assert ids(after) != ids(before)
+    scores = FakeReranker().score(text, [f"{hit.passage.title}\n{hit.passage.text}" for hit in after])
+    assert [hit.rerank for hit in after] == [hit.score for hit in after] == scores
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_hits_of_equal_probability_keep_the_order_of_the_fusion(index: IndexReader) -> None:
+    text = "urate pain thyroid"
+    places = {name: place for place, name in enumerate(ids(search(index, text)))}
+    keys = [(-hit.score, places[hit.passage.id]) for hit in search(index, text, FakeReranker())]
+    assert len({score for score, _ in keys}) < len(keys)
+    assert keys == sorted(keys)
+
+
+def test_reranking_keeps_the_scores_of_the_search(index: IndexReader) -> None:
+    text = "urate pain thyroid"
+    before = {hit.passage.id: (hit.dense, hit.lexical, hit.fused) for hit in search(index, text)}
+    after = {hit.passage.id: (hit.dense, hit.lexical, hit.fused) for hit in search(index, text, FakeReranker())}
+    assert after == before
+
+
+def test_without_a_reranker_a_hit_has_no_probability_and_its_score_is_the_cosine(index: IndexReader) -> None:
+    hits = search(index, "fever")
+    assert {hit.rerank for hit in hits} == {None}
+    assert [hit.score for hit in hits] == [hit.dense for hit in hits]
+
+
+# --- what it tells -----------------------------------------------------------------------------
+
+
+def test_spans_tell_which_stages_ran(index: IndexReader) -> None:
+    stages = []
+    for reranker in (None, FakeReranker()):
+        trace = Trace()
+        HybridSearcher(index, Retrieve(), reranker).search([query("fever"), query("rash")], trace)
+        stages.append([stage for stage, _, _ in trace.spans])
+    assert stages == [["retrieve"], ["retrieve", "rerank"]]
+
+
+def test_the_version_names_index_and_number(tmp_path: Path) -> None:
+    first, second = (HybridSearcher(make_index(tmp_path, corpus(3)), Retrieve()) for _ in range(2))
+    assert (first.index_version, second.index_version) == ("notes/000001", "notes/000002")
