@@ -284,9 +284,10 @@ def test_a_section_that_is_no_mapping_is_refused_even_where_a_stronger_layer_has
 
 
 def test_the_process_environment_is_read_unless_another_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAG__GENERATOR__MAX_TOKENS", "55")
-    assert load(device="cpu").settings.generator.max_tokens == 55
-    assert load(device="cpu", environ={}).settings.generator.max_tokens != 55
+    monkeypatch.setenv("RAG__CHUNK__MAX_CHARS", "777")
+    assert load(device="cpu").settings.chunk.max_chars == 777
+    assert load(device="cpu", environ={}).settings.chunk.max_chars == 1000
+    assert load(device="cpu", environ={"RAG__CHUNK__MAX_CHARS": "555"}).settings.chunk.max_chars == 555
 
 
 def test_names_in_the_environment_may_be_lower_case_and_others_are_none_of_ours() -> None:
