@@ -82,6 +82,8 @@ async def open_generator(
     spec = engine_spec.plan(loaded)
     model = _resolve(spec.model, report, loaded.settings.generator.revision)
     draft = _resolve(spec.draft_model, report) if spec.draft_model is not None else None
+    if draft is not None:
+        engine_spec.require_same_vocabulary(model.path, draft.path)
     _stay_offline()
     report("starting the engine")
     config = await asyncio.to_thread(configure, spec, model.path, draft.path if draft else None, loaded.device)

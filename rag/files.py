@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -27,6 +28,7 @@ def replacing_file(target: Path) -> Iterator[Path]:
         temporary = Path(name)
         try:
             yield temporary
+            temporary.chmod(0o666 & ~_umask())
             _sync(temporary)
             temporary.replace(target)
         finally:
@@ -48,7 +50,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
             for path in temporary.rglob("*"):
                 if path.is_file():
                     _sync(path)
-            temporary.chmod(0o755)
+            temporary.chmod(0o777 & ~_umask())
             if target.exists():
                 shutil.rmtree(target)
             temporary.rename(target)
@@ -67,9 +69,11 @@ def explaining_storage(where: Path) -> Iterator[None]:
                 f"No room on the disk while writing {where}: nothing was changed. "
                 "Free some space, or set RAG_HOME to a folder on another disk."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            path = _ours_or(error.filename, where)
             raise StorageError(
-                f"Can't write {where}: {error.strerror}. Mend the permissions, or set RAG_HOME to a folder of yours."
+                f"Can't {'write' if path == where else 'use'} {path}: {error.strerror}. "
+                "Mend the permissions or the path, or set RAG_HOME to a folder of yours."
             ) from error
         raise
 
@@ -80,7 +84,7 @@ def require_room(where: Path, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise StorageError(
-            f"No room on the disk for {where}: {needed / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free. "
+            f"No room on the disk for {where}: {_sizes(needed, free)}. "
             "Free some space, or set RAG_HOME to a folder on another disk."
         )
 
@@ -93,3 +97,24 @@ def sha256(path: Path) -> str:
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def _ours_or(named: str | None, where: Path) -> Path:
+    """The target, also for its temporary name; another file where the error was about that."""
+    if named is None:
+        return where
+    other = Path(named)
+    ours = (path == where or path.name.startswith(f".{where.name}.") for path in (other, *other.parents))
+    return where if any(ours) else other
+
+
+def _sizes(needed: int, free: int) -> str:
+    unit, name = (1_000_000, "MB") if math.ceil(needed / 1e6) > free // 1_000_000 + 1 else (1000, "kB")
+    return f"{math.ceil(needed / unit):,} {name} needed, {free // unit:,} {name} free"
+
+
+def _umask() -> int:
+    """What a new file's permissions lack. Only setting it tells it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

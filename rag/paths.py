@@ -7,6 +7,7 @@ State lives in the platform's user folders, or all of it under `RAG_HOME` where 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -34,6 +35,8 @@ def logs_dir() -> Path:
     return _home("logs", platformdirs.user_log_path)
 
 
-def _home(kind: str, platform_default) -> Path:  # type: ignore[no-untyped-def]
+def _home(kind: str, platform_default: Callable[..., Path]) -> Path:
     home = os.environ.get("RAG_HOME")
-    return Path(home).expanduser().resolve() / kind if home else platform_default("rag", appauthor=False)
+    if not home:
+        return platform_default("rag", appauthor=False)
+    return Path(os.path.expanduser(home)).resolve() / kind  # noqa: PTH111  (Path's raises for an unknown user)

@@ -49,16 +49,29 @@ EXAMPLES: tuple[Message, ...] = (
 
 # What models write when they decline in words of their own. Matched at the start of an answer, so that
 # a caveat at its end isn't taken for an abstention.
+_SOURCES = r"(?:sources?|passages?|context|documents?|texts?|information)"
+_TELL = r"(?:contain|hold|have|provide|mention|include|state|give|answer|say|specify|discuss|address|describe|tell|indicate)"
 _DECLINES = re.compile(
-    r"\W*(?:i(?:'m| am) (?:sorry|unable)|i (?:do not|don't|cannot|can't)|unfortunately|"
-    r"(?:the|these|those|none of the)?\s*(?:provided |given |numbered )?(?:sources?|passages?|context|documents?|texts?)"
-    r"\s+(?:provided |given )?(?:do|does)(?: not|n't)\s+(?:contain|hold|have|provide|mention|include|state|give|answer|say)|"
-    r"there is no (?:answer|information)|no (?:answer|information))",
-    re.IGNORECASE,
+    rf"""\W*
+    (?:(?:unfortunately|sorry),?\s+)?
+    (?:(?:based\ on|according\ to|from|in)\ (?:the\ )?(?:\w+\ )?{_SOURCES},?\s+)?
+    (?:
+        i(?:'m|\ am)\ (?:sorry|unable|not\ able)
+      | i\ (?:do\ not|don't|cannot|can't|could\ not|couldn't)\b
+      | (?:(?:the|these|those|this)\ )?(?:\w+\ )?{_SOURCES}\ (?:provided\ |given\ |above\ )?(?:do|does)(?:\ not|n't)\ {_TELL}\b
+      | none\ of\ (?:the|these|those)\ (?:\w+\ )?{_SOURCES}\ {_TELL}s?\b
+      | there\ is\ no\ (?:answer|information|mention)\b
+      | no\ (?:answer|information|mention)\b
+      | (?:the|this)\ (?:answer|question|information)\ (?:is\ not|isn't|cannot\ be|can't\ be|could\ not\ be)
+        \ (?:contained|found|given|stated|mentioned|in|answered|available|provided|included)\b
+    )""",
+    re.IGNORECASE | re.VERBOSE,
 )
 
-_MARKER = re.compile(r"\s?\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
-_OPEN_MARKER = re.compile(r"\s?(?:\[[\d\s,;]{0,12})?$")
+# Both are bounded, and the second matches every beginning of the first: a stream needs hold no more back.
+_MARKER = re.compile(r"\s?\[(\d{1,3}(?: ?[,;] ?\d{1,3}){0,9})\]")
+_OPEN_MARKER = re.compile(r"\s?(?:\[[\d ,;]{0,57})?$")
+_COMPLETE = re.compile(r"[.!?]\W*(?:\[\d[^\]]*\]\W*)*$|\]$")
 
 
 def build(question: str, sources: tuple[Source, ...]) -> Prompt:
@@ -80,19 +93,23 @@ def overhead(question: str) -> tuple[Message, ...]:
 
 def declines(text: str) -> bool:
     """Does the model say that the sources don't hold the answer?"""
-    return not text.strip() or NOT_IN_SOURCES.lower() in text.lower() or _DECLINES.match(text.strip()) is not None
+    text = " ".join(text.split()).replace("\u2019", "'")
+    return not text or NOT_IN_SOURCES.lower() in text.lower() or _DECLINES.match(text) is not None
 
 
 def whole_sentences(text: str) -> str:
     """A text that was cut at its length limit, without the sentence that the cut went through."""
     ends = [end for _, end in _sentences_with_markers(text)]
-    if not ends or text.rstrip()[-1:] in ".!?]":
+    if not ends or _COMPLETE.search(text.rstrip()):
         return text
     return text[: ends[-2]] if len(ends) > 1 else text
 
 
 def valid_markers(text: str, count: int) -> tuple[str, int]:
-    """The text without the numbers that point to none of `count` sources, and how many those were."""
+    """The text without the numbers that point to none of `count` sources, and how many those were.
+
+    Repeated until there is none left: taking one out can join what stood around it to another.
+    """
     invalid = 0
 
     def keep(match: re.Match[str]) -> str:
@@ -103,7 +120,9 @@ def valid_markers(text: str, count: int) -> tuple[str, int]:
         space = match[0][0] if match[0][0].isspace() else ""
         return space + "".join(f"[{number}]" for number in good) if good else ""
 
-    return _MARKER.sub(keep, text), invalid
+    while (cleaned := _MARKER.sub(keep, text)) != text:
+        text = cleaned
+    return text, invalid
 
 
 class MarkerFilter:
@@ -114,15 +133,15 @@ class MarkerFilter:
         self._held = ""
 
     def feed(self, delta: str) -> str:
-        text = self._held + delta
+        text = valid_markers(self._held + delta, self._count)[0]
         opened = _OPEN_MARKER.search(text)
         cut = opened.start() if opened else len(text)
         self._held = text[cut:]
-        return valid_markers(text[:cut], self._count)[0]
+        return text[:cut]
 
     def rest(self) -> str:
         text, self._held = self._held, ""
-        return valid_markers(text, self._count)[0]
+        return text
 
 
 def cite(
@@ -139,7 +158,7 @@ def cite(
     origins: dict[int, str] = {}
     for start, end in _sentences_with_markers(text):
         sentence = text[start:end]
-        markers = tuple(dict.fromkeys(int(number) for number in re.findall(r"\[(\d+)\]", sentence)))
+        markers = tuple(dict.fromkeys(int(match[1]) for match in _MARKER.finditer(sentence)))
         plain = _MARKER.sub("", sentence).strip()
         for marker in markers:
             origins[marker] = "model"
@@ -168,7 +187,7 @@ def _sentences_with_markers(text: str) -> list[tuple[int, int]]:
     """Sentence ranges; markers after a full stop belong to the sentence before it."""
     ranges: list[tuple[int, int]] = []
     for start, end in sentences(text):
-        leading = re.match(r"(?:\s*\[\d+\])+[.\s]*", text[start:end])
+        leading = re.match(r"(?:\s*\[\d{1,3}\])+[.\s]*", text[start:end])
         if leading and ranges:
             ranges[-1] = (ranges[-1][0], start + leading.end())
             start += leading.end()

@@ -349,11 +349,32 @@ def _from_file(kind: Literal["profiles", "models"], name: str) -> dict[str, Any]
 def _merge(layers: Sequence[Layer]) -> Settings:
     values: dict[str, Any] = {}
     for layer in reversed(layers):
+        _drop_companions(values, layer.values)
         _overlay(values, layer.values)
     try:
         return Settings(**values)
     except ValidationError as error:
         raise SettingsError(_first_problem(error, layers)) from error
+
+
+def _drop_companions(weak: dict[str, Any], strong: Mapping[str, Any]) -> None:
+    """What a weaker layer says of a model isn't true of the one that a stronger layer puts in its place."""
+    for model, companions in _COMPANIONS.items():
+        *sections, name = model.split(".")
+        below: Any = weak
+        above: Any = strong
+        for section in sections:
+            below = below.get(section, {}) if isinstance(below, dict) else {}
+            above = above.get(section, {}) if isinstance(above, Mapping) else {}
+        if isinstance(above, Mapping) and name in above and below.get(name) != above[name]:
+            for companion in companions:
+                below.pop(companion, None)
+
+
+_COMPANIONS = {
+    "generator.model": ("revision", "vocab_size", "quantized"),
+    "generator.speculation.draft_model": ("draft_vocab_size",),
+}
 
 
 def _overlay(weak: dict[str, Any], strong: Mapping[str, Any]) -> None:

@@ -24,7 +24,9 @@ class Estimate:
 def bootstrap(
     values: Sequence[float], statistic: Callable[..., NDArray[np.float64]] = np.median, seed: int = 0
 ) -> Estimate:
-    """Percentile bootstrap (Efron 1979). `statistic` takes an array and `axis`."""
+    """Percentile bootstrap (Efron 1979). `statistic` takes an array and `axis`. Raises ValueError without values."""
+    if len(values) == 0:
+        raise ValueError("no values to estimate from")
     sample = np.asarray(values, dtype=np.float64)
     resampled = np.random.default_rng(seed).choice(sample, (RESAMPLES, len(sample)))
     lo, hi = np.quantile(statistic(resampled, axis=1), [0.025, 0.975])

@@ -19,20 +19,7 @@ from rag.search import HybridSearcher, fuse_ranks
 from rag.settings import Index, Retrieve
 from rag.testing import FakeEncoder, FakeReranker
 
-NAMES = [
-    "fever",
-    "cough",
-    "rash",
-    "pain",
-    "urate",
-    "insulin",
-    "thyroid",
-    "mosquito",
-    "lemons",
-    "anaemia",
-    "virus",
-    "lung",
-]
+NAMES = ("fever", "cough", "rash", "pain", "urate", "insulin", "thyroid", "mosquito", "lemons", "anaemia", "virus")
 WORDS = (*NAMES, *(f"sign{number}" for number in range(12)))
 
 

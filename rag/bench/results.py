@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -48,7 +49,20 @@ def machine() -> dict[str, Any]:
             line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         )
         cpu = next(lines, cpu)
-    return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "gpu": None, "driver": None}
+    gpu, driver = _gpu()
+    return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "gpu": gpu, "driver": driver}
+
+
+def _gpu() -> tuple[str | None, str | None]:
+    """Name and driver of the first NVIDIA device."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        name, driver = (
+            subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0].split(", ")
+        )
+    except (OSError, subprocess.CalledProcessError, IndexError, ValueError):
+        return None, None
+    return name, driver
 
 
 def versions() -> dict[str, str]:
@@ -88,14 +102,20 @@ class Samples:
             file.write(json.dumps(sample) + "\n")
 
     def read(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Raises `UsageError` where there are none."""
+        """Header and samples. Raises `UsageError` where there are none, or a line is cut off."""
         if not self.path.is_file():
             raise UsageError(f"No samples in {self.path}: run the benchmark first, without --report-only.")
-        head, *samples = self._lines()
-        return head, samples
-
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        return (json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines())
+        records = []
+        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                raise UsageError(
+                    f"{self.path}:{number}: not a JSON line. Remove it, or run the benchmark again."
+                ) from None
+        if not records:
+            raise UsageError(f"No samples in {self.path}, which is empty: run the benchmark again.")
+        return records[0], records[1:]
 
 
 def write(folder: Path, head: Mapping[str, Any], figures: Sequence[Figure], notes: Sequence[str]) -> None:
@@ -107,10 +127,17 @@ def write(folder: Path, head: Mapping[str, Any], figures: Sequence[Figure], note
         path.write_text(report(head, figures, notes), encoding="utf-8")
 
 
+def _shown(entry: Figure) -> str:
+    """Three digits, or as many as it takes to tell a missed goal from its limit."""
+    limit = entry.goal.rpartition(" ")[2] if entry.goal is not None and entry.met is False else None
+    texts = (f"{entry.value:.{digits}f}" for digits in range(3, 12))
+    return next(text for text in texts if limit is None or float(text) != float(limit))
+
+
 def report(head: Mapping[str, Any], figures: Sequence[Figure], notes: Sequence[str]) -> str:
     host = head["host"]
     rows = [
-        f"| `{f.name}` | {f.value:.3f} | {f.lo:.3f} to {f.hi:.3f} | {f.unit} | {f.n} | {f.goal or ''} | "
+        f"| `{f.name}` | {_shown(f)} | {f.lo:.3f} to {f.hi:.3f} | {f.unit} | {f.n} | {f.goal or ''} | "
         f"{'' if f.met is None else 'yes' if f.met else '**no**'} |"
         for f in figures
     ]

@@ -20,7 +20,7 @@ import psutil
 
 from rag.bench import results
 from rag.engine import processes, spec
-from rag.errors import EngineError
+from rag.errors import EngineError, UsageError
 from rag.models import ModelStore
 from rag.settings import Loaded
 from rag.stats import bootstrap
@@ -55,6 +55,8 @@ def summarise(folder: Path) -> list[results.Figure]:
     head, samples = results.Samples(folder).read()
     seconds = {(s["round"], s["kind"]): s["seconds"] for s in samples}
     rounds = sorted({number for number, kind in seconds if (number, "bare_again") in seconds})
+    if not rounds:
+        raise UsageError(f"No complete round in {folder / results.SAMPLES}: run the benchmark to its end.")
     column: dict[str, list[float]] = {
         kind: [seconds[number, kind] for number in rounds] for kind in ("bare", "rag", "bare_again")
     }

@@ -44,7 +44,7 @@ def config(
         )
         return
     terminal.out.print(f"profile {loaded.profile}, models file {loaded.models}, device {loaded.device}", style="bold")
-    wide = terminal.out.width >= 120
+    wide = terminal.out.is_terminal and terminal.out.width >= 120
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("setting", "value", "from"):
         table.add_column(name, no_wrap=True)
@@ -53,7 +53,9 @@ def config(
     for key, value, origin in rows:
         cells = [key, str(_plain(value)), origin, *([describe(key)] if wide else [])]
         table.add_row(*map(Text, cells), style=None if origin == "default" else "cyan")
-    terminal.out.print(table, soft_wrap=False, crop=False)
+    terminal.out.print(
+        table, soft_wrap=False, crop=False, width=terminal.out.width if terminal.out.is_terminal else 200
+    )
 
 
 def _plain(value: object) -> object:

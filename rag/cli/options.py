@@ -72,10 +72,12 @@ def load(
 
     Raises `SettingsError`.
     """
+    import json
+
     from rag import settings
 
     before = context.ensure_object(Common)
-    named = (f"index.name={index_name}",) if index_name is not None else ()
+    named = (f"index.name={json.dumps(index_name)}",) if index_name is not None else ()
     return settings.load(
         next((name for name in (profile, before.profile) if name is not None), "auto"),
         next((name for name in (models, before.models) if name is not None), "auto"),

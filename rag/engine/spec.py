@@ -7,8 +7,10 @@ somebody asked for it by hand. Never a slower substitute in silence.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rag.core import Technique
@@ -93,6 +95,18 @@ def plan(loaded: Loaded) -> EngineSpec:
         environment=_environment(loaded),
         techniques=techniques,
     )
+
+
+def require_same_vocabulary(model: Path, draft: Path) -> None:
+    """Raises `SettingsError` for a draft model that vLLM would refuse, after tens of seconds, for its vocabulary."""
+    sizes = [
+        json.loads((folder / "config.json").read_text(encoding="utf-8")).get("vocab_size") for folder in (model, draft)
+    ]
+    if None not in sizes and sizes[0] != sizes[1]:
+        raise SettingsError(
+            f"vLLM refuses a draft model with another vocabulary: {model.name} has {sizes[0]} tokens, {draft.name} "
+            f"{sizes[1]}; use generator.speculation.method=ngram or a draft of the same vocabulary."
+        )
 
 
 def kv_cache_mib(loaded: Loaded) -> int | None:

@@ -94,21 +94,22 @@ def write_version(
     """
     with versions.write() as folder:
         tokenizer = Tokenizer()
-        documents, passages = (store.LineWriter(folder, name) for name in (store.DOCUMENTS, store.PASSAGES))
         digests: list[str] = []
         vectors: list[Matrix] = []
         tokens: list[list[str]] = []
-        for some_documents, some_passages, matrix in batches:
-            for document in some_documents:
-                digest = content_sha256(document)
-                digests.append(digest)
-                documents.add(store.document_record(document, digest))
-            for passage in some_passages:
-                passages.add(store.passage_record(passage))
-                tokens.append(tokenizer(f"{passage.title}\n{passage.text}"))
-            vectors.append(matrix)
-        documents.close()
-        passages.close()
+        with (
+            store.LineWriter(folder, store.DOCUMENTS) as documents,
+            store.LineWriter(folder, store.PASSAGES) as passages,
+        ):
+            for some_documents, some_passages, matrix in batches:
+                for document in some_documents:
+                    digest = content_sha256(document)
+                    digests.append(digest)
+                    documents.add(store.document_record(document, digest))
+                for passage in some_passages:
+                    passages.add(store.passage_record(passage))
+                    tokens.append(tokenizer(f"{passage.title}\n{passage.text}"))
+                vectors.append(matrix)
         if len(passages) == 0:
             raise CorpusError("The corpus holds no text to index.")
         report("dense index")

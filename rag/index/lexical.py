@@ -20,7 +20,7 @@ from rag.text import STOP_WORDS
 
 K1, B = 1.5, 0.75
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")  # noqa: RUF001
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _TOKENS, _OFFSETS = "tokens.npy", "token_offsets.npy"
 
 
@@ -36,7 +36,7 @@ class Tokenizer:
         self._stem = Stemmer.Stemmer("english").stemWords
 
     def __call__(self, text: str) -> list[str]:
-        words = [word for word in _WORD.findall(text.lower()) if word not in STOP_WORDS]
+        words = [word for word in _WORD.findall(text.lower().replace("\u2019", "'")) if word not in STOP_WORDS]
         stems: list[str] = self._stem(words)
         return stems
 
@@ -53,6 +53,8 @@ def write(folder: Path, passages: Iterable[Sequence[str]]) -> None:
 
     vocabulary: dict[str, int] = {}
     ids = [[vocabulary.setdefault(token, len(vocabulary)) for token in tokens] for tokens in passages]
+    if not vocabulary:  # bm25s can't index nothing: a term that no query has
+        vocabulary, ids = {"": 0}, [[0] for _ in ids]
     np.save(folder / _OFFSETS, np.cumsum([0, *map(len, ids)], dtype=np.int64), allow_pickle=False)
     flat = np.fromiter((token for tokens in ids for token in tokens), dtype=np.int32)
     np.save(folder / _TOKENS, flat, allow_pickle=False)

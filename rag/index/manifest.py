@@ -56,22 +56,24 @@ def describe_files(folder: Path) -> dict[str, FileEntry]:
 
 def read(folder: Path) -> Manifest:
     """Raises `SearchIndexError` where the manifest is missing, damaged or of another format."""
+    damaged = f"The manifest in {folder} is damaged. Build the index again: rag index PATH."
     try:
         raw: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        raw["files"] = {name: FileEntry(**entry) for name, entry in raw["files"].items()}
-        manifest = Manifest(**raw)
+        found = raw["format"]
     except FileNotFoundError:
         raise SearchIndexError(f"The index in {folder} has no manifest. Build it again: rag index PATH.") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise SearchIndexError(damaged) from error
+    if found != FORMAT:
         raise SearchIndexError(
-            f"The manifest in {folder} is damaged. Build the index again: rag index PATH."
-        ) from error
-    if manifest.format != FORMAT:
-        raise SearchIndexError(
-            f"The index in {folder} has format {manifest.format}, this version of rag reads {FORMAT}. "
+            f"The index in {folder} has format {found}, this version of rag reads {FORMAT}. "
             "Build it again: rag index PATH."
         )
-    return manifest
+    try:
+        raw["files"] = {name: FileEntry(**entry) for name, entry in raw["files"].items()}
+        return Manifest(**raw)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise SearchIndexError(damaged) from error
 
 
 def verify(folder: Path, manifest: Manifest) -> None:

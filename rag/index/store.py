@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def offsets_of(file: str) -> str:
 
 
 class LineWriter:
-    """Writes JSON lines and remembers where each begins."""
+    """Writes JSON lines, and at the end of its `with` block a table of where each begins."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._path = folder / name
@@ -32,9 +32,13 @@ class LineWriter:
         self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         self._offsets.append(self._file.tell())
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._file.close()
-        np.save(self._offsets_path, np.array(self._offsets, dtype=np.int64), allow_pickle=False)
+        if kind is None:
+            np.save(self._offsets_path, np.array(self._offsets, dtype=np.int64), allow_pickle=False)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1

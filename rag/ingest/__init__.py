@@ -62,7 +62,7 @@ def read_corpus(files: Sequence[tuple[Path, str]]) -> Iterator[Located]:
     """
     seen: dict[str, str] = {}
     for path, name in files:
-        for located in READERS[path.suffix.lower()](path, name):
+        for located in _read(path, name):
             identity, where = located.document.id, located.where
             if identity in seen:
                 raise CorpusError(
@@ -70,6 +70,13 @@ def read_corpus(files: Sequence[tuple[Path, str]]) -> Iterator[Located]:
                 )
             seen[identity] = where
             yield located
+
+
+def _read(path: Path, name: str) -> Iterator[Located]:
+    try:
+        yield from READERS[path.suffix.lower()](path, name)
+    except OSError as error:
+        raise CorpusError(f"Can't read {path}: {error.strerror}. Mend its permissions, or leave it out.") from error
 
 
 def _walk(folder: Path) -> Iterator[Path]:

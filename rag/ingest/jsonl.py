@@ -6,6 +6,7 @@ Other keys whose values are strings or numbers become metadata; lists of strings
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from rag.errors import CorpusError
 
 MAX_LINE = 16 * 1024 * 1024
 """Bytes. A longer line is no document but a file of another kind, and would fill the memory."""
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def read(path: Path, name: str) -> Iterator[Located]:
@@ -32,7 +36,11 @@ def read(path: Path, name: str) -> Iterator[Located]:
 
 def _document(line: bytes, where: str) -> Document:
     try:
-        record = json.loads(line.decode("utf-8-sig"))
+        record = json.loads(line.decode("utf-8").removeprefix("\ufeff"))
+        if _SURROGATE.search(line):
+            json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise CorpusError(f"{where}: half of a surrogate pair, which is no character. Mend the escape.") from error
     except UnicodeDecodeError as error:
         raise CorpusError(
             f"{where}: not valid UTF-8 (byte {error.start + 1} of the line). Convert the file."

@@ -21,7 +21,7 @@ def read_plain(path: Path, name: str) -> Iterator[Located]:
 
 
 def read_markdown(path: Path, name: str) -> Iterator[Located]:
-    body = _FRONT_MATTER.sub("", _decode(path).replace("\r\n", "\n"))
+    body = _filled(_FRONT_MATTER.sub("", _decode(path).replace("\r\n", "\n")), path)
     heading = _HEADING.search(body)
     title = heading.group(1) if heading else Path(name).stem
     yield Located(Document(name, title, body), str(path), path.stat().st_size)
@@ -34,9 +34,13 @@ def _decode(path: Path) -> str:
     if b"\0" in raw:
         raise CorpusError(f"{path}: a binary file with a text suffix. Remove it or rename it.")
     try:
-        body = raw.decode("utf-8-sig")
+        body = raw.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path}: not valid UTF-8 (byte {error.start + 1}). Convert the file.") from error
+    return _filled(body, path)
+
+
+def _filled(body: str, path: Path) -> str:
     if not body.strip():
         raise CorpusError(f"{path}: the file is empty. Remove it.")
     return body
