@@ -21,9 +21,6 @@ def config(
     assignments: options.Assignments = None,
 ) -> None:
     """Print the effective settings and where each value comes from."""
-    from rich.table import Table
-    from rich.text import Text
-
     from rag.cli.console import Terminal
     from rag.errors import SettingsError
     from rag.settings import describe
@@ -44,18 +41,13 @@ def config(
         )
         return
     terminal.out.print(f"profile {loaded.profile}, models file {loaded.models}, device {loaded.device}", style="bold")
-    wide = terminal.out.is_terminal and terminal.out.width >= 120
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("setting", "value", "from"):
-        table.add_column(name, no_wrap=True)
-    if wide:
-        table.add_column("meaning")
-    for key, value, origin in rows:
-        cells = [key, str(_plain(value)), origin, *([describe(key)] if wide else [])]
-        table.add_row(*map(Text, cells), style=None if origin == "default" else "cyan")
-    terminal.out.print(
-        table, soft_wrap=False, crop=False, width=terminal.out.width if terminal.out.is_terminal else 200
-    )
+    table = [(key, str(_plain(value)), origin) for key, value, origin in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    wide = terminal.out.is_terminal and terminal.out.width > sum(widths) + 50
+    for cells in table:
+        line = "  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True))
+        meaning = f"  {describe(cells[0])}" if wide else ""
+        terminal.out.print(line + meaning, style=None if cells[2] == "default" else "cyan", markup=False)
 
 
 def _plain(value: object) -> object:
