@@ -29,7 +29,7 @@ SAMPLE = "sample"
 """Name of the index of the corpus that ships with `rag`."""
 
 BATCH = 512
-"""Passages that are read, encoded and written together: texts don't pile up, whatever the corpus' size."""
+"""Passages that are read, encoded and written together. Texts don't pile up; vectors and tokens do, until the end."""
 
 INDEX_PER_SOURCE = 4
 """Bytes of an index for each byte of its corpus: a vector is twice as large as the passage it stands for."""
@@ -147,7 +147,7 @@ def _open_search(loaded: Loaded, checked: index.CheckedVersion, report: Report) 
     reader = index.open_index(checked, settings.index, settings.retrieve, loaded.device)
     encoder = _open_encoder(loaded, report)
     search = Search(encoder, HybridSearcher(reader, settings.retrieve, _open_reranker(loaded, report)), reader)
-    search.search(["?"], Trace())  # the first call of each library pays for its own set-up
+    search.search(["What causes it, and how is it treated?"], Trace())  # each library's first call pays for its set-up
     return search
 
 

@@ -69,7 +69,9 @@ def explaining_storage(where: Path) -> Iterator[None]:
                 f"No room on the disk while writing {where}: nothing was changed. "
                 "Free some space, or set RAG_HOME to a folder on another disk."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST) or _cannot_hold(
+            error, where
+        ):
             path = _ours_or(error.filename, where)
             raise StorageError(
                 f"Can't {'write' if path == where else 'use'} {path}: {error.strerror}. "
@@ -97,6 +99,12 @@ def sha256(path: Path) -> str:
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def _cannot_hold(error: OSError, where: Path) -> bool:
+    """Is it a folder of the target's own path that can't be made, as under /proc?"""
+    named = error.filename
+    return error.errno == errno.ENOENT and named is not None and Path(named) in (where, *where.parents)
 
 
 def _ours_or(named: str | None, where: Path) -> Path:

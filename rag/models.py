@@ -25,7 +25,7 @@ from rag.errors import ModelError
 
 STAMP = "built.json"
 
-Progress = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class WheelBase(BaseModel):
@@ -108,7 +108,7 @@ class ModelStore:
         known = ", ".join(status.name for status in self.list())
         raise ModelError(f"Unknown model {name!r}: no such folder, and not a hub id (org/name) or a recipe ({known}).")
 
-    def build(self, name: str, progress: Progress = lambda _: None) -> Path:
+    def build(self, name: str, report: Report = lambda _: None) -> Path:
         """Build a recipe into the store; does nothing where that is done already.
 
         Raises `ModelError` where the base is missing or anything's SHA-256 differs, `StorageError` where
@@ -125,14 +125,14 @@ class ModelStore:
                 shutil.rmtree(rest, ignore_errors=True)
             if self.status(name).built:  # by the process that held the lock
                 return status.folder
-            self._write(name, recipe, base, status.folder, progress)
+            self._write(name, recipe, base, status.folder, report)
         return status.folder
 
-    def _write(self, name: str, recipe: Recipe, base: Path, target: Path, progress: Progress) -> None:
-        progress(f"checking {recipe.base.wheel}")
+    def _write(self, name: str, recipe: Recipe, base: Path, target: Path, report: Report) -> None:
+        report(f"checking {recipe.base.wheel}")
         _check(base, recipe.files, f"{recipe.base.wheel} (reinstall it)")
         with files.replacing_folder(target) as folder:
-            progress(f"building model {name} (once)")
+            report(f"building model {name} (once)")
             if recipe.format == "gguf":
                 _convert_gguf(base, next(iter(recipe.files)), folder)
             else:

@@ -49,7 +49,7 @@ EXAMPLES: tuple[Message, ...] = (
 
 # What models write when they decline in words of their own. Matched at the start of an answer, so that
 # a caveat at its end isn't taken for an abstention.
-_SOURCES = r"(?:sources?|passages?|context|documents?|texts?|information)"
+_SOURCES = r"(?:sources?|passages?|context|documents?|texts?)"
 _TELL = r"(?:contain|hold|have|provide|mention|include|state|give|answer|say|specify|discuss|address|describe|tell|indicate)"
 _DECLINES = re.compile(
     rf"""\W*
@@ -57,11 +57,11 @@ _DECLINES = re.compile(
     (?:(?:based\ on|according\ to|from|in)\ (?:the\ )?(?:\w+\ )?{_SOURCES},?\s+)?
     (?:
         i(?:'m|\ am)\ (?:sorry|unable|not\ able)
-      | i\ (?:do\ not|don't|cannot|can't|could\ not|couldn't)\b
+      | i\ (?:do\ not|don't|cannot|can't|could\ not|couldn't)\ (?:answer|find|know|have|see|tell|determine|provide|say)\b
       | (?:(?:the|these|those|this)\ )?(?:\w+\ )?{_SOURCES}\ (?:provided\ |given\ |above\ )?(?:do|does)(?:\ not|n't)\ {_TELL}\b
       | none\ of\ (?:the|these|those)\ (?:\w+\ )?{_SOURCES}\ {_TELL}s?\b
       | there\ is\ no\ (?:answer|information|mention)\b
-      | no\ (?:answer|information|mention)\b
+      | no\ (?:answer|information|mention)\ (?:(?:is|was)\ )?(?:given|available|found|provided|contained|in|about|on|of)\b
       | (?:the|this)\ (?:answer|question|information)\ (?:is\ not|isn't|cannot\ be|can't\ be|could\ not\ be)
         \ (?:contained|found|given|stated|mentioned|in|answered|available|provided|included)\b
     )""",
@@ -71,7 +71,7 @@ _DECLINES = re.compile(
 # Both are bounded, and the second matches every beginning of the first: a stream needs hold no more back.
 _MARKER = re.compile(r"\s?\[(\d{1,3}(?: ?[,;] ?\d{1,3}){0,9})\]")
 _OPEN_MARKER = re.compile(r"\s?(?:\[[\d ,;]{0,57})?$")
-_COMPLETE = re.compile(r"[.!?]\W*(?:\[\d[^\]]*\]\W*)*$|\]$")
+_COMPLETE = re.compile(r"[.!?][\"'\u201d\u2019)*]*(?: ?\[[\d ,;]{1,57}\][.\"'\u201d\u2019)*]*)*$|\[[\d ,;]{1,57}\]$")
 
 
 def build(question: str, sources: tuple[Source, ...]) -> Prompt:
@@ -92,17 +92,23 @@ def overhead(question: str) -> tuple[Message, ...]:
 
 
 def declines(text: str) -> bool:
-    """Does the model say that the sources don't hold the answer?"""
+    """Does the model say that the sources don't hold the answer? One that cites a source answers."""
     text = " ".join(text.split()).replace("\u2019", "'")
-    return not text or NOT_IN_SOURCES.lower() in text.lower() or _DECLINES.match(text) is not None
+    if not text or NOT_IN_SOURCES.lower() in text.lower():
+        return True
+    return _DECLINES.match(text) is not None and _MARKER.search(text) is None
 
 
 def whole_sentences(text: str) -> str:
-    """A text that was cut at its length limit, without the sentence that the cut went through."""
+    """A text that was cut at its length limit, without the sentence that the cut went through.
+
+    A full stop at the end may be the abbreviation's ("P. vivax"), so a last sentence of one or two words goes too.
+    """
     ends = [end for _, end in _sentences_with_markers(text)]
-    if not ends or _COMPLETE.search(text.rstrip()):
+    if len(ends) < 2:
         return text
-    return text[: ends[-2]] if len(ends) > 1 else text
+    complete = _COMPLETE.search(text.rstrip()) is not None and len(text[ends[-2] :].split()) > 2
+    return text if complete else text[: ends[-2]]
 
 
 def valid_markers(text: str, count: int) -> tuple[str, int]:

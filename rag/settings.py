@@ -29,6 +29,8 @@ from rag.errors import SettingsError
 
 ENV_PREFIX = "RAG__"
 
+INDEX_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
 Quantization = Literal["fp8", "awq", "gptq", "int8"]
 Device = Literal["cpu", "cuda"]
 
@@ -52,7 +54,7 @@ class Embed(Section):
 
 
 class Index(Section):
-    name: str = Field("default", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="which index to use")
+    name: str = Field("default", pattern=INDEX_NAME, description="which index to use")
     exact_up_to: int = Field(50_000, ge=0, description="passages searched exactly; HNSW above")
     hnsw_m: int = Field(32, ge=4, le=128, description="HNSW links per node")
     hnsw_ef_construction: int = Field(100, ge=8, le=2000, description="HNSW candidates while building")
@@ -318,7 +320,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     for name in mine:
         section = name[len(ENV_PREFIX) :].split("__")[0].lower()
         if section not in Settings.model_fields:
-            raise SettingsError(f"Unknown setting {name} in the environment.{_nearest(section, Settings.model_fields)}")
+            raise SettingsError(f"Unknown setting {name} in the environment.{nearest(section, Settings.model_fields)}")
     if not mine:
         return {}
     source = EnvSettingsSource(Settings)
@@ -338,7 +340,7 @@ def _from_file(kind: Literal["profiles", "models"], name: str) -> dict[str, Any]
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = shipped_names(kind)
-        raise SettingsError(f"Unknown {what} {name!r}.{_nearest(name, known)} Known: {', '.join(known)}.") from None
+        raise SettingsError(f"Unknown {what} {name!r}.{nearest(name, known)} Known: {', '.join(known)}.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f"Can't read the {what} {path}: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
@@ -413,10 +415,11 @@ def _check_keys(layer: Layer) -> None:
             raise SettingsError(f"{key}={value} (from {layer.name}): a section, with keys of its own like {example}.")
         mapping = any(key.startswith(f"{name}.") and _is_mapping(kind) for name, kind in annotations.items())
         if key not in annotations and key not in sections and not mapping:
-            raise SettingsError(f"Unknown setting {key!r} (from {layer.name}).{_nearest(key, list(annotations))}")
+            raise SettingsError(f"Unknown setting {key!r} (from {layer.name}).{nearest(key, list(annotations))}")
 
 
-def _nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """The beginning of a hint, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
     return f" Did you mean {close[0]!r}?" if close else ""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,7 +62,7 @@ def test_a_question_of_100_000_characters(cli: Cli) -> None:
         (("--set", "generator.max_tokens=0"), "generator.max_tokens=0 (from --set): input should be greater"),
         (("--set", "max_tokens"), "expected section.key=value"),
         (("--set", "generator.quantization=fp8"), "can't be had: vLLM has no FP8 weight kernels"),
-        (("--index", "No Good"), "index.name=No Good (from --set)"),
+        (("--index", "No Good"), "--index No Good: a name has small letters, digits, dots and dashes"),
         (("--sample", "--index", "other"), "--sample and --index other name two indexes"),
     ],
 )
@@ -223,10 +225,24 @@ def test_doctor_without_an_engine_says_what_is_there(cli: Cli) -> None:
     } == {"ok"}
 
 
-def test_doctor_fails_where_there_is_no_index(cli: Cli) -> None:
+def test_doctor_on_a_fresh_machine_notes_what_is_not_there_yet(cli: Cli) -> None:
     done = cli("doctor", "--no-engine")
-    assert done.returncode == 1
+    assert done.returncode == 0, done.stdout
     assert "No index named 'default' yet" in done.stdout
+    assert "not built yet" in done.stdout
+
+
+def test_doctor_fails_where_the_index_is_damaged(cli: Cli, indexed: Path) -> None:
+    (indexed / "tokens.npy").unlink()
+    done = cli("doctor", "--no-engine", "--sample")
+    assert done.returncode == 1
+    assert "tokens.npy is missing" in done.stdout
+
+
+def test_output_that_nobody_reads_to_the_end_is_no_failure() -> None:
+    command = f"{sys.executable} -m rag config | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_config_shows_every_setting_in_plain_text(cli: Cli) -> None:

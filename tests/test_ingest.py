@@ -13,7 +13,7 @@ from rag.core import Document, Located
 from rag.errors import CorpusError
 from rag.ingest import READERS, find_files, read_corpus
 from rag.ingest.jsonl import MAX_LINE
-from rag.ingest.text import MAX_FILE
+from rag.ingest.text import MAX_FILE, read_markdown
 
 BOM = b"\xef\xbb\xbf"
 
@@ -278,7 +278,7 @@ def test_a_text_file_is_a_document_named_by_its_place_in_the_folder(tmp_path: Pa
         ("# Gout\n\nJoints swell.\n", "Gout", "# Gout\n\nJoints swell.\n"),
         ("Before.\n\n## Acute gout ##\nSwells.\n", "Acute gout", "Before.\n\n## Acute gout ##\nSwells.\n"),
         ("No heading. C# is no heading.\n", "note", "No heading. C# is no heading.\n"),
-        ("---\ntitle: x\ntags: [a]\n---\n# Gout\nSwells.", "Gout", "# Gout\nSwells."),
+        ("---\ntitle: x\ntags: [a]\n---\n# Gout\nSwells.", "x", "# Gout\nSwells."),
         ("# Gout\r\n\r\nSwells.\r\n", "Gout", "# Gout\n\nSwells.\n"),
         ("\ufeff# Gout\nSwells.", "Gout", "# Gout\nSwells."),
         ("Rule below.\n\n---\nStays.\n---\n", "note", "Rule below.\n\n---\nStays.\n---\n"),
@@ -332,3 +332,18 @@ def test_a_text_file_over_the_limit_is_refused_without_being_read(tmp_path: Path
         tracemalloc.stop()
     assert message == f"{path}: larger than 64 MiB. Split it, or turn it into JSONL."
     assert peak < MAX_FILE // 16
+
+
+def test_a_heading_in_fenced_code_is_no_title(tmp_path: Path) -> None:
+    path = tmp_path / "note.md"
+    path.write_text("```python\n# not a heading\n```\n\n# Gout\n\nSwells.\n", encoding="utf-8")
+    [located] = read_markdown(path, "note.md")
+    assert located.document.title == "Gout"
+
+
+def test_files_of_the_same_name_in_two_sources_are_two_documents(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "README.md").write_text(f"# {folder}\n\nText.", encoding="utf-8")
+    files, _ = find_files([tmp_path / "a", tmp_path / "b"])
+    assert [located.document.id for located in read_corpus(files)] == ["a/README.md", "b/README.md"]

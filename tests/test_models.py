@@ -19,7 +19,7 @@ from filelock import FileLock
 from safetensors.numpy import save
 
 from rag.errors import ModelError, StorageError
-from rag.models import ModelStore, Progress
+from rag.models import ModelStore, Report
 
 CONFIG = b'{"hidden": 4}\n'
 WEIGHTS = save({"weight": np.arange(4, dtype=np.float32)})
@@ -29,7 +29,7 @@ BUILD = """
 import os, signal, sys
 from pathlib import Path
 from typing import Any
-from rag.models import ModelStore
+from rag.models import Report, ModelStore
 
 def progress(step):
     print(step, flush=True)
@@ -46,7 +46,7 @@ import sys
 from pathlib import Path
 from typing import Any
 from rag.errors import ModelError
-from rag.models import ModelStore
+from rag.models import Report, ModelStore
 
 root = Path(sys.argv[1])
 try:
@@ -106,7 +106,7 @@ def flip_last_byte(path: Path) -> None:
         file.write(b"\xff")
 
 
-def interrupt_at(step: str) -> Progress:
+def interrupt_at(step: str) -> Report:
     def progress(found: str) -> None:
         if found.startswith(step):
             raise KeyboardInterrupt

@@ -425,3 +425,7 @@ def test_what_is_left_of_a_cut_text_is_its_beginning(pieces: list[str]) -> None:
     text = "".join(pieces)
     assert text.startswith(whole_sentences(text))
     assert bool(whole_sentences(text).strip()) == bool(text.strip())
+
+
+def test_a_cut_answer_that_ends_in_an_abbreviation_loses_it() -> None:
+    assert whole_sentences("Five species infect people. P.") == "Five species infect people."

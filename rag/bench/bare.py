@@ -22,7 +22,9 @@ async def first_token(spec: dict[str, Any]) -> None:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**spec["args"]))
-    text = engine.get_tokenizer().apply_chat_template(spec["messages"], tokenize=False, add_generation_prompt=True)
+    text = engine.get_tokenizer().apply_chat_template(
+        spec["messages"], tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
     async for output in engine.generate(text, SamplingParams(temperature=0, max_tokens=spec["max_tokens"]), "0"):
         if output.outputs[0].text:
             os.write(int(spec["descriptor"]), output.outputs[0].text.encode())

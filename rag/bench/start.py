@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,11 @@ def _write_spec(loaded: Loaded, messages: Sequence[dict[str, str]], folder: Path
     from rag.engine.local import engine_arguments
 
     plan = spec.plan(loaded)
+    store = ModelStore()
+    main = store.resolve(plan.model, loaded.settings.generator.revision)
+    draft = store.resolve(plan.draft_model) if plan.draft_model is not None else None
     content: dict[str, Any] = {
-        "args": engine_arguments(plan, ModelStore().resolve(plan.model).path),
+        "args": engine_arguments(plan, main.path, draft.path if draft is not None else None),
         "environment": {name: value for name, value in plan.environment.items() if value is not None}
         | {"HF_HUB_OFFLINE": "1"},
         "messages": messages,
@@ -107,6 +111,9 @@ def _to_first_byte(arguments: Sequence[str]) -> float:
         assert process.stdout is not None
         first = os.read(process.stdout.fileno(), 1)
         seconds = time.monotonic() - began
+        process.terminate()  # so that it removes what it put on the machine
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=15)
         processes.kill([*psutil.Process().children(recursive=True)])
         process.wait()
         if not first:

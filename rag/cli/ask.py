@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
+import psutil
 import typer
 
 from rag.cli import options
@@ -24,9 +26,11 @@ ABSTAINED = 3
 
 def ask(
     context: typer.Context,
-    question: Annotated[
-        str | None,
-        typer.Argument(help="The question; left out or -, it is read from standard input.", show_default=False),
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="QUESTION", help="The question; left out or -, it is read from standard input.", show_default=False
+        ),
     ] = None,
     sample: options.Sample = False,
     index_name: options.IndexName = None,
@@ -46,7 +50,7 @@ def ask(
     from rag.pipeline import check_question
 
     loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
-    question = check_question(question if question not in (None, "-") else _from_stdin())
+    question = check_question(" ".join(words) if words and words != ["-"] else _from_stdin())
     with library_output(verbose or context.obj.verbose) as (terminal, log):
         try:
             code = run(_ask(question, loaded, terminal, sample, show_prompt, as_json))
@@ -74,6 +78,7 @@ async def _ask(
             if sample:
                 await asyncio.to_thread(build.ensure_sample_index, loaded, build.Progress(step=report))
             pipeline = await stack.enter_async_context(build.open_pipeline(loaded, report))
+            pipeline.startup_s = time.time() - psutil.Process().create_time()  # with all that was built on the way
         messages: tuple[Message, ...] = ()
         streamed = False
         async for event in pipeline.stream(question):
@@ -105,7 +110,7 @@ def _show(answer: Answer, terminal: Terminal, streamed: bool) -> None:
     out = terminal.out
     out.print("" if streamed else answer.answer, markup=False)
     if answer.truncated:
-        terminal.err.print(f"(cut at {answer.tokens.output} tokens: generator.max_tokens)", style="yellow")
+        terminal.err.print(f"(cut at {answer.tokens.output} tokens, generator.max_tokens)", style="yellow")
     if answer.citations:
         out.print("\nSources", style="bold")
         for citation in answer.citations:

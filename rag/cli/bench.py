@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rag.cli import options
+
+if TYPE_CHECKING:
+    from rag.bench.results import Figure
+    from rag.cli.console import Terminal
 
 app = typer.Typer(help="Measure on this machine; samples and report go to eval/results/.", no_args_is_help=True)
 
@@ -53,7 +58,7 @@ def _command() -> str:
     return shlex.join(["rag", *sys.argv[1:]])
 
 
-def _show(figures, folder: Path, terminal, as_json: bool) -> None:  # type: ignore[no-untyped-def]
+def _show(figures: Sequence[Figure], folder: Path, terminal: Terminal, as_json: bool) -> None:
     from dataclasses import asdict
 
     if as_json:

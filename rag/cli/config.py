@@ -23,13 +23,14 @@ def config(
     """Print the effective settings and where each value comes from."""
     from rag.cli.console import Terminal
     from rag.errors import SettingsError
-    from rag.settings import describe
+    from rag.settings import describe, nearest
 
     loaded = options.load(context, profile, models_file, assignments)
     terminal = Terminal()
     rows = [(key, value, loaded.origin(key).name) for key, value in loaded.leaves() if key.startswith(prefix)]
     if not rows:
-        raise SettingsError(f"No setting starts with {prefix!r}; `rag config` lists all of them.")
+        known = nearest(prefix, [key for key, _ in loaded.leaves()])
+        raise SettingsError(f"No setting starts with {prefix!r}.{known} `rag config` lists all of them.")
     if as_json:
         terminal.json(
             {

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -26,12 +27,22 @@ from rich.progress import (
 KEPT_LOGS = 10
 
 
+class Stream(Console):
+    """A console that writes text as it is, and lets `main` see that its reader has gone."""
+
+    def __init__(self, file: TextIO) -> None:
+        super().__init__(file=file, highlight=False, soft_wrap=True)
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 @dataclass(frozen=True, slots=True)
 class Terminal:
     """The two streams as they were at the start, whatever libraries do to theirs."""
 
-    out: Console = field(default_factory=lambda: Console(file=sys.stdout, highlight=False, soft_wrap=True))
-    err: Console = field(default_factory=lambda: Console(file=sys.stderr, highlight=False, soft_wrap=True))
+    out: Stream = field(default_factory=lambda: Stream(sys.stdout))
+    err: Stream = field(default_factory=lambda: Stream(sys.stderr))
 
     def json(self, value: object) -> None:
         import json
@@ -89,7 +100,7 @@ def library_output(verbose: bool) -> Iterator[tuple[Terminal, Path | None]]:
     """
     saved = [os.dup(descriptor) for descriptor in (1, 2)]
     streams = [os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") for descriptor in saved]
-    terminal = Terminal(*(Console(file=stream, highlight=False, soft_wrap=True) for stream in streams))
+    terminal = Terminal(*map(Stream, streams))
     sys.stdout.flush()
     sys.stderr.flush()
     path = None if verbose else _new_log()

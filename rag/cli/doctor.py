@@ -16,6 +16,8 @@ from rag.cli import options
 from rag.errors import RagError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from rag.build import Report
     from rag.settings import Loaded
 
@@ -35,6 +37,7 @@ class Check:
 def doctor(
     context: typer.Context,
     engine: Annotated[bool, typer.Option(help="Start the engine and generate a few tokens.")] = True,
+    sample: options.Sample = False,
     index_name: options.IndexName = None,
     as_json: options.Json = False,
     profile: options.Profile = None,
@@ -48,7 +51,7 @@ def doctor(
     """
     from rag.cli.console import library_output
 
-    loaded = options.load(context, profile, models_file, assignments, index_name)
+    loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
     checks: list[Check] = []
     with library_output(verbose or context.obj.verbose) as (terminal, log):
         for check in _checks(loaded):
@@ -65,7 +68,7 @@ def doctor(
     raise typer.Exit(1 if any(check.state == "failed" for check in checks) else 0)
 
 
-def _print(check: Check, out) -> None:  # type: ignore[no-untyped-def]
+def _print(check: Check, out: Console) -> None:
     style = {"ok": "green", "note": "yellow", "failed": "red"}[check.state]
     out.print(f"{check.state:7}", style=style, end="")
     out.print(f"{check.name:10} {check.found}" + (f" -> {check.fix}" if check.fix else ""), markup=False)
@@ -146,14 +149,21 @@ def _memory(loaded: Loaded) -> Check:
     plan = spec.plan(loaded)
     if loaded.device != "cpu":
         return Check("memory", "note", "the KV pool is a share of GPU memory; the engine's start shows whether it fits")
-    require_memory(plan, ModelStore().resolve(plan.model).path, None, loaded.device)
+    store = ModelStore()
+    if store.is_recipe(plan.model) and not store.status(plan.model).built:
+        return Check("memory", "note", f"model {plan.model} isn't built yet: the engine's start shows whether it fits")
+    require_memory(plan, store.resolve(plan.model).path, None, loaded.device)
     return Check("memory", "ok", f"weights and a KV pool of {spec.kv_cache_mib(loaded)} MiB fit")
 
 
 def _index(loaded: Loaded) -> Check:
     from rag import build
+    from rag.errors import IndexMissing
 
-    checked = build.check_index(loaded)
+    try:
+        checked = build.check_index(loaded)
+    except IndexMissing as error:
+        return Check("index", "note", str(error))
     contents = checked.manifest
     return Check(
         "index",

@@ -37,7 +37,8 @@ def build(
     from rag.index import folder_size
 
     if sample == bool(sources):
-        raise UsageError("Give the files and folders to index, or --sample for the corpus that ships with rag.")
+        wanted = "either files and folders, or --sample" if sample else "the files and folders to index, or --sample"
+        raise UsageError(f"Give {wanted} for the corpus that ships with rag.")
     loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
     with library_output(verbose or context.obj.verbose) as (terminal, _):
         with terminal.bar() as bar:

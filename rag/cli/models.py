@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -56,7 +56,7 @@ def info(name: Annotated[str, typer.Argument(help="A recipe's name.")], as_json:
     status = store.status(name)
     if status.built:
         store.verify(name)
-    facts = {
+    facts: dict[str, Any] = {
         "name": status.name,
         "built": status.built,
         "folder": str(status.folder),
@@ -67,5 +67,11 @@ def info(name: Annotated[str, typer.Argument(help="A recipe's name.")], as_json:
     if as_json:
         terminal.json(facts)
         return
+    base = status.recipe.base
+    facts |= {"built": "yes" if status.built else "no", "base": f"{base.path} of the wheel {base.wheel}"}
     for key, value in facts.items():
-        terminal.out.print(f"{key:12} {value}", markup=False)
+        if isinstance(value, dict):
+            for file, digest in value.items():
+                terminal.out.print(f"{key:12} {digest}  {file}", markup=False)
+        else:
+            terminal.out.print(f"{key:12} {value}", markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,9 +87,13 @@ def load(
 
 
 def choose_index(index_name: str | None, sample: bool) -> str | None:
-    """Raises `UsageError` where both are given."""
+    """Raises `UsageError` where both are given, or the name is none."""
     from rag.build import SAMPLE
     from rag.errors import UsageError
+    from rag.settings import INDEX_NAME
+
+    if index_name is not None and not re.fullmatch(INDEX_NAME, index_name):
+        raise UsageError(f"--index {index_name}: a name has small letters, digits, dots and dashes, e.g. my-papers.")
 
     if sample and index_name not in (None, SAMPLE):
         raise UsageError(f"--sample and --index {index_name} name two indexes: give one of them.")

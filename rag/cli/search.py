@@ -31,6 +31,9 @@ def search(
 
     question = check_question(question)
     loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
+    if count > loaded.settings.retrieve.candidates:
+        deep = [f"retrieve.{name}={count}" for name in ("dense_n", "lexical_n", "candidates")]
+        loaded = options.load(context, profile, models_file, [*(assignments or []), *deep], loaded.settings.index.name)
     with library_output(verbose or context.obj.verbose) as (terminal, _):
         with terminal.step("loading the encoder and the index") as report:
             if sample:

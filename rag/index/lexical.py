@@ -2,7 +2,7 @@
 
 `bm25s` scores at build time and only adds up at query time; `rank_bm25` is the reference, and V3's.
 Both are Okapi BM25 with k1 1.5 and b 0.75, and rank alike but for ties and for terms that stand in more
-than half of the passages, whose negative weight bm25s sets to 0 and rank_bm25 to a small positive one.
+than half of the passages, whose negative weight bm25s sets to 0 and rank_bm25 to a quarter of the mean weight.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Protocol
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,11 @@ class Tokenizer:
         self._stem = Stemmer.Stemmer("english").stemWords
 
     def __call__(self, text: str) -> list[str]:
-        words = [word for word in _WORD.findall(text.lower().replace("\u2019", "'")) if word not in STOP_WORDS]
+        words = [
+            word
+            for word in _WORD.findall(normalize("NFC", text.lower()).replace("\u2019", "'"))
+            if word not in STOP_WORDS
+        ]
         stems: list[str] = self._stem(words)
         return stems
 

@@ -71,6 +71,8 @@ def read(folder: Path) -> Manifest:
         )
     try:
         raw["files"] = {name: FileEntry(**entry) for name, entry in raw["files"].items()}
+        if not raw["files"]:
+            raise KeyError("files")
         return Manifest(**raw)
     except (TypeError, KeyError, AttributeError) as error:
         raise SearchIndexError(damaged) from error

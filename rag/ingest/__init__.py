@@ -1,7 +1,7 @@
 """Files to documents. One module a format family; `chunk` turns documents into passages.
 
 `read_corpus` walks files and folders in a stable order and yields documents one by one, so that a
-corpus of any size passes through in bounded memory.
+corpus of any size passes through without its texts piling up.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ def find_files(sources: Sequence[Path]) -> tuple[list[tuple[Path, str]], Counter
     skipped: Counter[str] = Counter()
     known = ", ".join(READERS)
     for source in sources:
+        # Two folders may hold files of the same name.
+        prefix = f"{source.name}/" if len(sources) > 1 else ""
         if source.is_file():
             if source.suffix.lower() not in READERS:
                 raise CorpusError(f"Can't read {source}: {source.suffix or 'no suffix'} isn't a known type ({known}).")
@@ -44,7 +46,7 @@ def find_files(sources: Sequence[Path]) -> tuple[list[tuple[Path, str]], Counter
         elif source.is_dir():
             for path in _walk(source):
                 if path.suffix.lower() in READERS:
-                    found.append((path, path.relative_to(source).as_posix()))
+                    found.append((path, prefix + path.relative_to(source).as_posix()))
                 else:
                     skipped[path.suffix.lower() or path.name] += 1
         else:

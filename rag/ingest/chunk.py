@@ -25,10 +25,11 @@ def _pack(ranges: list[Range], max_chars: int, overlap: int) -> list[Range]:
     """Each passage takes its share of what is left, so that the last isn't a rest. The overlap comes out of what
     room there is then: it never pushes a sentence into another passage."""
     passages: list[Range] = []
+    fewest = _fewest(ranges, max_chars)
     fresh, before = 0, -1  # first sentence not taken yet; first sentence of the passage before
     while fresh < len(ranges):
         start = ranges[fresh][0]
-        share = (ranges[-1][1] - start) / _fewest(ranges[fresh:], max_chars)
+        share = (ranges[-1][1] - start) / fewest[fresh]
         last = fresh
         while last + 1 < len(ranges) and ranges[last][1] - start < share and ranges[last + 1][1] - start <= max_chars:
             last += 1
@@ -40,13 +41,15 @@ def _pack(ranges: list[Range], max_chars: int, overlap: int) -> list[Range]:
     return passages
 
 
-def _fewest(ranges: list[Range], max_chars: int) -> int:
-    """How many passages these sentences take when each is filled up."""
-    count, start = 1, ranges[0][0]
-    for first, end in ranges:
-        if end - start > max_chars:
-            count, start = count + 1, first
-    return count
+def _fewest(ranges: list[Range], max_chars: int) -> list[int]:
+    """For each sentence, how many passages it and those after it take when each is filled up."""
+    counts = [0] * (len(ranges) + 1)
+    after = len(ranges)  # first sentence that doesn't fit into a passage beginning with sentence i
+    for i in reversed(range(len(ranges))):
+        while ranges[after - 1][1] - ranges[i][0] > max_chars:
+            after -= 1
+        counts[i] = 1 + counts[after]
+    return counts
 
 
 def _fit(text: str, start: int, end: int, max_chars: int) -> list[Range]:

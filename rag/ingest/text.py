@@ -13,7 +13,9 @@ MAX_FILE = 64 * 1024 * 1024
 """Bytes. Text of this size is no document but a dump; split it, or use JSONL."""
 
 _HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
-_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+_FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+_FRONT_TITLE = re.compile(r"^title:\s*[\"']?(.+?)[\"']?\s*$", re.MULTILINE)
+_FENCED = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
 
 
 def read_plain(path: Path, name: str) -> Iterator[Located]:
@@ -21,9 +23,13 @@ def read_plain(path: Path, name: str) -> Iterator[Located]:
 
 
 def read_markdown(path: Path, name: str) -> Iterator[Located]:
-    body = _filled(_FRONT_MATTER.sub("", _decode(path).replace("\r\n", "\n")), path)
-    heading = _HEADING.search(body)
-    title = heading.group(1) if heading else Path(name).stem
+    """The title is the front matter's, or the first heading's outside fenced code, or the file's name."""
+    whole = _decode(path).replace("\r\n", "\n")
+    front = _FRONT_MATTER.match(whole)
+    body = _filled(whole[front.end() :] if front else whole, path)
+    named = _FRONT_TITLE.search(front[1]) if front else None
+    heading = named or _HEADING.search(_FENCED.sub("", body))
+    title = heading[1] if heading else Path(name).stem
     yield Located(Document(name, title, body), str(path), path.stat().st_size)
 
 
