@@ -187,6 +187,11 @@ def test_a_marker_becomes_a_citation_of_the_model() -> None:
     assert (citation.origin, citation.score) == ("model", 0.8)
 
 
+def test_space_around_an_answer_is_no_part_of_it() -> None:
+    text, sentences, _, _ = cite("\n  Joints swell [3].\n", SOURCES, Cite())
+    assert (text, [one.text for one in sentences]) == ("Joints swell [3].", ["Joints swell."])
+
+
 def test_the_score_of_a_citation_is_the_rerankers_where_there_is_one() -> None:
     hit = Hit(GOUT.hit.passage, dense=0.4, rerank=0.93)
     _, _, (citation,), _ = cite("Joints swell [1].", (Source(1, hit, GOUT.quote),), Cite())
@@ -380,6 +385,7 @@ def test_an_answer_that_declines(text: str) -> None:
         "Patients do not have a fever [1].",
         "Information about the disease spread slowly after 1900 [1].",
         "None of the patients died [1].",
+        "Genetic information does not provide a diagnosis by itself [1].",
         "Nothing is known of its cause before 1880, when Laveran saw the parasite [1].",
         "It does not contain gluten [1].",
         "The answer lies in the kidney, which does not excrete urate [3].",
@@ -405,6 +411,8 @@ def test_an_answer_that_does_not_decline(text: str) -> None:
         ("Gout swells [3]. Lemons cure scurvy [", "Gout swells [3]."),
         ("Gout swells [3]. Lemons cure scurvy [2", "Gout swells [3]."),
         ("Gout swells. [3", "Gout swells."),
+        ("Gout swells. [", "Gout swells."),
+        ("Gout swells. (", "Gout swells."),
         ("- Gout swells [3]\n- Lemons cure scurvy [2]\n- A mosq", "- Gout swells [3]\n- Lemons cure scurvy [2]"),
         ("Gout swells [3]. Lemons cure scurvy [2].", "Gout swells [3]. Lemons cure scurvy [2]."),
         ("Gout swells [3]. Do lemons cure scurvy?", "Gout swells [3]. Do lemons cure scurvy?"),
