@@ -103,9 +103,7 @@ class Pipeline:
             yield self._abstention(question, trace)
             return
         with trace.span("context"):
-            sources = await self._run(self._fit, question, kept)
-            prompt = prompts.build(question, sources)
-            prompt_tokens = self._generator.count_prompt_tokens(prompt.messages)
+            prompt, prompt_tokens = await self._run(self._fit, question, kept)
         with trace.span("route"):
             chosen = route(
                 self.settings.generator, self._generator.model, prompt_tokens, self._generator.context_window
@@ -113,7 +111,7 @@ class Pipeline:
         yield Searched(prompt)
 
         text, stats = "", GenerationStats(output_tokens=0)
-        visible = prompts.MarkerFilter(len(sources))
+        visible = prompts.MarkerFilter(len(prompt.sources))
         with trace.span("generate"):
             async with aclosing(self._generator.stream(prompt.messages, self._params(chosen))) as deltas:
                 async for item in deltas:
@@ -125,7 +123,7 @@ class Pipeline:
                         yield Delta(shown)
         if rest := visible.rest():
             yield Delta(rest)
-        yield self._finish(question, text, sources, chosen, stats, trace)
+        yield self._finish(question, text, prompt.sources, chosen, stats, trace)
 
     async def warm_up(self) -> None:
         """One short request: the first costs a second more, and leaves the system prompt in the prefix cache."""
@@ -144,7 +142,8 @@ class Pipeline:
     def _search(self, query: Query, trace: Trace) -> Hits:
         return self._searcher.search([query], trace)[0]
 
-    def _fit(self, question: str, hits: Hits) -> tuple[Source, ...]:
+    def _fit(self, question: str, hits: Hits) -> tuple[Prompt, int]:
+        """The prompt and its length in tokens."""
         generator = self._generator
         fixed = generator.count_prompt_tokens(prompts.overhead(question)) + self.settings.generator.max_tokens
         sources = fit(hits, self.settings.context, generator.context_window - fixed, generator.count_tokens)
@@ -153,7 +152,8 @@ class Pipeline:
                 f"The context window of {generator.context_window} tokens has no room for a source: instructions, question "
                 f"and answer take {fixed}. Raise generator.max_model_len or lower generator.max_tokens."
             )
-        return sources
+        prompt = prompts.build(question, sources)
+        return prompt, generator.count_prompt_tokens(prompt.messages)
 
     def _params(self, chosen: Route) -> GenerationParams:
         settings = self.settings.generator

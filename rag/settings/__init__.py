@@ -1,0 +1,52 @@
+"""Settings: one frozen section per stage (`sections`), merged from five layers (`layers`).
+
+Precedence: `--set` > environment (`RAG__SECTION__KEY`) > models file > profile > defaults. A profile
+is a bundle of techniques; a models file says which weights and sizes. `load` keeps, beside the
+merged settings, where each value came from: what a profile asks for and a machine can't do is left
+out, and the same thing asked for by hand is refused (`rag.engine.spec`).
+"""
+
+from rag.settings.layers import Layer, Loaded, detect_device, load, nearest, shipped_names
+from rag.settings.sections import (
+    INDEX_NAME,
+    QUANTIZATIONS,
+    Chunk,
+    Cite,
+    Context,
+    Device,
+    Embed,
+    Filter,
+    Generator,
+    Index,
+    Quantization,
+    Rerank,
+    Retrieve,
+    Settings,
+    Speculation,
+    describe,
+)
+
+__all__ = [
+    "INDEX_NAME",
+    "QUANTIZATIONS",
+    "Chunk",
+    "Cite",
+    "Context",
+    "Device",
+    "Embed",
+    "Filter",
+    "Generator",
+    "Index",
+    "Layer",
+    "Loaded",
+    "Quantization",
+    "Rerank",
+    "Retrieve",
+    "Settings",
+    "Speculation",
+    "describe",
+    "detect_device",
+    "load",
+    "nearest",
+    "shipped_names",
+]

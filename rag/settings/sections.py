@@ -1,0 +1,205 @@
+"""What can be set: one frozen section per stage, with bounds and units. Builds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+ENV_PREFIX = "RAG__"
+
+INDEX_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
+Quantization = Literal["fp8", "awq", "gptq", "int8"]
+Device = Literal["cpu", "cuda"]
+QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Chunk(Section):
+    max_chars: int = Field(1000, ge=100, le=20_000, description="longest passage, characters")
+    overlap_sentences: int = Field(1, ge=0, le=5, description="sentences that a passage repeats of the one before")
+
+
+class Embed(Section):
+    model: str = Field(
+        "all-minilm-l6-v2", min_length=1, description="recipe, folder or hub id of a sentence-transformers model"
+    )
+    batch_size: int = Field(32, ge=1, le=4096, description="texts per forward pass")
+    query_prefix: str = Field("", description="put before each question (E5 and BGE models want one)")
+    passage_prefix: str = Field("", description="put before each passage")
+
+
+class Index(Section):
+    name: str = Field("default", pattern=INDEX_NAME, description="which index to use")
+    exact_up_to: int = Field(50_000, ge=0, description="passages searched exactly; HNSW above")
+    hnsw_m: int = Field(32, ge=4, le=128, description="HNSW links per node")
+    hnsw_ef_construction: int = Field(100, ge=8, le=2000, description="HNSW candidates while building")
+    hnsw_ef_search: int = Field(64, ge=8, le=2000, description="HNSW candidates while searching")
+
+
+class Retrieve(Section):
+    dense_n: int = Field(20, ge=0, le=1000, description="passages from the dense search; 0 switches it off")
+    lexical_n: int = Field(20, ge=0, le=1000, description="passages from BM25; 0 switches it off")
+    lexical: Literal["bm25s", "rank_bm25"] = Field("bm25s", description="BM25 implementation; rank_bm25 is V3's")
+    rrf_k: int = Field(60, ge=1, le=1000, description="reciprocal rank fusion constant (Cormack et al. 2009)")
+    lexical_weight: float = Field(1.0, ge=0, le=10, description="weight of BM25 in the fusion; dense has 1")
+    candidates: int = Field(20, ge=1, le=1000, description="fused passages that go on to the reranker")
+
+    @model_validator(mode="after")
+    def _something_searches(self) -> Self:
+        if self.dense_n == 0 and self.lexical_n == 0:
+            raise ValueError("dense_n and lexical_n are both 0: switch one of the two searches on")
+        return self
+
+
+class Rerank(Section):
+    model: str | None = Field(None, min_length=1, description="cross-encoder: recipe, folder or hub id; null for none")
+    batch_size: int = Field(32, ge=1, le=1024, description="pairs per forward pass")
+    max_length: int = Field(512, ge=16, le=8192, description="longest pair, tokens")
+
+
+class Filter(Section):
+    # On dev_60 with MiniLM the lowest cosine of a gold passage is 0.30; questions from outside medicine reach 0.22.
+    min_cosine: float = Field(0.25, ge=-1, le=1, description="lowest cosine kept where there is no reranker")
+    min_rerank: float = Field(0.05, ge=0, le=1, description="lowest reranker probability kept")
+
+
+class Context(Section):
+    passages: int = Field(3, ge=1, le=100, description="passages in the prompt, at most")
+    chars_per_passage: int | None = Field(
+        800, ge=50, le=100_000, description="longest passage in the prompt, characters; null for uncut"
+    )
+    max_tokens: int | None = Field(
+        None, ge=64, description="budget for the passages, tokens; null: what the context window leaves"
+    )
+
+
+class Speculation(Section):
+    method: Literal["none", "ngram", "draft_model"] = Field("none", description="ngram is prompt lookup")
+    tokens: int = Field(4, ge=1, le=16, description="draft tokens per step")
+    lookup_min: int = Field(2, ge=1, le=16, description="shortest n-gram looked up in the prompt, tokens")
+    lookup_max: int = Field(4, ge=1, le=16, description="longest n-gram looked up in the prompt, tokens")
+    draft_model: str | None = Field(None, min_length=1, description="recipe, folder or hub id of the draft model")
+    draft_vocab_size: int | None = Field(None, ge=1, description="tokens in the draft model's vocabulary")
+
+    @model_validator(mode="after")
+    def _lookup_in_order(self) -> Self:
+        if self.lookup_min > self.lookup_max:
+            raise ValueError(f"lookup_min ({self.lookup_min}) is above lookup_max ({self.lookup_max})")
+        return self
+
+
+class Generator(Section):
+    model: str | None = Field(None, min_length=1, description="recipe, folder or hub id; a models file names it")
+    revision: str | None = Field(None, description="hub revision; null for the newest")
+    vocab_size: int | None = Field(None, ge=1, description="tokens in the model's vocabulary")
+    dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="type of unquantised weights")
+    max_model_len: int = Field(8192, ge=256, le=1_048_576, description="prompt and answer together, tokens")
+    max_tokens: int = Field(256, ge=1, le=16_384, description="answer, tokens at most")
+    temperature: float = Field(0.0, ge=0, le=2, description="0 is greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling mass")
+    seed: int | None = Field(0, ge=0, description="sampling seed; null for a random one")
+    max_num_seqs: int = Field(16, ge=1, le=4096, description="requests that run at once")
+    kv_cache_mb: int | None = Field(None, ge=16, le=4_194_304, description="KV pool, MiB; null: 512 on a CPU")
+    gpu_memory_utilization: float = Field(
+        0.8, gt=0, le=0.98, description="share of GPU memory; unused with kv_cache_mb"
+    )
+    block_size: int = Field(
+        32, ge=8, le=256, description="KV block, tokens: a shared prefix shorter than this never hits the cache"
+    )
+    enforce_eager: bool = Field(False, description="skip compilation: quicker start, slower steps")
+    cores: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)] = Field(
+        "auto",
+        pattern=r"^(auto|nobind|[0-9,\-|]+)$",
+        description="CPU cores of the engine, e.g. 0-1; auto leaves one free",
+    )
+    quantization: Quantization | None = Field(None, description="technique: weights of fewer bits")
+    quantized: Mapping[Quantization, str] = Field(
+        default_factory=dict, description="for each method, the checkpoint that has it"
+    )
+    kv_cache_dtype: Literal["auto", "fp8"] = Field("auto", description="technique: KV cache of 8 bits")
+    prefix_caching: bool = Field(True, description="technique: prompts that start alike share their KV blocks")
+    attention_backend: str | None = Field(None, description="technique: e.g. FLASHINFER; null lets vLLM choose")
+    speculation: Speculation = Speculation()
+
+    @model_validator(mode="after")
+    def _draft_fits(self) -> Self:
+        spec = self.speculation
+        sizes = (self.vocab_size, spec.draft_vocab_size)
+        if spec.method == "draft_model" and None not in sizes and sizes[0] != sizes[1]:
+            raise ValueError(
+                f"vLLM refuses a draft model with another vocabulary: {self.model} has {sizes[0]} tokens, "
+                f"{spec.draft_model} {sizes[1]}; use speculation.method=ngram or a draft of the same vocabulary"
+            )
+        if self.max_tokens >= self.max_model_len:
+            raise ValueError(f"max_tokens ({self.max_tokens}) leaves no room in max_model_len ({self.max_model_len})")
+        return self
+
+
+class Cite(Section):
+    attribute: bool = Field(True, description="find a source for a sentence that the model didn't cite")
+    min_overlap: float = Field(
+        0.5, gt=0, le=1, description="share of a sentence's content words that the source must hold"
+    )
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        env_parse_none_str="null",
+    )
+
+    chunk: Chunk = Chunk()
+    embed: Embed = Embed()
+    index: Index = Index()
+    retrieve: Retrieve = Retrieve()
+    rerank: Rerank = Rerank()
+    filter: Filter = Filter()
+    context: Context = Context()
+    generator: Generator = Generator()
+    cite: Cite = Cite()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` has merged: it reads the environment itself, to know what came from there."""
+        return (init_settings,)
+
+
+def describe(key: str) -> str:
+    """What a dotted key means, with its unit."""
+    model: type[BaseModel] = Settings
+    *sections, leaf = key.split(".")
+    for section in sections:
+        annotation = model.model_fields[section].annotation
+        assert isinstance(annotation, type)
+        model = annotation
+    return model.model_fields[leaf].description or ""
+
+
+def leaf_types(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys of all settings and their types."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from leaf_types(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field.annotation
+
+
+def is_mapping(annotation: Any) -> bool:
+    return get_origin(annotation) is Mapping
