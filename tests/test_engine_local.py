@@ -35,7 +35,7 @@ async def generator(real_home: Path) -> AsyncIterator[LocalGenerator]:
 
 
 def shared_memory() -> set[Path]:
-    return set(Path("/dev/shm").glob("psm_*"))
+    return {*Path("/dev/shm").glob("psm_*"), *Path("/dev/shm").glob("sem.loky-*")}
 
 
 async def collect(generator: LocalGenerator, max_tokens: int) -> tuple[str, GenerationStats]:
@@ -103,7 +103,7 @@ async def test_an_engine_that_dies_in_the_middle_of_an_answer_is_named_and_leave
     dying = await LocalGenerator.start(plan, config, "cpu")
     footprint = dying._footprint
     assert len(footprint.processes) >= 2
-    assert shared_memory() - before == footprint.shared_memory
+    assert footprint.shared_memory <= shared_memory() - before
 
     async def be_killed() -> None:
         async for _ in dying.stream(CHAT, GenerationParams(4000, ignore_eos=True)):

@@ -105,17 +105,22 @@ def _write_spec(loaded: Loaded, messages: Sequence[dict[str, str]], folder: Path
 
 def _to_first_byte(arguments: Sequence[str]) -> float:
     """Seconds until the process writes to standard output; then it and what it started are killed."""
+    scratch = tempfile.mkdtemp(prefix="rag-bench-")
+    environment = {**os.environ, "TMPDIR": scratch}
     with tempfile.TemporaryFile() as errors:
         began = time.monotonic()
-        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=errors)
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=errors, env=environment)
         assert process.stdout is not None
         first = os.read(process.stdout.fileno(), 1)
         seconds = time.monotonic() - began
-        process.terminate()  # so that it removes what it put on the machine
+        # Taken before it ends: the bare script leaves its engine's processes running, and they would slow the next run.
+        left = processes.Footprint.take(processes.started(by=psutil.Process(process.pid)), Path(scratch))
+        process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=15)
-        processes.kill([*psutil.Process().children(recursive=True)])
+        process.kill()
         process.wait()
+        left.remove()
         if not first:
             errors.seek(0)
             raise EngineError(f"{arguments[2]} wrote no answer: {errors.read().decode(errors='replace')[-500:]}")

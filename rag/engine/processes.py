@@ -34,15 +34,17 @@ class Footprint:
     def remove(self) -> None:
         """Kill the processes, and remove their files. They hold nothing worth an orderly end, which takes 5 s."""
         kill(self.processes)
-        for path in self.shared_memory:
+        # A killed process' semaphores carry its number in their names.
+        semaphores = (path for p in self.processes for path in Path("/dev/shm").glob(f"sem.*-{p.pid}-*"))
+        for path in (*self.shared_memory, *semaphores):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def started() -> frozenset[psutil.Process]:
-    """Processes below this one, but for Python's resource tracker: it cleans up by itself after the last of us."""
+def started(by: psutil.Process | None = None) -> frozenset[psutil.Process]:
+    """Processes below this one, or another, but for Python's resource tracker: it cleans up by itself after the last of us."""
     found = set()
-    for process in psutil.Process().children(recursive=True):
+    for process in (by if by is not None else psutil.Process()).children(recursive=True):
         with suppress(psutil.Error):
             if not any("resource_tracker" in part for part in process.cmdline()):
                 found.add(process)
