@@ -223,7 +223,7 @@ def _batches(
     read = encoded = 0
 
     def finish() -> tuple[list[Document], list[Passage], Matrix]:
-        vectors = encoder.encode_passages([f"{passage.title}\n{passage.text}" for passage in passages])
+        vectors = encoder.encode_passages([passage.titled for passage in passages])
         return documents, passages, vectors
 
     for located in read_corpus(files):

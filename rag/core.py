@@ -63,6 +63,11 @@ class Passage:
     start: int
     end: int
 
+    @property
+    def titled(self) -> str:
+        """What is embedded, indexed and reranked: the text alone may not say what it is about."""
+        return f"{self.title}\n{self.text}"
+
 
 # --- search ------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ def build(
     """
     from rag import build as building
     from rag import paths
-    from rag.cli.console import library_output
+    from rag.cli.console import StepReport, library_output
     from rag.errors import UsageError
     from rag.index import folder_size
 
@@ -43,6 +43,7 @@ def build(
     with library_output(verbose or context.obj.verbose) as (terminal, _):
         with terminal.bar() as bar:
             task = bar.add_task("preparing", total=None, rate="")
+            report = StepReport(terminal.err, bar, task)
             began: list[float] = []
 
             def update(done: int, total: int, passages: int) -> None:
@@ -51,9 +52,7 @@ def build(
 
             def step(what: str) -> None:
                 began.append(time.monotonic())
-                bar.update(task, description=what)
-                if not terminal.err.is_terminal:
-                    terminal.err.print(f"{what} ...", style="dim")
+                report(what)
 
             progress = building.Progress(update, step)
             if sample:

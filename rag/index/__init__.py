@@ -108,7 +108,7 @@ def write_version(
                     documents.add(store.document_record(document, digest))
                 for passage in some_passages:
                     passages.add(store.passage_record(passage))
-                    tokens.append(tokenizer(f"{passage.title}\n{passage.text}"))
+                    tokens.append(tokenizer(passage.titled))
                 vectors.append(matrix)
         if len(passages) == 0:
             raise CorpusError("The corpus holds no text to index.")
