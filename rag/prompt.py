@@ -68,9 +68,11 @@ _DECLINES = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
-# Both are bounded, and the second matches every beginning of the first: a stream needs hold no more back.
-_MARKER = re.compile(r"\s?\[(\d{1,3}(?: ?[,;] ?\d{1,3}){0,9})\]")
-_OPEN_MARKER = re.compile(r"\s?(?:\[[\d ,;]{0,57})?$")
+_MARKER = re.compile(r"(?P<space>\s?)\[(?P<numbers>\d{1,3}(?: ?[,;] ?\d{1,3}){0,9})\]")
+_LAST_MARKER = re.compile(rf"{_MARKER.pattern}\Z")
+# What may begin a marker, also inside another ("[0[1"): taking the inner one out joins what stood around it.
+# With all the white space before it: each marker taken out takes one with it.
+_OPEN_MARKER = re.compile(r"(?:\s*+\[[\d ,;]{0,57}+)*+\s*+\Z")
 _COMPLETE = re.compile(r"[.!?][\"'\u201d\u2019)*]*(?: ?\[[\d ,;]{1,57}\][.\"'\u201d\u2019)*]*)*$|\[[\d ,;]{1,57}\]$")
 
 
@@ -114,21 +116,20 @@ def whole_sentences(text: str) -> str:
 def valid_markers(text: str, count: int) -> tuple[str, int]:
     """The text without the numbers that point to none of `count` sources, and how many those were.
 
-    Repeated until there is none left: taking one out can join what stood around it to another.
+    From left to right, as a stream brings it: what is left of a marker can close the one before it ("[0[9]]").
     """
-    invalid = 0
-
-    def keep(match: re.Match[str]) -> str:
-        nonlocal invalid
-        numbers = [int(number) for number in re.findall(r"\d+", match[1])]
+    invalid, clean = 0, ""
+    for piece in re.split(r"(?<=\])", text):
+        clean += piece
+        match = _LAST_MARKER.search(clean, max(clean.rfind("[") - 1, 0))
+        if match is None:
+            continue
+        numbers = [int(number) for number in re.findall(r"\d+", match["numbers"])]
         good = [number for number in dict.fromkeys(numbers) if 1 <= number <= count]
         invalid += sum(not 1 <= number <= count for number in numbers)
-        space = match[0][0] if match[0][0].isspace() else ""
-        return space + "".join(f"[{number}]" for number in good) if good else ""
-
-    while (cleaned := _MARKER.sub(keep, text)) != text:
-        text = cleaned
-    return text, invalid
+        markers = "".join(f"[{number}]" for number in good)
+        clean = clean[: match.start()] + (match["space"] + markers if good else "")
+    return clean, invalid
 
 
 class MarkerFilter:
@@ -164,7 +165,7 @@ def cite(
     origins: dict[int, str] = {}
     for start, end in _sentences_with_markers(text):
         sentence = text[start:end]
-        markers = tuple(dict.fromkeys(int(match[1]) for match in _MARKER.finditer(sentence)))
+        markers = tuple(dict.fromkeys(int(match["numbers"]) for match in _MARKER.finditer(sentence)))
         plain = _MARKER.sub("", sentence).strip()
         for marker in markers:
             origins[marker] = "model"

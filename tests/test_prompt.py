@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from itertools import pairwise
 
@@ -147,8 +148,16 @@ def test_a_stream_in_any_pieces_shows_what_the_whole_text_would(text: str, count
 
 @quick
 @given(marked_texts, st.integers(0, 12))
+@example("[0[1]]", 0)
+@example("[[  [9][9]", 0)
 def test_a_stream_of_single_characters_shows_what_the_whole_text_would(text: str, count: int) -> None:
     assert streamed(list(text), count) == valid_markers(text, count)[0]
+
+
+def test_every_short_text_of_marker_characters_is_streamed_as_the_whole_would_be() -> None:
+    for length in range(1, 6):
+        for characters in itertools.product("[]01, ", repeat=length):
+            assert streamed(list(characters), 1) == valid_markers("".join(characters), 1)[0], characters
 
 
 @pytest.mark.parametrize(
