@@ -264,9 +264,21 @@ def _open_reranker(loaded: Loaded, report: Report) -> Reranker | None:
     return CrossEncoderReranker(_resolve(settings.model, report).path, settings, loaded.device)
 
 
+def model_store() -> ModelStore:
+    """The store to build with; one that only looks needs none of this."""
+    return ModelStore(finish={"reranker": _add_fast_form, "support": _add_fast_form})
+
+
+def _add_fast_form(folder: Path) -> None:
+    """What a cross-encoder runs as on a CPU."""
+    from rag import pairs
+
+    pairs.convert(folder)
+
+
 def _resolve(name: str, report: Report, revision: str | None = None) -> ResolvedModel:
     """A recipe is built at its first use."""
-    models = ModelStore()
+    models = model_store()
     if models.is_recipe(name):
         models.build(name, report)
     return models.resolve(name, revision)

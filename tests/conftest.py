@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from rag import build, settings
-from rag.models import ModelStore
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,7 +31,7 @@ def real_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("real-home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAG_HOME", str(folder))
-        store = ModelStore()
+        store = build.model_store()
         for status in store.list():
             store.build(status.name)
         build.ensure_sample_index(settings.load(assignments=[f"index.name={build.SAMPLE}"]))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rag.cli import options
+
+if TYPE_CHECKING:
+    from rag.models import ModelStatus
 
 app = typer.Typer(help="List, build and inspect the models that need no hub.", no_args_is_help=True)
 
@@ -21,7 +25,10 @@ def list_models(as_json: options.Json = False) -> None:
     statuses = ModelStore().list()
     if as_json:
         terminal.json(
-            [{"name": s.name, "built": s.built, "folder": str(s.folder), **s.recipe.model_dump()} for s in statuses]
+            [
+                {"name": s.name, "built": s.built, "folder": str(s.folder), **s.recipe.model_dump(mode="json")}
+                for s in statuses
+            ]
         )
         return
     for status in statuses:
@@ -34,10 +41,10 @@ def build(
     names: Annotated[list[str] | None, typer.Argument(help="Which; all where left out.", show_default=False)] = None,
 ) -> None:
     """Build models into this machine's cache. What is built already is left as it is."""
+    from rag.build import model_store
     from rag.cli.console import library_output
-    from rag.models import ModelStore
 
-    store = ModelStore()
+    store = model_store()
     for name in names or [status.name for status in store.list()]:
         with library_output(verbose=False) as (terminal, _):
             with terminal.step(name) as report:
@@ -56,22 +63,41 @@ def info(name: Annotated[str, typer.Argument(help="A recipe's name.")], as_json:
     status = store.status(name)
     if status.built:
         store.verify(name)
-    facts: dict[str, Any] = {
-        "name": status.name,
-        "built": status.built,
-        "folder": str(status.folder),
-        **status.recipe.model_dump(exclude={"files", "produces"}),
-        "files": dict(status.recipe.files),
-        "produces": dict(status.recipe.produces),
-    }
     if as_json:
-        terminal.json(facts)
+        terminal.json(
+            {
+                "name": status.name,
+                "built": status.built,
+                "folder": str(status.folder),
+                "model_card": str(status.card) if status.card is not None else None,
+                **status.recipe.model_dump(mode="json"),
+            }
+        )
         return
-    base = status.recipe.base
-    facts |= {"built": "yes" if status.built else "no", "base": f"{base.path} of the wheel {base.wheel}"}
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            for file, digest in value.items():
-                terminal.out.print(f"{key:12} {digest}  {file}", markup=False)
-        else:
-            terminal.out.print(f"{key:12} {value}", markup=False)
+    for key, value in _facts(status):
+        terminal.out.print(f"{key:12} {value}", markup=False)
+
+
+def _facts(status: ModelStatus) -> Iterator[tuple[str, object]]:
+    """What a recipe says, for people; parts that it lacks are left out."""
+    recipe = status.recipe
+    yield "name", status.name
+    yield "built", "yes" if status.built else "no"
+    yield "folder", status.folder
+    if status.card is not None:
+        yield "model card", status.card
+    for key in ("description", "kind", "licence", "origin", "base", "format"):
+        yield key, getattr(recipe, key)
+    if recipe.layers is not None:
+        yield "layers", f"{', '.join(map(str, recipe.layers))} of the base"
+    if recipe.adapter is not None:
+        yield "adapter", f"{recipe.adapter.file}, rank {recipe.adapter.rank}, alpha {recipe.adapter.alpha:g}"
+    if recipe.head is not None:
+        yield "head", ", ".join(recipe.head.labels)
+    yield "disk_mb", recipe.disk_mb
+    for key, value in recipe.training.items():
+        yield "training", f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+    adapter = {recipe.adapter.file: recipe.adapter.sha256} if recipe.adapter is not None else {}
+    for key, digests in (("files", recipe.files), ("adapter", adapter), ("produces", recipe.produces)):
+        for file, digest in digests.items():
+            yield key, f"{digest}  {file}"

