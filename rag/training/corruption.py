@@ -1,0 +1,230 @@
+"""A sentence with one detail made wrong, and a sentence in other words.
+
+The words put in are `data/training/words.yaml`, split: what `part` "training" puts in, "held_out" never does.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, Literal, TypeAlias
+
+import yaml
+
+from rag import paths
+
+Part: TypeAlias = Literal["training", "held_out"]
+Kind: TypeAlias = Literal["number", "unit", "negation", "drug", "organism", "direction", "subgroup"]
+
+Change: TypeAlias = Callable[[str, Part, random.Random, str], str | None]
+"""(sentence, part, chance, premise in lower case) to the changed sentence."""
+Words: TypeAlias = Mapping[str, Mapping[Part, Any]]
+
+
+@cache
+def _words() -> Words:
+    words: Words = yaml.safe_load(paths.shipped("data", "training", "words.yaml").read_text(encoding="utf-8"))
+    return words
+
+
+_NEGATIONS: dict[Part, Sequence[tuple[str, str]]] = {
+    "training": (
+        (r"\b(is|are|was|were) (?!not\b)", r"\1 not "),
+        (r"\b(can|may|could|might) (?!not\b)", r"\1 not "),
+        (r"\b(do|does|did) not ", ""),
+        (r"\b(is|are|was|were|can|may) not ", r"\1 "),
+        (r"\bcannot\b", "can"),
+    ),
+    "held_out": (
+        (r"\b(has|have|had) (?=been|a |an |no )", r"\1 never "),
+        (r"\b(should|will|must|would) (?!not\b)", r"\1 not "),
+        (r"\bwithout\b", "with"),
+        (r"\bwith\b", "without"),
+        (r"\bunable to\b", "able to"),
+        (r"\bno (?=\w)", "a "),
+        (r"\b(usually|often|sometimes|typically|generally) ", "never "),
+    ),
+}
+
+_NUMBERS = "two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
+
+
+def corrupt(sentence: str, kind: Kind, part: Part, chance: random.Random, premise: str) -> str | None:
+    """The sentence with one detail of a kind made wrong; None where it has none, or what is put in stands in `premise`."""
+    changed = _CORRUPTIONS[kind](sentence, part, chance, premise.lower())
+    return changed if changed is not None and changed.lower() not in premise.lower() else None
+
+
+def _number(sentence: str, part: Part, chance: random.Random, premise: str) -> str | None:  # noqa: ARG001
+    places = list(re.finditer(r"\b\d[\d,]*(?:\.\d+)?\b", sentence))
+    places += list(re.finditer(rf"\b(?:{'|'.join(_NUMBERS)})\b", sentence))
+    if not places:
+        return None
+    place = chance.choice(places)
+    old = place[0]
+    for _ in range(8):
+        new = _other_number(old, chance)
+        if not re.search(rf"\b{re.escape(new)}\b", premise) or chance.random() < 0.2:
+            return _put(sentence, place, new)
+    return None
+
+
+def _other_number(old: str, chance: random.Random) -> str:
+    if old in _NUMBERS:
+        return chance.choice([word for word in _NUMBERS if word != old])
+    plain = old.replace(",", "")
+    value = float(plain)
+    if plain.isdigit() and 1700 <= value <= 2030:
+        return str(int(value) + chance.choice((-30, -12, -7, -3, 3, 6, 11, 20)))
+    new = value * chance.choice((0.1, 0.25, 0.5, 0.8, 1.3, 1.5, 2, 3, 10)) if value else 5.0
+    if "." in plain:
+        return f"{new:.{len(plain.partition('.')[2])}f}"
+    new = max(1, round(new))
+    return f"{new + (new == value):,}" if "," in old else str(new + (new == value))
+
+
+def _swap(kind: Kind, both_ways: bool = False) -> Change:
+    def change(sentence: str, part: Part, chance: random.Random, premise: str) -> str | None:  # noqa: ARG001
+        swaps = dict(_words()[kind][part])
+        if both_ways:
+            swaps |= {new: old for old, new in swaps.items()}
+        places = list(re.finditer(rf"\b(?:{'|'.join(map(re.escape, swaps))})\b", sentence, re.IGNORECASE))
+        place = chance.choice(places) if places else None
+        new = place and swaps.get(place[0].lower(), swaps.get(place[0]))
+        return _put(sentence, place, new) if place and new else None
+
+    return change
+
+
+def _unit(sentence: str, part: Part, chance: random.Random, premise: str) -> str | None:
+    """Only in a sentence with a number: "many years" has no unit to be wrong about."""
+    if not re.search(rf"\d|\b(?:{'|'.join(_NUMBERS)})\b", sentence):
+        return None
+    return _swap("unit")(sentence, part, chance, premise)
+
+
+def _negation(sentence: str, part: Part, chance: random.Random, premise: str) -> str | None:  # noqa: ARG001
+    fitting = [(pattern, new) for pattern, new in _NEGATIONS[part] if re.search(pattern, sentence)]
+    if not fitting:
+        return None
+    pattern, new = chance.choice(fitting)
+    return re.sub(pattern, new, sentence, count=1)
+
+
+def _name(kind: Kind) -> Change:
+    def change(sentence: str, part: Part, chance: random.Random, premise: str) -> str | None:
+        known = [*_words()[kind]["training"], *_words()[kind]["held_out"]]
+        places = list(re.finditer(rf"\b(?:{'|'.join(known)})\b", sentence, re.IGNORECASE))
+        if not places:
+            return None
+        place = chance.choice(places)
+        options = [name for name in _words()[kind][part] if name not in premise and name != place[0].lower()]
+        # Plural for plural: a slip in grammar would give it away.
+        options = [name for name in options if name.endswith("s") == place[0].lower().endswith("s")] or options
+        return _put(sentence, place, chance.choice(options)) if options else None
+
+    return change
+
+
+def _put(sentence: str, place: re.Match[str], new: str) -> str:
+    if place[0][0].isupper():
+        new = new[0].upper() + new[1:]
+    return sentence[: place.start()] + new + sentence[place.end() :]
+
+
+_CORRUPTIONS: dict[Kind, Change] = {
+    "number": _number,
+    "unit": _unit,
+    "negation": _negation,
+    "drug": _name("drug"),
+    "organism": _name("organism"),
+    "direction": _swap("direction", both_ways=True),
+    "subgroup": _swap("subgroup"),
+}
+KINDS: tuple[Kind, ...] = tuple(_CORRUPTIONS)
+
+
+# --- the same in other words -------------------------------------------------------------------
+
+_SYNONYMS: dict[Part, Sequence[tuple[str, str]]] = {
+    "training": (
+        (r"\bis caused by\b", "results from"),
+        (r"\bcaused by\b", "due to"),
+        (r"\bcauses\b", "brings about"),
+        (r"\bbecause of\b", "owing to"),
+        (r"\bapproximately\b", "about"),
+        (r"\babout (?=\d)", "around "),
+        (r"\bmay\b", "can"),
+        (r"\bpeople with this (?:condition|disorder)\b", "those affected"),
+        (r"\baffected individuals\b", "patients"),
+        (r"\bpeople\b", "individuals"),
+        (r"\bsuch as\b", "for example"),
+        (r"\bincluding\b", "among them"),
+        (r"\busually\b", "as a rule"),
+        (r"\bphysician\b", "doctor"),
+        (r"\bis characterized by\b", "is marked by"),
+        (r"\boccurs in\b", "is found in"),
+        (r"\bhelps?\b", "aids"),
+        (r"\bmedicines?\b", "drugs"),
+        (r"\bsurgery\b", "an operation"),
+        (r"\btreated with\b", "managed with"),
+        (r"\ba number of\b", "several"),
+        (r"\bbegin(s?)\b", r"start\1"),
+        (r"\bshould\b", "ought to"),
+    ),
+    "held_out": (
+        (r"\bcaused by\b", "brought on by"),
+        (r"\bcauses\b", "leads to"),
+        (r"\bapproximately\b", "roughly"),
+        (r"\bpeople\b", "persons"),
+        (r"\bindividuals\b", "people"),
+        (r"\bsuch as\b", "like"),
+        (r"\bis a disorder\b", "is an illness"),
+        (r"\bcan\b", "may"),
+        (r"\busually\b", "in most cases"),
+        (r"\boften\b", "frequently"),
+        (r"\bdoctors?\b", "clinicians"),
+        (r"\bsymptoms\b", "complaints"),
+        (r"\btreatment\b", "therapy"),
+        (r"\boccurs\b", "takes place"),
+        (r"\bresults from\b", "stems from"),
+        (r"\bseveral\b", "a number of"),
+        (r"\bmedications?\b", "medicine"),
+        (r"\bbegins\b", "sets in"),
+    ),
+}
+
+
+def reword(sentence: str, part: Part, chance: random.Random) -> str | None:
+    """The same in partly other words: two synonyms or more, or one in a short sentence. None where too few fit."""
+    options = [entry for entry in _SYNONYMS[part] if re.search(entry[0], sentence)]
+    chance.shuffle(options)
+    changed, count = sentence, 0
+    for pattern, new in options[:4]:
+        after = re.sub(pattern, new, changed, count=1)
+        count += after != changed
+        changed = after
+    return changed if count >= (1 if len(sentence) < 110 else 2) else None
+
+
+def shorten(sentence: str, chance: random.Random) -> str | None:
+    """A part of the sentence that follows from the whole: without an aside, an addition or an introduction."""
+    options = []
+    without = re.sub(r"\s*\([^()]*\)", "", sentence)
+    if without != sentence:
+        options.append(without)
+    match = re.match(
+        r"^(.{40,}?), (?:which|who|where|so that|although|while|with|including|especially|such as)\b", sentence
+    )
+    if match:
+        options.append(match[1] + ".")
+    match = re.match(r"^(.{40,}?[a-z)]),? and (?:it|they|the|this|can|may|is|are)\b", sentence)
+    if match:
+        options.append(match[1] + ".")
+    match = re.match(r"^(?:In [^,]{4,40}|However|Usually|Typically|As a result|Rarely|Often), (.+)$", sentence)
+    if match and not re.match(r"In (?:some|many|most|rare|about|a few)", sentence):
+        options.append(match[1][0].upper() + match[1][1:])
+    options = [one for one in options if len(one) >= 30 and one.count("(") == one.count(")")]
+    return chance.choice(options) if options else None

@@ -1,0 +1,186 @@
+"""The datasets that the embedded models learn from, and what of them is held out.
+
+None of their text ships with `rag`. Where they lie is `--datasets`, else `RAG_DATASETS`.
+Licences: MedQuAD CC BY 4.0; PubMedQA MIT; Evidence Inference MIT (annotations) over articles under CC BY or
+CC0; SciFact CC BY 4.0 (claims) and ODC-By 1.0 (abstracts). Share-alike rows are left out.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag import paths
+from rag.errors import UsageError
+
+HELD_OUT_SOURCES = frozenset({"NINDS", "NHLBI"})
+"""Of MedQuAD. Their foci are dropped from training too: other sources write about the same diseases."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A question about one `focus` (a disease, mostly) and aspect of it (`qtype`), with its answer."""
+
+    id: str
+    source: str
+    focus: str
+    qtype: str
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abstract:
+    """A paper whose title is a question, its abstract's sections, and its conclusion, which isn't among them."""
+
+    id: str
+    question: str
+    contexts: tuple[str, ...]
+    conclusion: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArticlePassage:
+    id: str
+    article: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What an intervention did to an outcome, with the sentence of the article that says so."""
+
+    id: str
+    question: str
+    answer: str
+    evidence: str
+    passage: ArticlePassage
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim, and for each abstract that decides it the label and the sentences that do (by position)."""
+
+    id: str
+    text: str
+    cited: tuple[str, ...]
+    evidence: tuple[tuple[str, bool, tuple[int, ...]], ...]
+    """(abstract, whether it supports the claim, sentences)."""
+
+
+def folder(option: Path | None = None) -> Path:
+    """Raises `UsageError` where the datasets aren't there."""
+    named = option if option is not None else Path(os.environ.get("RAG_DATASETS", "datasets"))
+    if not (named / "medquad").is_dir():
+        raise UsageError(f"No datasets in {named}. Say where they are: --datasets FOLDER, or RAG_DATASETS=FOLDER.")
+    return named
+
+
+def medquad(root: Path) -> list[Record]:
+    """All records, with the ids that `passages` of them are indexed under."""
+    return [
+        Record(f"m{number:05d}", row["source"], row["focus"], row["qtype"], row["question"], row["answer"])
+        for number, row in enumerate(_rows(root / "medquad" / "train.jsonl.gz"))
+    ]
+
+
+def split_medquad(records: list[Record]) -> tuple[list[Record], list[Record]]:
+    """(training, held out): by source, and no focus of the held-out ones is left in training."""
+    held_out = [record for record in records if record.source in HELD_OUT_SOURCES]
+    foci = {normalised(record.focus) for record in held_out}
+    training = [r for r in records if r.source not in HELD_OUT_SOURCES and normalised(r.focus) not in foci]
+    return training, held_out
+
+
+def pubmedqa(root: Path) -> tuple[list[Abstract], list[Abstract]]:
+    """(training, held out)."""
+    return _split(
+        Abstract(str(row["pmid"]), row["question"], tuple(row["contexts"]), row["long_answer"])
+        for row in _rows(root / "pubmedqa" / "train.jsonl.gz")
+    )
+
+
+def scifact(root: Path) -> tuple[list[Claim], list[Claim], dict[str, tuple[str, list[str]]]]:
+    """(training claims, held out claims, abstracts as title and sentences)."""
+    claims = (
+        Claim(
+            str(row["id"]),
+            row["claim"],
+            tuple(str(doc) for doc in row["cited_doc_ids"]),
+            tuple((str(e["doc_id"]), e["label"] == "SUPPORT", tuple(e["sentences"])) for e in row["evidence"]),
+        )
+        for row in _rows(root / "scifact" / "claims_train.jsonl.gz")
+    )
+    abstracts = {
+        str(row["doc_id"]): (row["title"], row["abstract"]) for row in _rows(root / "scifact" / "corpus.jsonl.gz")
+    }
+    return *_split(claims), abstracts
+
+
+def articles(root: Path) -> dict[str, list[ArticlePassage]]:
+    """Passages of the open articles by article, without those under a share-alike licence."""
+    found: dict[str, list[ArticlePassage]] = {}
+    for row in _rows(root / "jats_open" / "passages.jsonl.gz"):
+        if "SA" not in row["license"]:
+            passage = ArticlePassage(row["id"], row["doc"], row["title"], row["text"])
+            found.setdefault(passage.article, []).append(passage)
+    return found
+
+
+def trials(root: Path, of: dict[str, list[ArticlePassage]]) -> tuple[list[Trial], list[Trial]]:
+    """(training, held out): those whose evidence lies in one passage of `of`."""
+    training: list[Trial] = []
+    held_out: list[Trial] = []
+    for row in _rows(root / "evidence_inference" / "train.jsonl.gz"):
+        evidence = next((e for e in row["evidence"] if len(e["passage_ids"]) == 1), None)
+        if evidence is None:
+            continue
+        passage = next((p for p in of.get(row["pmcid"], ()) if p.id == evidence["passage_ids"][0]), None)
+        if passage is not None:
+            question = (
+                f"What is the effect of {row['intervention']} on {row['outcome']} compared with {row['comparator']}?"
+            )
+            trial = Trial(row["id"], question, row["answer"], evidence["text"], passage)
+            (training if row["split"] == "train" else held_out).append(trial)
+    return training, held_out
+
+
+def own() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Questions and sentences about documents of the shipped corpus that no evaluation question is about."""
+    root = paths.shipped("data", "training")
+    return list(_rows(root / "questions.jsonl")), list(_rows(root / "sentences.jsonl"))
+
+
+def normalised(name: str) -> str:
+    return " ".join(re.findall(r"[a-z0-9]+", name.lower()))
+
+
+def is_held_out(identity: str, one_in: int = 4) -> bool:
+    """By the identity alone, so that every script and session holds out the same."""
+    return int(hashlib.sha256(identity.encode()).hexdigest(), 16) % one_in == 0
+
+
+def _split(rows: Iterator[Any]) -> tuple[list[Any], list[Any]]:
+    """By what a row is about: two claims about one abstract fall on the same side."""
+    parts: tuple[list[Any], list[Any]] = ([], [])
+    for row in rows:
+        parts[is_held_out(row.cited[0] if isinstance(row, Claim) else row.id)].append(row)
+    return parts
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Raises `UsageError` where the file isn't there."""
+    if not path.is_file():
+        raise UsageError(f"{path} is missing. The datasets' folder isn't complete: see its README.")
+    lines = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")  # noqa: SIM115
+    with lines as file:
+        for line in file:
+            yield json.loads(line)

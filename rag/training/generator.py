@@ -1,0 +1,171 @@
+"""LoRA training of the grounded generator, with Hugging Face's Trainer and PEFT.
+
+The learning rate is constant after a warm-up and falls to zero over the last part ("warm-up, stable, decay",
+Hu et al. 2024, MiniCPM), so that a training can be lengthened later: it goes on from the checkpoint before the fall.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag.training.grounded import Example
+
+BATCH, GROUP = 8, 64
+"""Examples a step; examples of a group are sorted by length into batches, so that little is padding."""
+
+RANK, ALPHA = 24, 48
+LEARNING_RATE, WARM_UP, DECAY = 4e-4, 0.02, 0.25
+MAX_TOKENS = 1024
+IGNORE = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of prompt and answer; the loss is taken on the answer alone, from `answer_from` on."""
+
+    ids: tuple[int, ...]
+    answer_from: int
+
+
+def encode(tokenizer: Any, example: Example, max_tokens: int = MAX_TOKENS) -> Encoded | None:
+    """None where it is longer than `max_tokens`: the memory of a step goes with its longest example."""
+    prompt = tokenizer.apply_chat_template(example.messages, add_generation_prompt=True, return_dict=False)
+    answer = tokenizer(example.answer + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+    ids = (*prompt, *answer)
+    return Encoded(ids, len(prompt)) if len(ids) <= max_tokens else None
+
+
+def batches(encoded: Sequence[Encoded], chance: random.Random) -> Iterator[list[Encoded]]:
+    """The first batches are the same whatever comes after: a longer training begins as a shorter one did."""
+    for start in range(0, len(encoded) - GROUP + 1, GROUP):
+        group = sorted(encoded[start : start + GROUP], key=lambda one: len(one.ids))
+        parts = [group[at : at + BATCH] for at in range(0, GROUP, BATCH)]
+        chance.shuffle(parts)
+        yield from parts
+
+
+def collate(batch: Sequence[Sequence[Encoded]]) -> dict[str, Any]:
+    """Padded on the right: under causal attention nothing looks at the padding, so no mask is needed, and the
+    attention without one takes half the time."""
+    import torch
+
+    (items,) = batch
+    longest = max(len(one.ids) for one in items)
+    ids = torch.zeros(len(items), longest, dtype=torch.long)
+    labels = torch.full((len(items), longest), IGNORE)
+    for row, one in enumerate(items):
+        ids[row, : len(one.ids)] = torch.tensor(one.ids)
+        labels[row, one.answer_from : len(one.ids)] = ids[row, one.answer_from : len(one.ids)]
+    return {"input_ids": ids, "labels": labels}
+
+
+def answer_loss(model: Any, inputs: dict[str, Any]) -> Any:
+    """Mean cross-entropy of the answers' tokens. The head sees their positions alone: most of a prompt isn't one."""
+    import torch
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    hidden = base.model(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
+    targets = inputs["labels"][:, 1:]
+    wanted = targets != IGNORE
+    logits = base.lm_head(hidden[:, :-1][wanted])
+    return torch.nn.functional.cross_entropy(logits.float(), targets[wanted])
+
+
+def train(
+    base: Path,
+    folder: Path,
+    examples: Sequence[Example],
+    held_out: Sequence[Example],
+    *,
+    seed: int,
+    steps: int | None = None,
+    eval_every: int = 100,
+    initial: Path | None = None,
+) -> list[dict[str, float]]:
+    """Train in `folder`, going on from its last checkpoint; the curve of losses. `folder/adapter` is the result.
+
+    `initial` is a PEFT adapter to begin with, where the optimiser's state of an earlier training is gone.
+    """
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from torch.optim.lr_scheduler import LambdaLR
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
+    from transformers.trainer_utils import get_last_checkpoint
+
+    set_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    if initial is not None:
+        model = PeftModel.from_pretrained(model, str(initial), is_trainable=True)
+    else:
+        config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = get_peft_model(model, config)
+    encoded = [one for one in (encode(tokenizer, example) for example in examples) if one is not None]
+    seen = [one for one in (encode(tokenizer, example) for example in held_out) if one is not None]
+    training = list(batches(encoded, random.Random(seed)))[:steps]
+    seen.sort(key=lambda one: len(one.ids))
+    evaluation = [seen[at : at + BATCH] for at in range(0, len(seen), BATCH)]
+    total = len(training)
+    stable = total - int(DECAY * total)
+
+    def rate(step: int) -> float:
+        return min(1.0, (step + 1) / max(1, WARM_UP * total), (total - step) / max(1, total - stable))
+
+    class GeneratorTrainer(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
+            loss = answer_loss(model, inputs)
+            return (loss, {"loss": loss.detach()}) if return_outputs else loss
+
+        def create_scheduler(self, num_training_steps, optimizer=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
+            if self.lr_scheduler is None:
+                self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
+            return self.lr_scheduler
+
+        def _get_train_sampler(self, *_):  # type: ignore[no-untyped-def]
+            return torch.utils.data.SequentialSampler(training)
+
+        def prediction_step(self, model, inputs, *_, **__):  # type: ignore[no-untyped-def]
+            with torch.no_grad(), self.compute_loss_context_manager():
+                return answer_loss(model, self._prepare_inputs(inputs)).detach(), None, None
+
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=1,
+        per_device_eval_batch_size=1,
+        learning_rate=LEARNING_RATE,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        max_steps=total,
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=10,
+        eval_strategy="steps",
+        eval_steps=eval_every,
+        save_steps=eval_every,
+        save_total_limit=None,
+        remove_unused_columns=False,
+        report_to=[],
+        seed=seed,
+        dataloader_pin_memory=False,
+        label_names=["labels"],
+    )
+    trainer = GeneratorTrainer(
+        model=model, args=arguments, train_dataset=training, eval_dataset=evaluation, data_collator=collate
+    )
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if last is None:
+        trainer.evaluate()
+    trainer.train(resume_from_checkpoint=last)
+    model.save_pretrained(folder / "adapter")
+    curve = [
+        {"examples": entry["step"] * BATCH, **{k: v for k, v in entry.items() if k in {"loss", "eval_loss"}}}
+        for entry in trainer.state.log_history
+        if "loss" in entry or "eval_loss" in entry
+    ]
+    (folder / "curve.json").write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
+    return curve

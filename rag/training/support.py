@@ -1,0 +1,254 @@
+"""Pairs for the support checker, and its training: a sentence, what it cites, and whether that supports it.
+
+At least half of the supported sentences aren't verbatim: written afresh (our own documents, SciFact's claims,
+trial results put into words), reworded or shortened. What isn't supported is a sentence with one detail made
+wrong, a sentence of another passage, or a claim that its abstract doesn't decide.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rag.text import sentences
+from rag.training import corruption, datasets, grounded, mixture
+from rag.training.corruption import Part
+from rag.training.datasets import Claim, Record, Trial
+from rag.verify import LABELS, premise
+
+PREMISE_CHARS = 400
+"""As in the settings of the stage."""
+
+RANK, ALPHA = 48, 96
+LEARNING_RATE, WARM_UP = 5e-4, 0.05
+PAIRS_A_STEP = 32
+MAX_TOKENS = 192
+
+Label = Literal["supported", "contradicted", "not_stated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """`kind` says how the sentence came about."""
+
+    sentence: str
+    premise: str
+    label: Label
+    kind: str
+
+
+# --- pairs -------------------------------------------------------------------------------------
+
+
+def from_medquad(records: Sequence[Record], part: Part, chance: random.Random) -> Iterator[Pair]:
+    """For one passage of each record: supported sentences, corrupted ones, and sentences from elsewhere."""
+    order = list(records)
+    chance.shuffle(order)
+    before: list[str] = []  # usable sentences of the records before: of other diseases, mostly
+    for record in order:
+        text = grounded.tidy(record.answer)
+        ranges = sentences(text)
+        if len(ranges) < 3 or grounded.BOILERPLATE.search(text):
+            continue
+        first = chance.randrange(len(ranges))
+        passage = grounded.window(text, ranges, first, first, chance.choice((300, 500, 800)), chance)
+        inside = [s for s in _of(passage) if grounded.usable(s)]
+        outside = [s for s in _of(text) if grounded.usable(s) and s not in passage]
+        if not inside:
+            continue
+        for sentence in chance.sample(inside, min(3, len(inside))):
+            yield from _variants(sentence, record, passage, part, chance)
+        for sentence in chance.sample(outside, min(2, len(outside))):
+            if not grounded.holds(passage, sentence):
+                yield _pair(sentence, record.focus, passage, "not_stated", "elsewhere")
+        if before and chance.random() < 0.5:
+            yield _pair(chance.choice(before), record.focus, passage, "not_stated", "foreign")
+        before.append(chance.choice(inside))
+
+
+def _variants(sentence: str, record: Record, passage: str, part: Part, chance: random.Random) -> Iterator[Pair]:
+    said = {"verbatim": sentence}
+    if (short := corruption.shorten(sentence, chance)) is not None:
+        said["shortened"] = short
+    if (words := corruption.reword(said.get("shortened", sentence), part, chance)) is not None:
+        said["reworded"] = words
+    if len(said) > 1 and chance.random() < 0.7:
+        del said["verbatim"]
+    kind = chance.choice(list(said))
+    yield _pair(said[kind], record.focus, passage, "supported", kind)
+    wrong = []
+    for name in corruption.KINDS:
+        base = chance.choice(list(said.values()))
+        changed = corruption.corrupt(base, name, part, chance, f"{record.focus} {passage}")
+        if changed is not None:
+            wrong.append((name, changed))
+    # The rare kinds first: most sentences can be negated, few name a drug.
+    rare = [one for one in wrong if one[0] in {"drug", "organism", "subgroup", "unit"}]
+    chosen = rare[:2] if rare and chance.random() < 0.8 else []
+    rest = [one for one in wrong if one not in chosen]
+    chosen += chance.sample(rest, min(len(rest), 2 - len(chosen))) if len(chosen) < 2 else []
+    for name, changed in chosen:
+        yield _pair(changed, record.focus, passage, "contradicted", name)
+
+
+def from_own(rows: Sequence[Mapping[str, Any]], documents: Mapping[str, Mapping[str, Any]]) -> Iterator[Pair]:
+    for row in rows:
+        document = documents[row["doc_id"]]
+        text = " ".join(document["text"].split())
+        kind = row["kind"] if row["label"] != "supported" else f"own {row['kind']}"
+        yield _pair(row["sentence"], document["title"], text, row["label"], kind)
+
+
+def from_claims(claims: Sequence[Claim], abstracts: Mapping[str, tuple[str, Sequence[str]]]) -> Iterator[Pair]:
+    """SciFact. A claim that its abstract doesn't decide is not stated there."""
+    for claim in claims:
+        for name, supports, _ in claim.evidence:
+            title, text = abstracts[name]
+            label: Label = "supported" if supports else "contradicted"
+            yield _pair(claim.text, title, " ".join(text), label, "claim")
+        if not claim.evidence:
+            for name in claim.cited[:1]:
+                title, text = abstracts[name]
+                yield _pair(claim.text, title, " ".join(text), "not_stated", "claim")
+
+
+_RESULTS = {
+    "significantly increased": ("increased", "raised", "led to higher"),
+    "significantly decreased": ("decreased", "lowered", "led to lower"),
+    "no significant difference": ("made no difference to", "did not change", "had no effect on"),
+}
+
+
+def from_trials(trials: Sequence[Trial], chance: random.Random) -> Iterator[Pair]:
+    """Evidence Inference: the result in words of ours, rightly and the wrong way round."""
+    for trial in trials:
+        subject, _, rest = trial.question.removeprefix("What is the effect of ").rpartition(" compared with ")
+        intervention, _, outcome = subject.partition(" on ")
+        comparator = rest.rstrip("?")
+        if not outcome or len(trial.question) > 220:
+            continue
+        label: Label
+        for result in chance.sample(list(_RESULTS), 2):
+            label = "supported" if result == trial.answer else "contradicted"
+            said = f"{intervention} {chance.choice(_RESULTS[result])} {outcome} compared with {comparator}."
+            yield _pair(said[0].upper() + said[1:], trial.passage.title, trial.passage.text, label, "trial")
+
+
+def _pair(sentence: str, title: str, passage: str, label: Label, kind: str) -> Pair:
+    return Pair(sentence, premise(title, passage, sentence, PREMISE_CHARS), label, kind)
+
+
+def _of(text: str) -> list[str]:
+    return [text[start:end] for start, end in sentences(text)]
+
+
+# --- all of them -------------------------------------------------------------------------------
+
+SHARES = {"medquad": 0.62, "own": 0.2, "trials": 0.08, "claims": 0.1}
+
+
+class Pairs:
+    """`training` and `held_out` share no document, no source of MedQuAD and no list of words."""
+
+    def __init__(self, root: Path) -> None:
+        self._records = dict(zip(("training", "held_out"), datasets.split_medquad(datasets.medquad(root)), strict=True))
+        training, held_out, self._abstracts = datasets.scifact(root)
+        self._claims = {"training": training, "held_out": held_out}
+        trials = datasets.trials(root, datasets.articles(root))
+        self._trials = dict(zip(("training", "held_out"), trials, strict=True))
+        self._documents = mixture.documents()
+        _, rows = datasets.own()
+        self._own = {
+            "training": [row for row in rows if not datasets.is_held_out(row["doc_id"])],
+            "held_out": [row for row in rows if datasets.is_held_out(row["doc_id"])],
+        }
+
+    def training(self, count: int, seed: int) -> list[Pair]:
+        """The first pairs are the same whatever `count` is."""
+        sources = {name: self._endless(name, seed) for name in SHARES}
+        names = random.Random(f"{seed}-shares").choices(list(SHARES), list(SHARES.values()), k=count)
+        return [next(sources[name]) for name in names]
+
+    def held_out(self, seed: int) -> dict[str, list[Pair]]:
+        """One round of each source."""
+        return {name: list(self._round(name, "held_out", random.Random(f"{seed}-{name}"))) for name in SHARES}
+
+    def _endless(self, name: str, seed: int) -> Iterator[Pair]:
+        turn = 0
+        while True:
+            yield from self._round(name, "training", random.Random(f"{seed}-{name}-{turn}"))
+            turn += 1
+
+    def _round(self, name: str, part: Part, chance: random.Random) -> Iterator[Pair]:
+        if name == "medquad":
+            return from_medquad(self._records[part], part, chance)
+        if name == "own":
+            return from_own(chance.sample(self._own[part], len(self._own[part])), self._documents)
+        if name == "trials":
+            return from_trials(chance.sample(self._trials[part], len(self._trials[part])), chance)
+        return from_claims(chance.sample(self._claims[part], len(self._claims[part])), self._abstracts)
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+def train(
+    base: Path, folder: Path, pairs: Sequence[Pair], held_out: Sequence[Pair], *, seed: int, steps: int | None
+) -> Any:
+    """Train in `folder`, going on from its last checkpoint. Returns the `CrossEncoder` and its log."""
+    import torch
+    from datasets import Dataset
+    from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder.losses import CrossEntropyLoss
+    from transformers import set_seed
+    from transformers.trainer_utils import get_last_checkpoint
+
+    from rag.training.reranker import WITHOUT_DROPOUT, adapt
+
+    set_seed(seed)
+    model = CrossEncoder(
+        str(base), num_labels=len(LABELS), max_length=MAX_TOKENS, local_files_only=True, config_kwargs=WITHOUT_DROPOUT
+    )
+    adapt(model, RANK, ALPHA)
+
+    def rows(given: Sequence[Pair]) -> Any:
+        return Dataset.from_dict(
+            {
+                "sentence": [one.sentence for one in given],
+                "premise": [one.premise for one in given],
+                "label": [LABELS.index(one.label) for one in given],
+            }
+        )
+
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=PAIRS_A_STEP,
+        per_device_eval_batch_size=PAIRS_A_STEP,
+        num_train_epochs=1,
+        max_steps=steps or -1,
+        learning_rate=LEARNING_RATE,
+        warmup_steps=WARM_UP,
+        lr_scheduler_type="cosine",
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=20,
+        eval_strategy="steps",
+        eval_steps=200,
+        save_steps=200,
+        save_total_limit=2,
+        report_to=[],
+        seed=seed,
+        dataloader_pin_memory=False,
+    )
+    trainer = CrossEncoderTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows(pairs),
+        eval_dataset=rows(held_out),
+        loss=CrossEntropyLoss(model),
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+    return model, trainer.state.log_history

@@ -1,0 +1,44 @@
+"""Train the grounded generator: `make train-generator`. Goes on where an earlier run of the same folder stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rag.build import open_search
+from rag.models import ModelStore
+from rag.settings import load
+from rag.training import datasets, generator, mixture
+
+
+def main(
+    folder: Annotated[Path, typer.Option(help="Checkpoints, adapter and curve.")] = Path("training/generator"),
+    data: Annotated[
+        Path | None, typer.Option("--datasets", help="The datasets' folder.", envvar="RAG_DATASETS")
+    ] = None,
+    examples: Annotated[int, typer.Option(min=generator.GROUP, help="Training examples.")] = 8000,
+    held_out: Annotated[int, typer.Option(min=1, help="Held-out examples for the curve.")] = 96,
+    index: Annotated[str, typer.Option(help="Index of MedQuAD that distractors are searched in.")] = "medquad",
+    steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps: a trial.")] = None,
+    initial: Annotated[Path | None, typer.Option(help="PEFT adapter to begin with.")] = None,
+    seed: int = 0,
+) -> None:
+    """Train the grounded generator on prompts that the product itself builds."""
+    made = folder / f"examples-{examples}-{seed}.jsonl"
+    if not made.is_file():
+        search = open_search(load(assignments=[f"index.name={index}"]))
+        found = mixture.searching(search.encoder.encode_queries, search.searcher)
+        mixed = mixture.Mixture(datasets.folder(data), found)
+        folder.mkdir(parents=True, exist_ok=True)
+        mixture.write(made, mixed.training(examples, seed))
+        mixture.write(folder / "held_out.jsonl", mixed.held_out(400, seed))
+        del search, found, mixed  # a gigabyte
+    training, seen = mixture.read(made), mixture.read(folder / "held_out.jsonl")[:held_out]
+    base = ModelStore().resolve("smollm2-135m-instruct").path
+    generator.train(base, folder, training, seen, seed=seed, steps=steps, initial=initial)
+
+
+if __name__ == "__main__":
+    typer.run(main)
