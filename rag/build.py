@@ -12,7 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag import index, paths
-from rag.core import Document, Encoder, Generator, Hits, Passage, Query, Reranker, Searcher, Trace
+from rag.core import (
+    Document,
+    Encoder,
+    Generator,
+    Hit,
+    Hits,
+    Passage,
+    Query,
+    Reranker,
+    Searcher,
+    Sentence,
+    Source,
+    SupportChecker,
+    Trace,
+)
 from rag.engine import spec as engine_spec
 from rag.errors import SearchIndexError
 from rag.files import require_room
@@ -49,20 +63,24 @@ def quiet(_: str) -> None:
 async def open_pipeline(loaded: Loaded, report: Report = quiet) -> AsyncIterator[Pipeline]:
     """A warm pipeline; its engine's processes end with the block.
 
-    Everything that can fail quickly is looked at first. Then the encoder and the index load while the
-    engine's processes start, which spend their time in imports on another core.
+    Everything that can fail quickly is looked at first. Then the encoder, the index and the cross-encoders load
+    while the engine's processes start, which spend their time in imports on another core.
     """
     began = time.monotonic()
     engine_spec.plan(loaded)
     checked = check_index(loaded, report)
-    searching: list[Search] = []
+    _fetch([loaded.settings.rerank.model, loaded.settings.verify.model], report)
+    opened: list[tuple[Search, SupportChecker | None]] = []
+
+    def open_stages() -> tuple[Search, SupportChecker | None]:
+        return _open_search(loaded, checked, quiet), _open_checker(loaded, quiet)
 
     async def meanwhile() -> None:
-        searching.append(await asyncio.to_thread(_open_search, loaded, checked, quiet))
+        opened.append(await asyncio.to_thread(open_stages))
 
     async with open_generator(loaded, report, meanwhile) as generator:
-        search = searching[0]
-        pipeline = Pipeline(loaded.settings, loaded.profile, search.encoder, search.searcher, generator)
+        [(search, checker)] = opened
+        pipeline = Pipeline(loaded.settings, loaded.profile, search.encoder, search.searcher, generator, checker)
         try:
             await pipeline.warm_up()
             pipeline.startup_s = time.monotonic() - began
@@ -121,7 +139,9 @@ class Search:
 
 def open_search(loaded: Loaded, report: Report = quiet) -> Search:
     """Encoder, index and reranker, warm. Raises what `check_index` raises."""
-    return _open_search(loaded, check_index(loaded, report), report)
+    checked = check_index(loaded, report)
+    _fetch([loaded.settings.rerank.model], report)
+    return _open_search(loaded, checked, report)
 
 
 def check_index(loaded: Loaded, report: Report = quiet) -> index.CheckedVersion:
@@ -256,12 +276,40 @@ def _open_encoder(loaded: Loaded, report: Report) -> Encoder:
 
 
 def _open_reranker(loaded: Loaded, report: Report) -> Reranker | None:
+    from rag.pairs import open_pairs
     from rag.rerank import CrossEncoderReranker
 
     settings = loaded.settings.rerank
     if settings.model is None:
         return None
-    return CrossEncoderReranker(_resolve(settings.model, report).path, settings, loaded.device)
+    folder = _resolve(settings.model, report).path
+    return CrossEncoderReranker(
+        open_pairs(folder, loaded.device, settings.max_length, settings.batch_size, settings.backend)
+    )
+
+
+def _open_checker(loaded: Loaded, report: Report) -> SupportChecker | None:
+    from rag.pairs import open_pairs
+    from rag.verify import CrossEncoderChecker
+
+    settings = loaded.settings.verify
+    if settings.model is None:
+        return None
+    folder = _resolve(settings.model, report).path
+    # A batch holds an answer's sentences: few, and all at once.
+    checker = CrossEncoderChecker(
+        open_pairs(folder, loaded.device, settings.max_length, 32, settings.backend), settings
+    )
+    passage = Passage("", "", "Malaria", "Malaria is caused by Plasmodium parasites.", 0, 42)
+    checker.check([Sentence(passage.text, (1,))], [Source(1, Hit(passage, 1.0), passage.text)])  # warms it
+    return checker
+
+
+def _fetch(names: Sequence[str | None], report: Report) -> None:
+    """Have these models on this machine before `_stay_offline`, and before the engine's long start."""
+    for name in names:
+        if name is not None:
+            _resolve(name, report)
 
 
 def model_store() -> ModelStore:

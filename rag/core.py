@@ -2,10 +2,11 @@
 
 Seams, in the order a question meets them:
 
-* `Encoder`    text in, unit vectors out
-* `Searcher`   a batch of `Query` in, a batch of `Hits` out; caches and prefetchers wrap it and are one
-* `Reranker`   pairs in, calibrated scores out; used inside a `Searcher`
-* `Generator`  the only asynchronous seam: a prompt in, text deltas out, then `GenerationStats`
+* `Encoder`         text in, unit vectors out
+* `Searcher`        a batch of `Query` in, a batch of `Hits` out; caches and prefetchers wrap it and are one
+* `Reranker`        pairs in, calibrated scores out; used inside a `Searcher`
+* `Generator`       the only asynchronous seam: a prompt in, text deltas out, then `GenerationStats`
+* `SupportChecker`  an answer's sentences and its sources in, the sentences with their `support` out
 """
 
 from __future__ import annotations
@@ -163,7 +164,10 @@ Support: TypeAlias = Literal["supported", "contradicted", "not_stated", "uncheck
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One sentence of an answer, the markers it carries, and whether its passages support it."""
+    """One sentence of an answer, the markers it carries, and whether one of its passages supports it.
+
+    "unchecked" where there is no `SupportChecker`, and in an abstention.
+    """
 
     text: str
     markers: tuple[int, ...]
@@ -265,11 +269,14 @@ class Answer:
     """The answer to one question with everything that shaped it. `rag ask --json` is this, serialised.
 
     `truncated`: it reached its length limit; the sentence that was cut is left out of `answer`.
+    `withheld`: one was written, but may not be shown (`verify.action`); it counts as an abstention. `sentences`
+    are those that were written: of a withheld answer too, and with those that were dropped from `answer`.
     """
 
     question: str
     answer: str
     abstained: bool
+    withheld: bool
     truncated: bool
     sentences: tuple[Sentence, ...]
     citations: tuple[Citation, ...]
@@ -410,3 +417,12 @@ class Generator(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class SupportChecker(Protocol):
+    """Judges each sentence of an answer by the passages that it cites. Synchronous, thread-safe."""
+
+    def check(self, sentences: Sequence[Sentence], sources: Sequence[Source]) -> tuple[Sentence, ...]:
+        """The sentences, in order, each with the best `support` of the sources that its markers name;
+        "not_stated" where it names none."""
+        ...

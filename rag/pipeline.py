@@ -1,4 +1,4 @@
-"""The way of one question: embed, search, filter, fit, route, generate, cite.
+"""The way of one question: embed, search, filter, fit, route, generate, cite, verify.
 
 Stages run on one worker thread, so that a server's event loop stays free; only generation is asynchronous.
 """
@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 from rag import prompt as prompts
@@ -17,6 +17,7 @@ from rag.context import filter_hits, fit
 from rag.core import (
     Answer,
     CacheInfo,
+    Citation,
     Encoder,
     GenerationParams,
     GenerationStats,
@@ -26,18 +27,23 @@ from rag.core import (
     Query,
     Route,
     Searcher,
+    Sentence,
     Source,
+    SupportChecker,
     Tokens,
     Trace,
 )
 from rag.errors import QuestionError, SettingsError
 from rag.route import route
 from rag.settings import Settings
+from rag.verify import shown
 
 MAX_QUESTION = 2000
 """Characters. The encoder reads the first few hundred words; a longer text isn't a question."""
 
 NOTHING_FOUND = "Nothing in the index is close enough to this question to answer it from."
+
+WITHHELD = "An answer was written, but it is withheld: its sources don't support it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,19 @@ class Delta:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What the model wrote, cited; then, checked, what of it is shown."""
+
+    text: str
+    sentences: tuple[Sentence, ...]
+    citations: tuple[Citation, ...]
+    invalid_markers: int
+    abstained: bool
+    truncated: bool
+    withheld: bool = False
+
+
 Event: TypeAlias = Searched | Delta | Answer
 T = TypeVar("T")
 
@@ -68,6 +87,7 @@ class Pipeline:
         encoder: Encoder,
         searcher: Searcher,
         generator: Generator,
+        checker: SupportChecker | None = None,
         startup_s: float | None = None,
     ) -> None:
         self.settings = settings
@@ -76,7 +96,13 @@ class Pipeline:
         self._encoder = encoder
         self._searcher = searcher
         self._generator = generator
+        self._checker = checker
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rag-stages")
+
+    @property
+    def holds_back(self) -> bool:
+        """Must an answer be checked before any of it is shown?"""
+        return self._checker is not None and self.settings.verify.action != "mark"
 
     async def answer(self, question: str) -> Answer:
         """Raises what `stream` raises."""
@@ -86,7 +112,8 @@ class Pipeline:
         raise AssertionError("a stream ends with its answer")
 
     async def stream(self, question: str) -> AsyncIterator[Event]:
-        """`Searched`, then `Delta`s, then the `Answer`. Closing it early aborts the generation.
+        """`Searched`, then `Delta`s (none where the pipeline `holds_back`), then the `Answer`. Closing it early
+        aborts the generation.
 
         Raises `QuestionError`, `SettingsError` where the context window holds no source, and `EngineError`
         where the engine is lost.
@@ -119,11 +146,15 @@ class Pipeline:
                         stats = item
                         continue
                     text += item
-                    if shown := visible.feed(item):
-                        yield Delta(shown)
+                    if not self.holds_back and (piece := visible.feed(item)):
+                        yield Delta(piece)
         if rest := visible.rest():
             yield Delta(rest)
-        yield self._finish(question, text, prompt.sources, chosen, stats, trace)
+        draft = self._cite(text, prompt.sources, stats)
+        if self._checker is not None and not draft.abstained:
+            with trace.span("verify"):
+                draft = await self._run(self._verify, self._checker, draft, prompt.sources)
+        yield self._finish(question, draft, chosen, stats, trace)
 
     async def warm_up(self) -> None:
         """One short request: the first costs a second more, and leaves the system prompt in the prefix cache."""
@@ -159,32 +190,36 @@ class Pipeline:
         settings = self.settings.generator
         return GenerationParams(chosen.max_tokens, settings.temperature, settings.top_p, settings.seed)
 
-    # --- endings ----------------------------------------------------------------------------
-
-    def _finish(
-        self,
-        question: str,
-        raw: str,
-        sources: tuple[Source, ...],
-        chosen: Route,
-        stats: GenerationStats,
-        trace: Trace,
-    ) -> Answer:
+    def _cite(self, raw: str, sources: tuple[Source, ...], stats: GenerationStats) -> Draft:
         abstained = prompts.declines(raw)
         truncated = stats.finish_reason == "length"
         if truncated:
             raw = prompts.whole_sentences(raw)
         text, sentences, citations, invalid = prompts.cite(raw, sources, self.settings.cite)
-        if abstained:
-            citations = ()
+        return Draft(text, sentences, () if abstained else citations, invalid, abstained, truncated)
+
+    def _verify(self, checker: SupportChecker, draft: Draft, sources: tuple[Source, ...]) -> Draft:
+        checked = replace(draft, sentences=checker.check(draft.sentences, sources))
+        kept = shown(checked.sentences, self.settings.verify.action)
+        if all(kept):
+            return checked
+        if not any(kept):
+            return replace(checked, text=WITHHELD, citations=(), abstained=True, withheld=True)
+        text, citations = prompts.keep(draft.text, draft.sentences, draft.citations, kept)
+        return replace(checked, text=text, citations=citations)
+
+    # --- endings ----------------------------------------------------------------------------
+
+    def _finish(self, question: str, draft: Draft, chosen: Route, stats: GenerationStats, trace: Trace) -> Answer:
         return Answer(
             question=question,
-            answer=text if text else prompts.NOT_IN_SOURCES,
-            abstained=abstained,
-            truncated=truncated,
-            sentences=sentences,
-            citations=citations,
-            invalid_markers=invalid,
+            answer=draft.text if draft.text else prompts.NOT_IN_SOURCES,
+            abstained=draft.abstained,
+            withheld=draft.withheld,
+            truncated=draft.truncated,
+            sentences=draft.sentences,
+            citations=draft.citations,
+            invalid_markers=draft.invalid_markers,
             route=chosen,
             cache=CacheInfo(index_version=self._searcher.index_version),
             tokens=Tokens(
@@ -206,6 +241,7 @@ class Pipeline:
             question=question,
             answer=NOTHING_FOUND,
             abstained=True,
+            withheld=False,
             truncated=False,
             sentences=(),
             citations=(),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 from rag.context import render
 from rag.core import Citation, Message, Prompt, Sentence, Source
@@ -160,6 +162,25 @@ def cite(
         for marker, origin in origins.items()
     )
     return text, tuple(found), citations, invalid
+
+
+def keep(
+    text: str, sentences: Sequence[Sentence], citations: Sequence[Citation], kept: Sequence[bool]
+) -> tuple[str, tuple[Citation, ...]]:
+    """The text without the sentences that aren't `kept`, and the citations left, in order of first use.
+
+    Takes what `cite` gave. A citation whose marker isn't in the text any more, but which a sentence was
+    attributed to, is an attributed one from then on.
+    """
+    starts = [start for start, _ in _sentences_with_markers(text)]
+    ranges = zip(pairwise([*starts, len(text)]), kept, strict=True)
+    text = "".join(text[start:end] for (start, end), good in ranges if good).strip()
+    used = dict.fromkeys(marker for one, good in zip(sentences, kept, strict=True) if good for marker in one.markers)
+    by_marker = {citation.marker: citation for citation in citations}
+    return text, tuple(
+        by_marker[marker] if f"[{marker}]" in text else replace(by_marker[marker], origin="attributed")
+        for marker in used
+    )
 
 
 def _sentences_with_markers(text: str) -> list[tuple[int, int]]:

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from pathlib import Path
 
-from rag.settings import Device, Rerank
+import numpy as np
+
+from rag.errors import ModelError
+from rag.pairs import PairModel
 
 
 class CrossEncoderReranker:
-    """sentence-transformers' `CrossEncoder`. Thread-safe by a lock: the tokenizer underneath isn't."""
+    """Thread-safe as far as its model is, and it is."""
 
-    def __init__(self, path: Path, settings: Rerank, device: Device) -> None:
-        from sentence_transformers import CrossEncoder
-        from torch.nn import Sigmoid
-
-        self._settings = settings
-        self._lock = threading.Lock()
-        self._model = CrossEncoder(
-            str(path),
-            device=device,
-            max_length=settings.max_length,
-            activation_fn=Sigmoid(),
-            trust_remote_code=False,
-            local_files_only=True,
-            model_kwargs={"use_safetensors": True},
-        )
+    def __init__(self, model: PairModel) -> None:
+        """Raises `ModelError` for a model that doesn't give one number a pair."""
+        if len(model.labels) != 1:
+            raise ModelError(
+                f"A reranker gives one score a pair, this model gives {len(model.labels)} ({', '.join(model.labels)}). "
+                "Name another one in rerank.model."
+            )
+        self._model = model
 
     def score(self, question: str, passages: Sequence[str]) -> list[float]:
-        with self._lock:
-            scores = self._model.predict(
-                [(question, passage) for passage in passages],
-                batch_size=self._settings.batch_size,
-                show_progress_bar=False,
-            )
-        return [float(score) for score in scores]
+        logits = self._model.logits([(question, passage) for passage in passages])[:, 0].astype(np.float64)
+        scores: list[float] = (0.5 + 0.5 * np.tanh(0.5 * logits)).tolist()  # the sigmoid, without overflow
+        return scores

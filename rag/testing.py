@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag.core import EngineInfo, GenerationParams, GenerationStats, Message, Technique
+from rag.core import (
+    EngineInfo,
+    GenerationParams,
+    GenerationStats,
+    Message,
+    Sentence,
+    Source,
+    Support,
+    Technique,
+)
 from rag.errors import EngineDied
 
 if TYPE_CHECKING:
@@ -45,8 +54,21 @@ class FakeReranker:
     """The share of the question's words that a passage holds."""
 
     def score(self, question: str, passages: Sequence[str]) -> list[float]:
-        words = set(_WORD.findall(question.lower()))
-        return [len(words & set(_WORD.findall(passage.lower()))) / max(1, len(words)) for passage in passages]
+        words = _words(question)
+        return [len(words & _words(passage)) / max(1, len(words)) for passage in passages]
+
+
+class FakeSupportChecker:
+    """A sentence whose words all stand in one of its sources is supported, one that adds only "not" contradicted."""
+
+    def check(self, sentences: Sequence[Sentence], sources: Sequence[Source]) -> tuple[Sentence, ...]:
+        words = {s.marker: _words(f"{s.hit.passage.title} {s.quote}") for s in sources}
+        checked = []
+        for sentence in sentences:
+            new = [_words(sentence.text) - words[marker] for marker in sentence.markers]
+            support: Support = "supported" if set() in new else "contradicted" if {"not"} in new else "not_stated"
+            checked.append(replace(sentence, support=support))
+        return tuple(checked)
 
 
 class FakeGenerator:
@@ -97,3 +119,7 @@ class FakeGenerator:
 
     async def close(self) -> None:
         pass
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text.lower()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,8 @@ from rag import build, settings
 ROOT = Path(__file__).parent.parent
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+WORDS = "fever cough rash pain urate insulin thyroid mosquito lemons virus parasite blood cure cause 5 12".split()  # noqa: SIM905
 
 
 @pytest.fixture
@@ -62,3 +64,51 @@ def cli() -> Cli:
         )
 
     return run
+
+
+@pytest.fixture
+def cross_encoder(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
+    """Makes a small BERT cross-encoder with these labels: random weights, its vocabulary is `WORDS`."""
+
+    def make(labels: Sequence[str]) -> Path:
+        import torch
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+        from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+        vocabulary = {word: number for number, word in enumerate([*special, *WORDS])}
+        words = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+        words.normalizer = normalizers.BertNormalizer()
+        words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        words.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+        words.enable_truncation(8)  # what a tokenizer.json may bring along
+        words.enable_padding(length=8)
+        folder = tmp_path / "cross-encoder"
+        PreTrainedTokenizerFast(
+            tokenizer_object=words,
+            pad_token="[PAD]",
+            unk_token="[UNK]",
+            cls_token="[CLS]",
+            sep_token="[SEP]",
+            model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        ).save_pretrained(folder)
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=128,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=256,
+            max_position_embeddings=64,
+            initializer_range=0.2,  # so that logits differ by more than rounding
+            id2label=dict(enumerate(labels)),
+            label2id={label: number for number, label in enumerate(labels)},
+        )
+        model = BertForSequenceClassification(config)
+        for name, weight in model.named_parameters():
+            if name.endswith("bias") or "LayerNorm" in name:
+                torch.nn.init.normal_(weight, mean=float("LayerNorm.weight" in name), std=0.2)
+        model.save_pretrained(folder)
+        return folder
+
+    return make

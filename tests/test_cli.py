@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from conftest import Cli
 
 from rag import build, settings
 from rag.index import Versions
+from rag.pairs import convert
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -219,10 +221,46 @@ def test_doctor_without_an_engine_says_what_is_there(cli: Cli) -> None:
     done = cli("doctor", "--no-engine", "--json", "--index", "sample")
     assert done.returncode == 0, done.stdout
     checks = {check["name"]: check for check in json.loads(done.stdout)}
-    assert checks["reranker"]["state"] == "note"
+    assert checks["reranker"]["state"] == checks["checker"]["state"] == "note"
+    assert "sentences aren't checked" in checks["checker"]["found"]
     assert {
         checks[name]["state"] for name in ("platform", "vllm", "faiss", "packages", "encoder", "generator", "index")
     } == {"ok"}
+
+
+@pytest.mark.usefixtures("indexed")
+def test_doctor_says_what_runs_each_cross_encoder(cli: Cli, cross_encoder: Callable[[Sequence[str]], Path]) -> None:
+    folder = cross_encoder(["relevant"])
+    convert(folder)
+    chosen = (f"rerank.model={folder}", f"verify.model={folder}", "verify.backend=torch")
+    done = cli("doctor", "--no-engine", "--json", "--index", "sample", *(f"--set={one}" for one in chosen))
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert checks["reranker"]["found"].endswith("run by openvino")
+    assert checks["checker"]["found"].endswith("run by torch")
+
+
+@pytest.mark.usefixtures("indexed")
+@pytest.mark.parametrize("backend", ["openvino", "torch"])
+def test_search_reranks_with_either_backend(
+    cli: Cli, cross_encoder: Callable[[Sequence[str]], Path], backend: str
+) -> None:
+    folder = cross_encoder(["relevant"])
+    convert(folder)
+    chosen = (f"rerank.model={folder}", f"rerank.backend={backend}", "rerank.max_length=64")
+    done = cli("search", "--index", "sample", "--json", "Which virus?", *(f"--set={one}" for one in chosen))
+    assert done.returncode == 0, done.stderr
+    hits = json.loads(done.stdout)["hits"]
+    scores = [hit["rerank"] for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) > 1
+
+
+@pytest.mark.usefixtures("indexed")
+def test_a_support_checker_that_is_not_there_is_refused_before_the_engine_starts(cli: Cli) -> None:
+    line = refused(cli, 2, "ask", "--index", "sample", "--set", "verify.action=drop", "What causes malaria?")
+    assert "nothing would be checked" in line
+    line = refused(cli, 1, "ask", "--index", "sample", "--set", "verify.model=no/such/model", "What causes malaria?")
+    assert "Unknown model 'no/such/model'" in line
 
 
 def test_doctor_on_a_fresh_machine_notes_what_is_not_there_yet(cli: Cli) -> None:

@@ -81,11 +81,20 @@ def test_every_file_says_what_it_is_for(kind_and_name: tuple[str, str]) -> None:
 def test_profiles_name_no_weights_and_models_files_no_techniques() -> None:
     for name in PROFILES:
         values = read("profiles", name)
-        assert set(values) <= {"description", "retrieve", "filter", "context", "generator", "cite", "rerank"}, name
+        assert set(values) <= {
+            "description",
+            "retrieve",
+            "filter",
+            "context",
+            "generator",
+            "cite",
+            "rerank",
+            "verify",
+        }, name
         assert set(values["generator"]) & OF_MODELS_FILES == set(), name
     for name in MODELS:
         values = read("models", name)
-        assert set(values) <= {"description", "embed", "rerank", "generator"}, name
+        assert set(values) <= {"description", "embed", "rerank", "generator", "verify"}, name
         assert set(values["generator"]) & OF_PROFILES == set(), name
         assert "method" not in values["generator"].get("speculation", {}), name
 

@@ -32,10 +32,12 @@ LAYERS = (
         "rag.index",
         "rag.ingest",
         "rag.models",
+        "rag.pairs",
         "rag.prompt",
         "rag.rerank",
         "rag.route",
         "rag.search",
+        "rag.verify",
     },
     {"rag.pipeline"},
     {"rag.build"},
@@ -49,9 +51,21 @@ STAGES = LAYERS[3]
 EXCEPTIONS = {
     ("rag.search", "rag.index", "IndexReader"): "a search is over an index; it takes one that `build` has opened",
     ("rag.prompt", "rag.context", "render"): "pure: what a passage costs is counted on what the prompt will hold",
+    ("rag.rerank", "rag.pairs", "PairModel"): "the seam of cross-encoders; it takes one that `build` has opened",
+    ("rag.verify", "rag.pairs", "PairModel"): "the seam of cross-encoders; it takes one that `build` has opened",
 }
 
-HEAVY = {"vllm", "torch", "faiss", "transformers", "sentence_transformers", "bm25s", "rank_bm25"}
+HEAVY = {
+    "vllm",
+    "torch",
+    "faiss",
+    "transformers",
+    "sentence_transformers",
+    "bm25s",
+    "rank_bm25",
+    "openvino",
+    "tokenizers",
+}
 
 
 @dataclass(frozen=True, slots=True)

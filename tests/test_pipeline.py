@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from rag import settings
-from rag.core import Answer, Document, Hits, Query, Trace, covered
+from rag.core import Answer, Document, Hits, Query, SupportChecker, Trace, covered
 from rag.errors import EngineDied, QuestionError, SettingsError
 from rag.index import IndexReader, Versions, check_current, open_index, write_version
 from rag.ingest import chunk
-from rag.pipeline import MAX_QUESTION, Delta, Pipeline, Searched
+from rag.pipeline import MAX_QUESTION, WITHHELD, Delta, Pipeline, Searched
 from rag.search import HybridSearcher
-from rag.testing import FakeEncoder, FakeGenerator
+from rag.testing import FakeEncoder, FakeGenerator, FakeSupportChecker
 
 DOCUMENTS = [
     Document("malaria", "Malaria", "Malaria is caused by Plasmodium parasites. A mosquito carries them."),
@@ -40,10 +40,12 @@ def index(tmp_path: Path) -> IndexReader:
     return open_index(check_current(versions), loaded.index, loaded.retrieve, "cpu")
 
 
-def make(index: IndexReader, generator: FakeGenerator, *assignments: str) -> Pipeline:
+def make(
+    index: IndexReader, generator: FakeGenerator, *assignments: str, checker: SupportChecker | None = None
+) -> Pipeline:
     loaded = settings.load(assignments=assignments, environ={})
     searcher = HybridSearcher(index, loaded.settings.retrieve)
-    return Pipeline(loaded.settings, loaded.profile, FakeEncoder(), searcher, generator)
+    return Pipeline(loaded.settings, loaded.profile, FakeEncoder(), searcher, generator, checker)
 
 
 async def test_an_answer_carries_citations_and_a_time_for_every_stage_that_ran(index: IndexReader) -> None:
@@ -163,3 +165,92 @@ async def test_the_question_is_embedded_once(index: IndexReader) -> None:
     await pipeline.answer("What cures scurvy?")
     assert calls == [["What cures scurvy?"]]
     assert seen[0].vector.shape == (FakeEncoder.dimension,)
+
+
+# --- checked against the sources -----------------------------------------------------------------
+
+WRITTEN = [
+    "Malaria is caused by Plasmodium ",
+    "parasites [1]. A mosquito carries ",
+    "not them [1]. Lemons cure it [1].",
+]
+SUPPORTS = ["supported", "contradicted", "not_stated"]
+
+
+def checked(index: IndexReader, deltas: Sequence[str], action: str) -> Pipeline:
+    chosen = ("verify.model=fake", f"verify.action={action}", "context.passages=1")
+    return make(index, FakeGenerator(deltas), *chosen, checker=FakeSupportChecker())
+
+
+async def run(pipeline: Pipeline) -> tuple[str, Answer]:
+    """What was streamed, and the answer."""
+    events = [event async for event in pipeline.stream("What is malaria caused by?")]
+    answer = events[-1]
+    assert isinstance(answer, Answer)
+    return "".join(event.text for event in events if isinstance(event, Delta)), answer
+
+
+async def test_unsupported_sentences_are_marked_and_the_answer_stays(index: IndexReader) -> None:
+    streamed, answer = await run(checked(index, WRITTEN, "mark"))
+    assert streamed == answer.answer == "".join(WRITTEN)
+    assert [one.support for one in answer.sentences] == SUPPORTS
+    assert (answer.abstained, answer.withheld) == (False, False)
+    assert [one.marker for one in answer.citations] == [1]
+    assert answer.timings.verify is not None
+    assert [stage for stage, _, _ in answer.spans][-2:] == ["generate", "verify"]
+
+
+async def test_unsupported_sentences_are_dropped_and_nothing_is_shown_before(index: IndexReader) -> None:
+    streamed, answer = await run(checked(index, WRITTEN, "drop"))
+    assert streamed == ""
+    assert answer.answer == "Malaria is caused by Plasmodium parasites [1]."
+    assert [one.support for one in answer.sentences] == SUPPORTS
+    assert (answer.abstained, answer.withheld) == (False, False)
+
+
+async def test_a_citation_of_dropped_sentences_alone_is_dropped_too(index: IndexReader) -> None:
+    pipeline = make(
+        index,
+        FakeGenerator(["Malaria is caused by Plasmodium parasites [1]. Lemons are yellow [2]."]),
+        "verify.model=fake",
+        "verify.action=drop",
+        "filter.min_cosine=-1",
+        checker=FakeSupportChecker(),
+    )
+    _, answer = await run(pipeline)
+    assert [one.marker for one in answer.citations] == [1]
+    assert [one.markers for one in answer.sentences] == [(1,), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("deltas", "action"),
+    [(WRITTEN, "withhold"), (["Lemons cure it [1]."], "drop"), (["Lemons cure it [1]."], "withhold")],
+)
+async def test_a_withheld_answer_is_an_abstention_that_lists_its_sentences(
+    index: IndexReader, deltas: list[str], action: str
+) -> None:
+    streamed, answer = await run(checked(index, deltas, action))
+    assert (streamed, answer.answer) == ("", WITHHELD)
+    assert (answer.abstained, answer.withheld, answer.citations) == (True, True, ())
+    assert [one.support for one in answer.sentences][-1] == "not_stated"
+    assert "".join(deltas).count(".") == len(answer.sentences)
+
+
+@pytest.mark.parametrize("action", ["drop", "withhold"])
+async def test_a_supported_answer_is_given_as_it_is(index: IndexReader, action: str) -> None:
+    streamed, answer = await run(checked(index, ["Malaria is caused by Plasmodium parasites [1]."], action))
+    assert (streamed, answer.answer) == ("", "Malaria is caused by Plasmodium parasites [1].")
+    assert (answer.abstained, answer.withheld, len(answer.citations)) == (False, False, 1)
+
+
+@pytest.mark.parametrize("action", ["mark", "drop", "withhold"])
+async def test_an_abstention_is_not_checked(index: IndexReader, action: str) -> None:
+    _, answer = await run(checked(index, ["The sources do not contain the answer."], action))
+    assert (answer.abstained, answer.withheld, answer.timings.verify) == (True, False, None)
+    assert [one.support for one in answer.sentences] == ["unchecked"]
+
+
+async def test_without_a_checker_sentences_are_unchecked(index: IndexReader) -> None:
+    _, answer = await run(make(index, FakeGenerator(WRITTEN)))
+    assert {one.support for one in answer.sentences} == {"unchecked"}
+    assert (answer.withheld, answer.timings.verify) == (False, None)

@@ -17,6 +17,7 @@ from rag.prompt import (
     build,
     cite,
     declines,
+    keep,
     overhead,
     valid_markers,
     whole_sentences,
@@ -246,6 +247,50 @@ def test_any_text_has_only_markers_of_its_sources(text: str, count: int, attribu
     assert used <= set(range(1, count + 1))
     assert {citation.marker for citation in citations} == used
     assert invalid == valid_markers(text, count)[1]
+
+
+# --- sentences left out ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kept", "text", "citations"),
+    [
+        ((True, True, True), "Joints swell [3]. Lemons [9] cure scurvy.[2] It hurts [3].", [3, 2]),
+        ((False, True, True), "Lemons cure scurvy.[2] It hurts [3].", [2, 3]),
+        ((True, False, True), "Joints swell [3]. It hurts [3].", [3]),
+        ((False, True, False), "Lemons cure scurvy.[2]", [2]),
+        ((False, False, False), "", []),
+    ],
+)
+def test_a_sentence_is_left_out_with_its_markers(kept: tuple[bool, ...], text: str, citations: list[int]) -> None:
+    whole, sentences, cited, _ = cite("Joints swell [3]. Lemons [9] cure scurvy.[2] It hurts [3].", SOURCES, Cite())
+    left, used = keep(whole, sentences, cited, kept)
+    assert left == text.replace(" [9]", "")
+    assert [citation.marker for citation in used] == citations
+    assert set(used) <= set(cited)
+
+
+def test_a_citation_that_only_an_attributed_sentence_still_uses_is_attributed() -> None:
+    whole, sentences, cited, _ = cite("It hurts [3]. Joints swell with urate crystals.", SOURCES, Cite())
+    assert [(one.marker, one.origin) for one in cited] == [(3, "model")]
+    assert sentences[1].markers == (3,)
+    (left,) = keep(whole, sentences, cited, (False, True))[1]
+    assert (left.marker, left.origin) == (3, "attributed")
+    assert keep(whole, sentences, cited, (True, False))[1] == cited
+
+
+@quick
+@given(marked_texts, st.integers(0, 3), st.integers(0, 2**12))
+def test_of_any_text_the_kept_sentences_and_their_citations_are_left(text: str, count: int, chosen: int) -> None:
+    whole, sentences, cited, _ = cite(text, SOURCES[:count], Cite())
+    everything = [True] * len(sentences)
+    assert keep(whole, sentences, cited, everything)[1] == cited
+    kept = [bool(chosen >> row & 1) for row in range(len(sentences))]
+    left, used = keep(whole, sentences, cited, kept)
+    assert len(left) <= len(whole)
+    assert {one.marker for one in used} == {
+        m for one, good in zip(sentences, kept, strict=True) if good for m in one.markers
+    }
 
 
 # --- attribution -------------------------------------------------------------------------------

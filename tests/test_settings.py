@@ -532,6 +532,12 @@ def test_a_lookup_whose_shortest_is_above_its_longest_is_refused() -> None:
     assert "lookup_min (5) is above lookup_max (4)" in message
 
 
+def test_an_answer_can_not_be_withheld_where_nothing_checks_it() -> None:
+    assert "action is withhold, and model is null: nothing would be checked" in refusal("verify.action=withhold")
+    assert "action is drop" in refusal("verify.action=drop")
+    settings.load(assignments=["verify.action=drop", "verify.model=some-folder"], environ={})
+
+
 def test_one_of_the_two_searches_must_be_on() -> None:
     assert loaded("retrieve.dense_n=0").settings.retrieve.dense_n == 0
     assert loaded("retrieve.lexical_n=0").settings.retrieve.lexical_n == 0

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,11 +18,12 @@ import pytest
 from conftest import Cli
 
 from rag.core import covered
+from rag.pairs import convert
 
 QUESTION = "What causes malaria?"
 
 CONTRACT = {
-    "": "question answer abstained sentences citations invalid_markers route cache timings spans tokens engine "
+    "": "question answer abstained withheld sentences citations invalid_markers route cache timings spans tokens engine "
     "profile startup_s",
     "sentences.0": "text markers support",
     "citations.0": "marker doc_id passage_id title quote origin score",
@@ -64,7 +65,24 @@ def test_json_holds_the_contract_and_cites_the_malaria_document(cli: Cli) -> Non
     assert total * 0.95 <= covered([tuple(span) for span in answer["spans"]]) <= total
     times = answer["timings"]
     assert times["queue"] < times["ttft"] < times["generate"] < total
-    assert times["rerank"] is None
+    assert times["rerank"] is times["verify"] is None
+    assert {sentence["support"] for sentence in answer["sentences"]} == {"unchecked"}
+
+
+def test_an_answer_that_its_sources_do_not_support_is_withheld(
+    cli: Cli, cross_encoder: Callable[[Sequence[str]], Path]
+) -> None:
+    folder = cross_encoder(["supported", "contradicted", "not_stated"])
+    convert(folder)
+    chosen = (f"verify.model={folder}", "verify.action=withhold", "verify.min_support=1", "verify.max_length=64")
+    done = cli("ask", "--sample", "--json", *(f"--set={one}" for one in chosen), QUESTION)
+    assert done.returncode == 3, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["abstained"], answer["withheld"], answer["citations"]) == (True, True, [])
+    assert "Plasmodium" in answer["sentences"][0]["text"]
+    assert "Plasmodium" not in answer["answer"]
+    assert {sentence["support"] for sentence in answer["sentences"]} <= {"contradicted", "not_stated"}
+    assert 0 < answer["timings"]["verify"] < answer["timings"]["total"]
 
 
 def test_the_v3_1_profile_runs_on_a_cpu_and_says_that_fp8_was_left_out(cli: Cli) -> None:

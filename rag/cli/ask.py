@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +19,7 @@ from rag.errors import EngineError, QuestionError
 if TYPE_CHECKING:
     from rag.cli.console import Terminal
     from rag.core import Message, StageTimings
-    from rag.settings import Loaded
+    from rag.settings import Action, Loaded
 
 ABSTAINED = 3
 
@@ -43,7 +43,7 @@ def ask(
 ) -> None:
     """Answer a question from the index, with citations and the time of every stage.
 
-    Exit code 0: answered; 3: the sources don't hold the answer; 2: wrong usage; 1: failed.
+    Exit code 0: answered; 3: the sources don't hold or support the answer; 2: wrong usage; 1: failed.
     """
     from rag.cli.console import library_output
     from rag.cli.run import run
@@ -81,21 +81,25 @@ async def _ask(
             pipeline.startup_s = time.time() - psutil.Process().create_time()  # with all that was built on the way
         messages: tuple[Message, ...] = ()
         streamed = False
+        waiting = stack.enter_context(ExitStack())
         async for event in pipeline.stream(question):
             if isinstance(event, Searched):
                 messages = event.prompt.messages if event.prompt is not None else ()
                 if show_prompt and not as_json:
                     _show_prompt(messages, terminal)
+                if pipeline.holds_back:
+                    waiting.enter_context(terminal.step("writing and checking the answer"))
             elif isinstance(event, Delta):
                 streamed = True
                 if not as_json:
                     terminal.out.print(event.text, end="", markup=False)
                     terminal.out.file.flush()
-            elif as_json:
-                terminal.json({**asdict(event), **({"prompt": messages} if show_prompt else {})})
             else:
-                _show(event, terminal, streamed)
-            if isinstance(event, Answer):
+                waiting.close()
+                if as_json:
+                    terminal.json({**asdict(event), **({"prompt": messages} if show_prompt else {})})
+                else:
+                    _show(event, loaded.settings.verify.action, terminal, streamed)
                 return ABSTAINED if event.abstained else 0
     raise AssertionError("a stream ends with its answer")
 
@@ -106,10 +110,10 @@ def _show_prompt(messages: tuple[Message, ...], terminal: Terminal) -> None:
         terminal.err.print(message["content"].rstrip() + "\n", style="dim", markup=False)
 
 
-def _show(answer: Answer, terminal: Terminal, streamed: bool) -> None:
+def _show(answer: Answer, action: Action, terminal: Terminal, streamed: bool) -> None:
     out = terminal.out
     out.print("" if streamed else answer.answer, markup=False)
-    if answer.truncated:
+    if answer.truncated and not answer.withheld:
         terminal.err.print(f"(cut at {answer.tokens.output} tokens, generator.max_tokens)", style="yellow")
     if answer.citations:
         out.print("\nSources", style="bold")
@@ -118,10 +122,32 @@ def _show(answer: Answer, terminal: Terminal, streamed: bool) -> None:
             out.print(f"  [{citation.marker}] {citation.title}  ({citation.doc_id}){origin}", markup=False)
     elif not answer.abstained:
         terminal.err.print("No source was found for this answer: don't rely on it.", style="yellow")
+    for line in unsupported_lines(answer, action):
+        terminal.err.print(line, style="yellow", markup=False)
     for name, technique in answer.engine.techniques.items():
         if technique.asked and technique.engaged is False:
             terminal.err.print(f"{name}: not engaged ({technique.reason})", style="yellow", markup=False)
     terminal.err.print(time_line(answer.timings, answer.tokens.output, answer.startup_s), style="dim", markup=False)
+
+
+def unsupported_lines(answer: Answer, action: Action) -> list[str]:
+    """What a reader is told of the sentences that their sources don't support.
+
+    Those not shown are only counted. Where nothing is cited at all, that is said once, elsewhere.
+    """
+    reasons = {"contradicted": "Contradicted by its source", "not_stated": "Not supported by its source"}
+    unsupported = [sentence for sentence in answer.sentences if sentence.support in reasons]
+    if action != "mark" and unsupported:
+        counts = f"{len(unsupported)} of {len(answer.sentences)}"
+        return [f"Unsupported and not shown: {counts} sentences (--json lists them)"]
+    if not answer.citations:
+        return []
+    lines = []
+    for sentence in unsupported:
+        markers = "".join(f"[{marker}]" for marker in sentence.markers)
+        reason = f"{reasons[sentence.support]} {markers}" if markers else "Without a source"
+        lines.append(f"{reason}: {' '.join(sentence.text.split())}")
+    return lines
 
 
 def time_line(timings: StageTimings, output_tokens: int | None, startup_s: float | None) -> str:

@@ -117,17 +117,20 @@ def _packages() -> Check:
 
 
 def _models(loaded: Loaded) -> Iterator[Check]:
+    from rag import pairs
     from rag.models import ModelStore
 
     settings = loaded.settings
     store = ModelStore()
-    for role, name in (
-        ("encoder", settings.embed.model),
-        ("reranker", settings.rerank.model),
-        ("generator", settings.generator.model),
+    cross_encoders = {"reranker": settings.rerank.backend, "checker": settings.verify.backend}
+    for role, name, without in (
+        ("encoder", settings.embed.model, ""),
+        ("reranker", settings.rerank.model, "hits are filtered by cosine instead"),
+        ("generator", settings.generator.model, "nothing can be answered"),
+        ("checker", settings.verify.model, "sentences aren't checked against their sources"),
     ):
         if name is None:
-            yield Check(role, "note", f"none (models file {loaded.models}); hits are filtered by cosine instead")
+            yield Check(role, "note", f"none (models file {loaded.models}); {without}")
             continue
 
         def look(name: str = name, role: str = role) -> Check:
@@ -136,7 +139,15 @@ def _models(loaded: Loaded) -> Iterator[Check]:
                     return Check(role, "note", f"{name}, not built yet", f"rag models build {name}; or at first use")
                 store.verify(name)
             model = store.resolve(name)
-            return Check(role, "ok", f"{model.fingerprint} in {model.path}")
+            found = f"{model.fingerprint} in {model.path}"
+            if role not in cross_encoders:
+                return Check(role, "ok", found)
+            backend = pairs.choose(model.path, loaded.device, cross_encoders[role])
+            if _version(backend) is None:
+                return Check(
+                    role, "failed", f"{found}: {backend} isn't installed", "install the lock again: make setup"
+                )
+            return Check(role, "ok", f"{found}, run by {backend}")
 
         yield _attempt(role, look)
 

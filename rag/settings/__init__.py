@@ -10,6 +10,8 @@ from rag.settings.layers import Layer, Loaded, detect_device, load, nearest, shi
 from rag.settings.sections import (
     INDEX_NAME,
     QUANTIZATIONS,
+    Action,
+    Backend,
     Chunk,
     Cite,
     Context,
@@ -23,12 +25,15 @@ from rag.settings.sections import (
     Retrieve,
     Settings,
     Speculation,
+    Verify,
     describe,
 )
 
 __all__ = [
     "INDEX_NAME",
     "QUANTIZATIONS",
+    "Action",
+    "Backend",
     "Chunk",
     "Cite",
     "Context",
@@ -44,6 +49,7 @@ __all__ = [
     "Retrieve",
     "Settings",
     "Speculation",
+    "Verify",
     "describe",
     "detect_device",
     "load",

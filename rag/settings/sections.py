@@ -14,6 +14,8 @@ INDEX_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 Quantization = Literal["fp8", "awq", "gptq", "int8"]
 Device = Literal["cpu", "cuda"]
+Backend = Literal["auto", "torch", "openvino"]
+Action = Literal["mark", "drop", "withhold"]
 QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 
 
@@ -60,6 +62,7 @@ class Retrieve(Section):
 
 class Rerank(Section):
     model: str | None = Field(None, min_length=1, description="cross-encoder: recipe, folder or hub id; null for none")
+    backend: Backend = Field("auto", description="auto: OpenVINO on a CPU where the model was built for it, else torch")
     batch_size: int = Field(32, ge=1, le=1024, description="pairs per forward pass")
     max_length: int = Field(512, ge=16, le=8192, description="longest pair, tokens")
 
@@ -149,6 +152,27 @@ class Cite(Section):
     )
 
 
+class Verify(Section):
+    model: str | None = Field(
+        None, min_length=1, description="support checker: recipe, folder or hub id; null leaves sentences unchecked"
+    )
+    backend: Backend = Field("auto", description="auto: OpenVINO on a CPU where the model was built for it, else torch")
+    action: Action = Field(
+        "mark", description="unsupported sentences: mark them, drop them, or withhold the whole answer for one"
+    )
+    min_support: float = Field(0.5, ge=0, le=1, description="probability from which on a sentence is supported")
+    max_length: int = Field(256, ge=16, le=8192, description="longest pair of sentence and passage, tokens")
+    premise_chars: int = Field(
+        400, ge=50, le=100_000, description="of a passage, the sentences nearest to the one checked, characters"
+    )
+
+    @model_validator(mode="after")
+    def _something_checks(self) -> Self:
+        if self.action != "mark" and self.model is None:
+            raise ValueError(f"action is {self.action}, and model is null: nothing would be checked; name a model")
+        return self
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
@@ -167,6 +191,7 @@ class Settings(BaseSettings):
     context: Context = Context()
     generator: Generator = Generator()
     cite: Cite = Cite()
+    verify: Verify = Verify()
 
     @classmethod
     def settings_customise_sources(

@@ -1,0 +1,66 @@
+"""The reranker: one probability a passage, from whichever pair model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rag.errors import ModelError
+from rag.pairs import convert, open_pairs
+from rag.rerank import CrossEncoderReranker
+
+
+class Table:
+    """A pair model that gives each second text the logit that it spells."""
+
+    def __init__(self, labels: tuple[str, ...] = ("relevant",)) -> None:
+        self.labels = labels
+        self.asked: list[tuple[str, str]] = []
+
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        self.asked += pairs
+        return np.array([[float(second)] for _, second in pairs], dtype=np.float32).reshape(len(pairs), 1)
+
+
+def test_a_score_is_the_sigmoid_of_its_logit_in_the_order_of_the_passages() -> None:
+    table = Table()
+    scores = CrossEncoderReranker(table).score("why?", ["0", "-1.5", "3"])
+    assert scores == pytest.approx([0.5, 1 / (1 + np.exp(1.5)), 1 / (1 + np.exp(-3))], rel=1e-6)
+    assert table.asked == [("why?", "0"), ("why?", "-1.5"), ("why?", "3")]
+
+
+@pytest.mark.filterwarnings("error")
+def test_extreme_logits_are_probabilities_still() -> None:
+    assert CrossEncoderReranker(Table()).score("why?", ["-5000", "5000"]) == [0.0, 1.0]
+
+
+def test_no_passages_have_no_scores() -> None:
+    assert CrossEncoderReranker(Table()).score("why?", []) == []
+
+
+def test_a_model_of_more_than_one_label_is_no_reranker() -> None:
+    with pytest.raises(ModelError, match=r"gives 2 \(LABEL_0, LABEL_1\)\. Name another one in rerank\.model"):
+        CrossEncoderReranker(Table(("LABEL_0", "LABEL_1")))
+
+
+def test_both_backends_score_as_sentence_transformers_does(cross_encoder: Callable[[Sequence[str]], Path]) -> None:
+    from sentence_transformers import CrossEncoder
+    from torch.nn import Sigmoid
+
+    folder = cross_encoder(["relevant"])
+    convert(folder)
+    question, passages = (
+        "fever cough",
+        ["rash pain", "urate insulin thyroid mosquito", "lemons", "virus 5 12 blood cure"],
+    )
+    expected = CrossEncoder(str(folder), device="cpu", activation_fn=Sigmoid()).predict(
+        [(question, passage) for passage in passages]
+    )
+    assert np.ptp(expected) > 0.1
+    for backend, off in (("torch", 1e-6), ("openvino", 0.05)):
+        reranker = CrossEncoderReranker(open_pairs(folder, "cpu", 64, 4, backend))  # type: ignore[arg-type]
+        assert reranker.score(question, passages) == pytest.approx(expected.tolist(), abs=off), backend
