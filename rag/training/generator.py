@@ -116,13 +116,13 @@ def train(
     def rate(step: int) -> float:
         return min(1.0, (step + 1) / max(1, WARM_UP * total), (total - step) / max(1, total - stable))
 
-    class GeneratorTrainer(Trainer):
+    class GeneratorTrainer(Trainer):  # type: ignore[misc]
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
             loss = answer_loss(model, inputs)
             return (loss, {"loss": loss.detach()}) if return_outputs else loss
 
         def create_scheduler(self, num_training_steps, optimizer=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
-            if self.lr_scheduler is None:
+            if getattr(self, "lr_scheduler", None) is None:
                 self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
             return self.lr_scheduler
 
