@@ -141,7 +141,8 @@ _CUES = {
     "treatment": r"treat|therap|manag|surg|medicine|medication|drug|cure|relie[fv]|antibiotic|vaccin",
     "causes": r"caus|due to|result(?:s|ed)? (?:from|in)|mutation|lead(?:s)? to|triggered|linked to|occurs? (?:when|because)|arises?",
     "inheritance": r"inherit|autosomal|x-linked|sporadic|famil|passed|recessive|dominant|genetic",
-    "frequency": r"\b1 in \b|affects|prevalence|incidence|estimated|approximately|rare|common|per \d|people|cases|newborns|unknown|occurs in",
+    "frequency": r"\b1 in \b|affects|prevalence|incidence|estimated|approximately|rare|common|per \d|people|cases|newborns|unknown|"
+    r"occurs in",
     "genetic changes": r"gene|mutation|chromosom|deletion|duplication",
     "exams and tests": r"diagnos|test|exam|detect|imag|biops|blood",
     "outlook": r"prognos|outlook|surviv|recover|life|fatal|progress|live|death|improve",

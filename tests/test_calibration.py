@@ -1,0 +1,53 @@
+"""Platt scaling: what it finds, what it refuses, and that folding it in changes the head alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from rag.training.calibration import fold, platt
+
+
+def test_known_probabilities_are_found_again() -> None:
+    chance = np.random.default_rng(0)
+    logits = chance.normal(0, 3, 40_000)
+    relevant = chance.random(40_000) < 1 / (1 + np.exp(-(0.7 * logits - 1.5)))
+    assert platt(logits, relevant) == pytest.approx((0.7, -1.5), abs=0.05)
+
+
+def test_probabilities_of_the_fit_add_up_to_what_was_relevant() -> None:
+    """The first-order condition of the likelihood, but for Platt's targets."""
+    chance = np.random.default_rng(1)
+    logits = np.concatenate([chance.normal(40, 9, 60), chance.normal(10, 9, 900)])
+    relevant = np.arange(960) < 60
+    scale, shift = platt(logits, relevant)
+    assert (1 / (1 + np.exp(-(scale * logits + shift)))).sum() == pytest.approx(60, abs=1)
+
+
+def test_a_perfect_separation_stays_finite() -> None:
+    scale, shift = platt([-2.0, -1.0, 1.0, 2.0], [False, False, True, True])
+    assert np.isfinite([scale, shift]).all()
+    assert scale > 0
+
+
+@pytest.mark.parametrize("relevant", [[True, True], [False, False]])
+def test_one_kind_alone_can_not_be_calibrated_on(relevant: list[bool]) -> None:
+    with pytest.raises(ValueError, match="both kinds"):
+        platt([0.0, 1.0], relevant)
+
+
+def test_folding_changes_the_logit_and_nothing_but_the_head(tmp_path: Path) -> None:
+    import torch
+
+    path = tmp_path / "adapter.safetensors"
+    weight, bias, other = torch.randn(1, 8), torch.randn(1), torch.randn(3, 3)
+    save_file({"classifier.weight": weight, "classifier.bias": bias, "bert.x.lora_A": other}, path)
+    fold(path, 0.5, -1.0)
+    folded, pooled = load_file(path), torch.randn(8)
+    before = weight @ pooled + bias
+    after = folded["classifier.weight"] @ pooled + folded["classifier.bias"]
+    assert torch.allclose(after, 0.5 * before - 1.0, atol=1e-6)
+    assert torch.equal(folded["bert.x.lora_A"], other)
