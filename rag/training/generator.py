@@ -17,6 +17,8 @@ from rag.training.grounded import Example
 
 BATCH, GROUP = 8, 64
 """Examples a step; examples of a group are sorted by length into batches, so that little is padding."""
+PARTS = 2
+"""A step's examples are taken in so many parts: half the memory, which goes with the longest."""
 
 RANK, ALPHA = 24, 48
 LEARNING_RATE, WARM_UP, DECAY = 4e-4, 0.02, 0.25
@@ -46,7 +48,8 @@ def batches(encoded: Sequence[Encoded], chance: random.Random) -> Iterator[list[
         group = sorted(encoded[start : start + GROUP], key=lambda one: len(one.ids))
         parts = [group[at : at + BATCH] for at in range(0, GROUP, BATCH)]
         chance.shuffle(parts)
-        yield from parts
+        for part in parts:
+            yield from (part[at : at + BATCH // PARTS] for at in range(0, BATCH, BATCH // PARTS))
 
 
 def collate(batch: Sequence[Sequence[Encoded]]) -> dict[str, Any]:
@@ -69,10 +72,12 @@ def answer_loss(model: Any, inputs: dict[str, Any]) -> Any:
     import torch
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = base.model(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
     targets = inputs["labels"][:, 1:]
     wanted = targets != IGNORE
-    logits = base.lm_head(hidden[:, :-1][wanted])
+    # Explicitly: the trainer's own autocast is around `model.forward`, which isn't called here.
+    with torch.autocast(targets.device.type, dtype=torch.bfloat16):
+        hidden = base.model(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
+        logits = base.lm_head(hidden[:, :-1][wanted])
     return torch.nn.functional.cross_entropy(logits.float(), targets[wanted])
 
 
@@ -93,6 +98,7 @@ def train(
     """
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
+    from peft.helpers import disable_input_dtype_casting
     from torch.optim.lr_scheduler import LambdaLR
     from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
     from transformers.trainer_utils import get_last_checkpoint
@@ -107,22 +113,22 @@ def train(
         model = get_peft_model(model, config)
     encoded = [one for one in (encode(tokenizer, example) for example in examples) if one is not None]
     seen = [one for one in (encode(tokenizer, example) for example in held_out) if one is not None]
-    training = list(batches(encoded, random.Random(seed)))[:steps]
+    training = list(batches(encoded, random.Random(seed)))[: None if steps is None else steps * PARTS]
     seen.sort(key=lambda one: len(one.ids))
     evaluation = [seen[at : at + BATCH] for at in range(0, len(seen), BATCH)]
-    total = len(training)
+    total = len(training) // PARTS
     stable = total - int(DECAY * total)
 
     def rate(step: int) -> float:
         return min(1.0, (step + 1) / max(1, WARM_UP * total), (total - step) / max(1, total - stable))
 
-    class GeneratorTrainer(Trainer):  # type: ignore[misc]
+    class GeneratorTrainer(Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
             loss = answer_loss(model, inputs)
             return (loss, {"loss": loss.detach()}) if return_outputs else loss
 
         def create_scheduler(self, num_training_steps, optimizer=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
-            if getattr(self, "lr_scheduler", None) is None:
+            if self.lr_scheduler is None:
                 self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
             return self.lr_scheduler
 
@@ -137,6 +143,7 @@ def train(
         output_dir=str(folder),
         per_device_train_batch_size=1,
         per_device_eval_batch_size=1,
+        gradient_accumulation_steps=PARTS,
         learning_rate=LEARNING_RATE,
         weight_decay=0.0,
         max_grad_norm=1.0,
@@ -160,7 +167,9 @@ def train(
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     if last is None:
         trainer.evaluate()
-    trainer.train(resume_from_checkpoint=last)
+    # PEFT would turn each layer's input into float32, only for autocast to turn it back: time and much memory.
+    with disable_input_dtype_casting(model):
+        trainer.train(resume_from_checkpoint=last)
     model.save_pretrained(folder / "adapter")
     curve = [
         {"examples": entry["step"] * BATCH, **{k: v for k, v in entry.items() if k in {"loss", "eval_loss"}}}
