@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from rag.settings import Loaded
 
 if TYPE_CHECKING:
     from rag.core import Matrix
+    from rag.verify import CrossEncoderChecker
 
 SAMPLE = "sample"
 """Name of the index of the corpus that ships with `rag`."""
@@ -73,7 +74,7 @@ async def open_pipeline(loaded: Loaded, report: Report = quiet) -> AsyncIterator
     opened: list[tuple[Search, SupportChecker | None]] = []
 
     def open_stages() -> tuple[Search, SupportChecker | None]:
-        return _open_search(loaded, checked, quiet), _open_checker(loaded, quiet)
+        return _open_search(loaded, checked, quiet), open_checker(loaded, quiet)
 
     async def meanwhile() -> None:
         opened.append(await asyncio.to_thread(open_stages))
@@ -166,7 +167,7 @@ def _open_search(loaded: Loaded, checked: index.CheckedVersion, report: Report) 
     settings = loaded.settings
     reader = index.open_index(checked, settings.index, settings.retrieve, loaded.device)
     encoder = _open_encoder(loaded, report)
-    search = Search(encoder, HybridSearcher(reader, settings.retrieve, _open_reranker(loaded, report)), reader)
+    search = Search(encoder, HybridSearcher(reader, settings.retrieve, open_reranker(loaded, report)), reader)
     search.search(["What causes it, and how is it treated?"], Trace())  # each library's first call pays for its set-up
     return search
 
@@ -220,14 +221,20 @@ def build_index(loaded: Loaded, sources: Sequence[Path], progress: Progress = Pr
 
 def ensure_sample_index(loaded: Loaded, progress: Progress = Progress()) -> Built | None:
     """Build the index of the shipped corpus where it isn't there, or isn't of this corpus and these settings."""
-    try:
-        contents = check_index(loaded, progress.step).manifest
-    except SearchIndexError:
-        return build_index(loaded, sample_corpus(), progress)
-    corpus = index.corpus_sha256(located.document for located in read_corpus(find_files(sample_corpus())[0]))
-    if (dict(contents.chunking), contents.documents_sha256) == (loaded.settings.chunk.model_dump(), corpus):
+    documents = (located.document for located in read_corpus(find_files(sample_corpus())[0]))
+    if index_holds(loaded, documents, progress.step):
         return None
     return build_index(loaded, sample_corpus(), progress)
+
+
+def index_holds(loaded: Loaded, documents: Iterable[Document], report: Report = quiet) -> bool:
+    """Is the index that the settings name there, whole, and of these documents and settings?"""
+    try:
+        contents = check_index(loaded, report).manifest
+    except SearchIndexError:
+        return False
+    wanted = (loaded.settings.chunk.model_dump(), index.corpus_sha256(documents))
+    return (dict(contents.chunking), contents.documents_sha256) == wanted
 
 
 def sample_corpus() -> list[Path]:
@@ -275,7 +282,8 @@ def _open_encoder(loaded: Loaded, report: Report) -> Encoder:
     return SentenceTransformerEncoder(model.path, model.fingerprint, loaded.settings.embed, loaded.device)
 
 
-def _open_reranker(loaded: Loaded, report: Report) -> Reranker | None:
+def open_reranker(loaded: Loaded, report: Report = quiet) -> Reranker | None:
+    """None where the settings name no model."""
     from rag.pairs import open_pairs
     from rag.rerank import CrossEncoderReranker
 
@@ -288,7 +296,8 @@ def _open_reranker(loaded: Loaded, report: Report) -> Reranker | None:
     )
 
 
-def _open_checker(loaded: Loaded, report: Report) -> SupportChecker | None:
+def open_checker(loaded: Loaded, report: Report = quiet) -> CrossEncoderChecker | None:
+    """Warm; None where the settings name no model."""
     from rag.pairs import open_pairs
     from rag.verify import CrossEncoderChecker
 

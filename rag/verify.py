@@ -45,13 +45,21 @@ class CrossEncoderChecker:
     def check(self, sentences: Sequence[Sentence], sources: Sequence[Source]) -> tuple[Sentence, ...]:
         by_marker = {source.marker: source for source in sources}
         cited = [(row, by_marker[marker]) for row, one in enumerate(sentences) for marker in one.markers]
-        logits = self._model.logits([self._pair(sentences[row].text, source) for row, source in cited])
+        judged = self.judge([(sentences[row].text, source) for row, source in cited])
         verdicts: list[Support] = ["not_stated"] * len(sentences)  # and so they stay where nothing is cited
-        for (row, source), line in zip(cited, logits[:, self._columns], strict=True):
-            stand = not missing_numbers(sentences[row].text, f"{source.hit.passage.title}\n{source.quote}")
-            found = verdict(_softmax(line.tolist()), stand, self._settings.min_support)
+        for (row, _), (probabilities, numbers_stand) in zip(cited, judged, strict=True):
+            found = verdict(probabilities, numbers_stand, self._settings.min_support)
             verdicts[row] = min(verdicts[row], found, key=LABELS.index)
         return tuple(replace(one, support=support) for one, support in zip(sentences, verdicts, strict=True))
+
+    def judge(self, pairs: Sequence[tuple[str, Source]]) -> list[tuple[list[float], bool]]:
+        """What a verdict rests on, for each sentence and one source: the probabilities of `LABELS`, and whether the
+        sentence's numbers stand in it."""
+        logits = self._model.logits([self._pair(sentence, source) for sentence, source in pairs])
+        return [
+            (_softmax(line.tolist()), not missing_numbers(sentence, f"{source.hit.passage.title}\n{source.quote}"))
+            for (sentence, source), line in zip(pairs, logits[:, self._columns], strict=True)
+        ]
 
     def _pair(self, sentence: str, source: Source) -> tuple[str, str]:
         return sentence, premise(source.hit.passage.title, source.quote, sentence, self._settings.premise_chars)

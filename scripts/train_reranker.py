@@ -11,12 +11,12 @@ from typing import Annotated
 
 import typer
 
-from rag.build import open_search
+from rag.build import Progress, open_search
 from rag.core import Document, Passage
 from rag.ingest import chunk
 from rag.models import ModelStore
 from rag.settings import load
-from rag.training import datasets, export, mixture, reranker
+from rag.training import corpora, datasets, export, mixture, reranker
 
 SHARES = {"medquad": 0.62, "own": 0.12, "trials": 0.09, "claims": 0.1, "abstracts": 0.07}
 
@@ -27,14 +27,18 @@ def main(
         Path | None, typer.Option("--datasets", help="The datasets' folder.", envvar="RAG_DATASETS")
     ] = None,
     lists: Annotated[int, typer.Option(min=8, help="Lists of passages to train on.")] = 6000,
-    index: Annotated[str, typer.Option(help="Index of MedQuAD that negatives are searched in.")] = "medquad",
+    index: Annotated[
+        str | None,
+        typer.Option(help="Index of MedQuAD that negatives are searched in.", show_default="bench-medquad, built"),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps: a trial.")] = None,
     seed: int = 0,
 ) -> None:
     """Train the reranker on lists of passages that the product's own search finds."""
     root = datasets.folder(data)
     wanted = ["candidates", "dense_n", "lexical_n"]
-    search = open_search(load(assignments=[f"index.name={index}", *(f"retrieve.{key}=50" for key in wanted)]))
+    loaded = load(assignments=[f"retrieve.{key}=50" for key in wanted])
+    search = open_search(corpora.index(loaded, root, "medquad", index, Progress(step=say)))
     found = mixture.searching(search.encoder.encode_queries, search.searcher)
     records = datasets.medquad(root)
     training, seen = datasets.split_medquad(records)
@@ -87,6 +91,10 @@ def main(
     model, curve = reranker.train(base, folder, rankings, held_out, seed=seed, steps=steps)
     (folder / "curve.json").write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
     export.write_adapter(model.transformers_model, folder / "adapter.safetensors")
+
+
+def say(what: str) -> None:
+    typer.echo(f"{what} ...", err=True)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +68,65 @@ def cli() -> Cli:
         )
 
     return run
+
+
+@pytest.fixture
+def datasets_folder(tmp_path: Path) -> Path:
+    """The datasets' files with a few made-up records each, a part of which is held out, in words of `WORDS`."""
+    chance = random.Random(0)
+
+    def text(sentences: int) -> str:
+        return " ".join(f"{' '.join(chance.choices(WORDS, k=9)).capitalize()}." for _ in range(sentences))
+
+    ids = [str(number) for number in range(24)]
+    held = {"NINDS", "NHLBI"}
+    rows: dict[str, list[dict[str, Any]]] = {
+        "medquad/train.jsonl.gz": [
+            {
+                "source": source,
+                "focus": f"{chance.choice(WORDS)} {number}",
+                "qtype": "symptoms",
+                "question": f"What is {' '.join(chance.choices(WORDS, k=3))} {number}?",
+                "answer": f"{text(24)} It is seen in 40 mg of blood.",
+            }
+            for number, source in enumerate(["GARD"] * 6 + sorted(held) * 6)
+        ],
+        "scifact/corpus.jsonl.gz": [{"doc_id": i, "title": f"Paper {i}", "abstract": text(4).split(". ")} for i in ids],
+        "scifact/claims_train.jsonl.gz": [
+            {
+                "id": i,
+                "claim": text(1),
+                "cited_doc_ids": [i],
+                "evidence": [{"doc_id": i, "label": "SUPPORT", "sentences": [0]}] if int(i) % 3 else [],
+            }
+            for i in ids
+        ],
+        "pubmedqa/train.jsonl.gz": [
+            {"pmid": i, "question": text(1), "contexts": [text(3), text(2)], "long_answer": text(1)} for i in ids
+        ],
+        "jats_open/passages.jsonl.gz": [
+            {"id": f"p{i}", "doc": "a1", "title": "Trial", "text": text(3), "license": "CC BY"} for i in ids
+        ],
+        "evidence_inference/train.jsonl.gz": [
+            {
+                "id": f"t{i}",
+                "split": "validation",
+                "pmcid": "a1",
+                "intervention": "insulin",
+                "outcome": "fever",
+                "comparator": "lemons",
+                "answer": "significantly increased",
+                "evidence": [{"text": "", "passage_ids": [f"p{i}"]}],
+            }
+            for i in ids
+        ],
+    }
+    folder = tmp_path / "datasets"
+    for name, records in rows.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with gzip.open(folder / name, "wt", encoding="utf-8") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+    return folder
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rag import __version__ as rag_version
 from rag.bench import results, start
 from rag.bench.results import Figure, Samples, figure
 from rag.errors import RagError, UsageError
-from rag.stats import Estimate
+from rag.stats import Estimate, ratio
 
 HEAD: dict[str, Any] = {
     "bench": "start",
@@ -77,6 +78,25 @@ def test_a_goal_of_zero_is_a_goal() -> None:
     assert figure("errors", Estimate(0.0, 0.0, 0.0, 5), "count", at_most=0).goal == "<= 0"
 
 
+@pytest.mark.parametrize(("value", "met"), [(0.9, True), (0.95, True), (0.8999, False)])
+def test_a_goal_may_be_a_lower_limit(value: float, met: bool) -> None:
+    entry = figure("auroc", Estimate(value, 0.5, 1.0, 5), "area", at_least=0.9)
+    assert (entry.goal, entry.met) == (">= 0.9", met)
+
+
+def test_figures_are_bootstrapped_in_order_and_what_is_not_defined_is_said() -> None:
+    figures = results.Figures()
+    figures.add("mean", [1.0, 3.0], np.mean, "s", at_most=2)
+    figures.add("gain", [[1.0, 0.0], [1.0, 0.0]], ratio(), "ratio", at_least=1)
+    figures.estimated("area", lambda: Estimate(0.5, 0.4, 0.6, 9), "area")
+    assert figures.all == [
+        Figure("mean", 2.0, 1.0, 3.0, "s", 2, "<= 2", True),
+        Figure("area", 0.5, 0.4, 0.6, "area", 9),
+    ]
+    assert figures.notes == ["", "Not defined for so few samples: `gain`."]
+    assert results.Figures().notes == []
+
+
 # --- samples -----------------------------------------------------------------------------------
 
 
@@ -121,6 +141,53 @@ def test_a_line_that_was_cut_off_is_refused_with_its_place(tmp_path: Path) -> No
         Samples(tmp_path).read()
 
 
+def test_a_run_goes_on_after_the_samples_of_the_same_settings(tmp_path: Path) -> None:
+    taken(tmp_path, [{"id": 1}, {"id": 2}])
+    again = HEAD | {"date": "2027-01-01T00:00:00+00:00", "command": "rag bench start --json"}
+    assert Samples(tmp_path).resume(again) == [{"id": 1}, {"id": 2}]
+    Samples(tmp_path).add({"id": 3})
+    assert Samples(tmp_path).read() == (HEAD, [{"id": 1}, {"id": 2}, {"id": 3}])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": {"questions": 500}},
+        {"versions": {"rag": "0.2.0"}},
+        {"host": {"cpu": "Other CPU", "cores": 2, "gpu": None, "driver": None}},
+    ],
+)
+def test_a_run_of_other_settings_versions_or_machines_begins_anew(tmp_path: Path, change: dict[str, Any]) -> None:
+    taken(tmp_path, [{"id": 1}])
+    assert Samples(tmp_path).resume(HEAD | change) == []
+    assert Samples(tmp_path).read() == (HEAD | change, [])
+
+
+@pytest.mark.parametrize("text", [None, "", '{"bench": "sta'])
+def test_a_run_without_a_whole_header_begins_anew(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "samples.jsonl").write_text(text)
+    assert Samples(tmp_path).resume(HEAD) == []
+    assert Samples(tmp_path).read() == (HEAD, [])
+
+
+def test_a_sample_that_was_cut_off_is_taken_again(tmp_path: Path) -> None:
+    path = taken(tmp_path, [{"id": 1}, {"id": 2}]) / "samples.jsonl"
+    path.write_bytes(path.read_bytes()[:-5])
+    assert Samples(tmp_path).resume(HEAD) == [{"id": 1}]
+    Samples(tmp_path).add({"id": 2})
+    assert Samples(tmp_path).read() == (HEAD, [{"id": 1}, {"id": 2}])
+
+
+def test_samples_damaged_in_the_middle_are_not_overwritten(tmp_path: Path) -> None:
+    path = taken(tmp_path, [{"id": 1}, {"id": 2}]) / "samples.jsonl"
+    damaged = path.read_text().replace('{"id": 1}', '{"id": ')
+    path.write_text(damaged)
+    with pytest.raises(UsageError, match=r"samples\.jsonl:2"):
+        Samples(tmp_path).resume(HEAD)
+    assert path.read_text() == damaged
+
+
 # --- header ------------------------------------------------------------------------------------
 
 
@@ -130,6 +197,18 @@ def test_the_header_says_what_was_run_when_where_and_with_what() -> None:
     assert (head["bench"], head["command"], head["weights"]) == ("start", "rag bench start", "dummy")
     assert abs(datetime.fromisoformat(head["date"]) - datetime.now(UTC)) < timedelta(minutes=1)
     assert json.loads(json.dumps(head)) == head
+    assert results.header("start", "rag bench start", settings={"a": 1})["settings"] == {"a": 1}
+
+
+def test_weights_are_told_apart_by_their_content(tmp_path: Path) -> None:
+    (tmp_path / "openvino").mkdir()
+    for name in ("model.safetensors", "openvino/model.bin", "config.json"):
+        (tmp_path / name).write_bytes(b"1")
+    before = results.weights(tmp_path)
+    assert list(before) == ["model.safetensors", "openvino/model.bin"]
+    (tmp_path / "model.safetensors").write_bytes(b"2")
+    after = results.weights(tmp_path)
+    assert [after[name] == before[name] for name in before] == [False, True]
 
 
 def test_the_machine_counts_the_cores_that_this_process_may_use() -> None:

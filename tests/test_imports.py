@@ -1,6 +1,6 @@
 """The direction of imports, read from the syntax tree of every module of `rag`.
 
-    core, errors <- paths, files, settings, stats <- stages <- pipeline <- build <- server | evaluate | bench <- cli
+    core, errors <- paths, files, settings, stats <- stages <- pipeline <- build <- training <- server | evaluate | bench <- cli
 
 An import counts wherever it stands: at the top, inside a function, or for type checkers only.
 """
@@ -23,7 +23,7 @@ PACKAGE = Path(rag.__file__).parent
 # A module may import those of lower layers alone. `settings` needs `paths`, so the foundation has two.
 LAYERS = (
     {"rag", "rag.core", "rag.errors"},
-    {"rag.paths", "rag.files", "rag.stats", "rag.text"},
+    {"rag.paths", "rag.files", "rag.metrics", "rag.stats", "rag.text"},
     {"rag.settings"},
     {
         "rag.context",
@@ -41,6 +41,7 @@ LAYERS = (
     },
     {"rag.pipeline"},
     {"rag.build"},
+    {"rag.training"},
     {"rag.bench"},
     {"rag.cli"},
     {"rag.__main__"},

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag.stats import Estimate, bootstrap
+from rag.stats import Estimate, Floats, bootstrap, bootstrap_clusters, difference, ratio
 
 SAMPLES = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=20)
 
@@ -94,3 +95,55 @@ def test_other_units_give_the_same_estimate_in_other_units(values: list[float]) 
 def test_nothing_has_no_estimate() -> None:
     with pytest.raises(ValueError, match=r"empty|no "):
         bootstrap([])
+
+
+# --- rows and clusters ---------------------------------------------------------------------------
+
+
+def test_a_ratio_is_that_of_the_means_and_rows_stay_together() -> None:
+    """Each row's second number is half of its first, and so it stays in every resample."""
+    assert bootstrap([[2.0, 1.0], [10.0, 5.0], [4.0, 2.0]], ratio()) == Estimate(2.0, 2.0, 2.0, 3)
+    assert bootstrap([[1.0, 4.0], [5.0, 2.0]], ratio()).value == 1.0
+    assert bootstrap([[1.0, 2.0], [9.0, 2.0], [3.0, 1.0]], ratio(np.median)).value == 1.5
+
+
+def test_a_difference_is_that_of_the_means() -> None:
+    estimate = bootstrap([[1.0, 0.0], [1.0, 1.0]], difference)
+    assert estimate == Estimate(0.5, 0.0, 1.0, 2)
+
+
+def test_resamples_without_a_ratio_are_left_out_and_a_sample_without_one_is_an_error() -> None:
+    assert bootstrap([[1.0, 0.0], [1.0, 1.0]], ratio()) == Estimate(2.0, 1.0, 2.0, 2)
+    with pytest.raises(ValueError, match="is inf"):
+        bootstrap([[1.0, 0.0], [1.0, 0.0]], ratio())
+
+
+def mean_of(values: list[float]) -> Callable[[Floats], Floats]:
+    return lambda weights: (weights @ np.array(values)) / weights.sum(axis=1)
+
+
+def test_a_cluster_of_its_own_for_each_is_the_plain_bootstrap() -> None:
+    values = list(np.random.default_rng(2).normal(size=60))
+    plain, clustered = bootstrap(values, np.mean), bootstrap_clusters(range(60), mean_of(values))
+    assert clustered.value == pytest.approx(plain.value)
+    assert (clustered.lo, clustered.hi, clustered.n) == pytest.approx((plain.lo, plain.hi, 60), abs=0.02)
+
+
+def test_what_is_drawn_together_counts_once() -> None:
+    """Ten copies of each value know no more than one of each: plain, the interval would be a third as wide."""
+    values = list(np.random.default_rng(2).normal(size=60))
+    alone = bootstrap(values, np.mean)
+    copied = bootstrap_clusters([*range(60)] * 10, mean_of(values * 10))
+    assert copied.hi - copied.lo == pytest.approx(alone.hi - alone.lo, rel=0.05)
+    assert copied.n == 600
+
+
+def test_clusters_may_have_any_number() -> None:
+    values = [1.0, 5.0, 2.0, 8.0]
+    assert bootstrap_clusters([7, 90, 7, 3], mean_of(values)) == bootstrap_clusters([1, 2, 1, 0], mean_of(values))
+
+
+def test_one_cluster_has_an_interval_without_width_and_none_is_an_error() -> None:
+    assert bootstrap_clusters([4, 4], mean_of([1.0, 3.0])) == Estimate(2.0, 2.0, 2.0, 2)
+    with pytest.raises(ValueError, match="no values"):
+        bootstrap_clusters([], mean_of([]))

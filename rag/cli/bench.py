@@ -4,23 +4,43 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
 from rag.cli import options
 
 if TYPE_CHECKING:
+    from rag.bench import Progress
     from rag.bench.results import Figure
     from rag.cli.console import Terminal
+    from rag.settings import Loaded
+
+    class Bench(Protocol):
+        """A module of `rag.bench`."""
+
+        BENCH: str
+
+        def summarise(self, folder: Path) -> list[Figure]: ...
+
 
 app = typer.Typer(help="Measure on this machine; samples and report go to eval/results/.", no_args_is_help=True)
 
 Results = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Folder for samples and report.", show_default="eval/results/DEVICE/BENCH"),
+]
+Datasets = Annotated[
+    Path | None,
+    typer.Option(
+        "--datasets",
+        envvar="RAG_DATASETS",
+        metavar="FOLDER",
+        help="Where the datasets lie that were held out from training.",
+        show_default="datasets",
+    ),
 ]
 ReportOnly = Annotated[bool, typer.Option("--report-only", help="Compute the report again from the samples there.")]
 
@@ -48,6 +68,107 @@ def start(
             bench.measure(loaded, folder, rounds, _command(), report)
     figures = bench.summarise(folder)
     _show(figures, folder, terminal, as_json)
+
+
+@app.command()
+def reranker(
+    context: typer.Context,
+    datasets: Datasets = None,
+    questions: Annotated[int, typer.Option(min=1, help="Held-out questions of each dataset, at most.")] = 500,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Index of MedQuAD that is there already.",
+            show_default="bench-medquad, built at first use",
+        ),
+    ] = None,
+    output: Results = None,
+    report_only: ReportOnly = False,
+    as_json: options.Json = False,
+    profile: options.Profile = None,
+    models_file: options.Models = None,
+    assignments: options.Assignments = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """nDCG@10 and hit@1 of the reranker against fusion, and its speed against a plain CrossEncoder.
+
+    Goes on where a run of the same settings was interrupted.
+    """
+    from rag.bench import reranker as bench
+
+    loaded = options.load(context, profile, models_file, assignments)
+    named = options.choose_index(index, sample=False)
+
+    def measure(folder: Path, progress: Progress) -> None:
+        bench.measure(loaded, folder, _datasets(datasets), questions, named, _command(), progress)
+
+    _run(bench, loaded, measure, output, report_only, as_json, verbose or context.obj.verbose)
+
+
+@app.command()
+def support(
+    context: typer.Context,
+    datasets: Datasets = None,
+    pairs: Annotated[
+        int, typer.Option("--pairs", "--questions", min=1, help="Held-out pairs of each source and kind, at most.")
+    ] = 300,
+    output: Results = None,
+    report_only: ReportOnly = False,
+    as_json: options.Json = False,
+    profile: options.Profile = None,
+    models_file: options.Models = None,
+    assignments: options.Assignments = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """AUROC of the support checker, its recall on each kind of wrong sentence, and its time.
+
+    Goes on where a run of the same settings was interrupted.
+    """
+    from rag.bench import support as bench
+
+    loaded = options.load(context, profile, models_file, assignments)
+
+    def measure(folder: Path, progress: Progress) -> None:
+        bench.measure(loaded, folder, _datasets(datasets), pairs, _command(), progress)
+
+    _run(bench, loaded, measure, output, report_only, as_json, verbose or context.obj.verbose)
+
+
+def _datasets(named: Path | None) -> Path:
+    from rag.training import datasets
+
+    return datasets.folder(named)
+
+
+def _run(
+    bench: Bench,
+    loaded: Loaded,
+    measure: Callable[[Path, Progress], None],
+    output: Path | None,
+    report_only: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Measure and report, with what libraries print in a log file."""
+    from rag.cli.console import library_output
+
+    folder = _folder(output, loaded.device, bench.BENCH)
+    with library_output(verbose) as (terminal, _):
+        if not report_only:
+            before = _written(folder)
+            with terminal.count("preparing") as progress:
+                measure(folder, progress)
+            if _written(folder) == before:
+                terminal.err.print(f"All samples were there already. Remove {folder} to measure again.", markup=False)
+        _show(bench.summarise(folder), folder, terminal, as_json)
+
+
+def _written(folder: Path) -> bytes | None:
+    from rag.bench.results import SAMPLES
+
+    path = folder / SAMPLES
+    return path.read_bytes() if path.is_file() else None
 
 
 def _folder(output: Path | None, device: str, bench: str) -> Path:

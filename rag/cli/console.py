@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from rag.core import Clock
+
 KEPT_LOGS = 10
+
+EVERY = 30.0
+"""Seconds between two lines about a counted job where there is no terminal to draw a bar on."""
 
 
 class Stream(Console):
@@ -55,6 +61,13 @@ class Terminal:
         """A spinner with elapsed seconds; without a terminal, one line a step."""
         with self._progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
             yield StepReport(self.err, progress, progress.add_task(first))
+
+    @contextmanager
+    def count(self, first: str) -> Iterator[CountReport]:
+        """A bar a job with its share done and the time left; without a terminal lines, with `EVERY` seconds between."""
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+        with self._progress(*columns, TimeRemainingColumn()) as progress:
+            yield CountReport(self.err, progress, progress.add_task(first, total=None))
 
     def bar(self) -> Progress:
         """A bar for a counted job: share done, rate of its own text, time left. Nothing without a terminal."""
@@ -89,6 +102,36 @@ class StepReport:
         self.progress.update(self.task, description=what)
         if not self.err.is_terminal:
             self.err.print(f"{what} ...", style="dim")
+
+
+class CountReport:
+    """What is being done, and how far it is where that can be counted."""
+
+    def __init__(self, err: Console, progress: Progress, task: TaskID, clock: Clock = time.monotonic) -> None:
+        self._err, self._progress, self._task, self._clock = err, progress, task, clock
+        self._what = ""
+        self._began = self._said = clock()
+        self._before = 0
+
+    def __call__(self, what: str, done: int = 0, total: int = 0) -> None:
+        now = self._clock()
+        fresh = what != self._what
+        if fresh:
+            # A job that goes on where another run stopped begins with what that one did: it tells nothing of the speed.
+            self._what, self._began, self._before = what, now, done
+            self._progress.reset(self._task, description=what, completed=done, total=total if total else None)
+        else:
+            self._progress.update(self._task, completed=done)
+        if not self._err.is_terminal and (fresh or now - self._said >= EVERY):
+            self._said = now
+            self._err.print(f"{what}{self._far(done, total, now)} ...", style="dim", markup=False)
+
+    def _far(self, done: int, total: int, now: float) -> str:
+        if not total:
+            return ""
+        taken = done - self._before
+        left = f", {(now - self._began) / taken * (total - done) / 60:.1f} min left" if taken else ""
+        return f": {done:,} of {total:,}{left}"
 
 
 @contextmanager

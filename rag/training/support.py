@@ -32,12 +32,14 @@ Label = Literal["supported", "contradicted", "not_stated"]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """`kind` says how the sentence came about."""
+    """`kind` says how the sentence came about, `premise` is what the model reads of the passage and its title."""
 
     sentence: str
     premise: str
     label: Label
     kind: str
+    title: str = ""
+    passage: str = ""
 
 
 # --- pairs -------------------------------------------------------------------------------------
@@ -138,7 +140,7 @@ def from_trials(trials: Sequence[Trial], chance: random.Random) -> Iterator[Pair
 
 
 def _pair(sentence: str, title: str, passage: str, label: Label, kind: str) -> Pair:
-    return Pair(sentence, premise(title, passage, sentence, PREMISE_CHARS), label, kind)
+    return Pair(sentence, premise(title, passage, sentence, PREMISE_CHARS), label, kind, title, passage)
 
 
 def _of(text: str) -> list[str]:

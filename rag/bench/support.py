@@ -1,0 +1,271 @@
+"""How well the support checker tells a supported sentence from one that isn't, and how fast.
+
+Held-out pairs of `rag.training.support`: other documents, another source of MedQuAD and other words put in than in
+training. They go through the stage itself; a sentence's score is the probability of "supported" that it compares with
+`verify.min_support`, and below every probability where a number of the sentence doesn't stand in the passage.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag import build, metrics, pairs
+from rag.bench import Progress, results
+from rag.core import Clock, Hit, Passage, Sentence, Source, SupportChecker
+from rag.errors import UsageError
+from rag.models import ModelStore
+from rag.settings import Loaded
+from rag.stats import Estimate, Floats, bootstrap_clusters
+from rag.training import support
+from rag.training.corruption import KINDS
+from rag.training.support import Pair
+from rag.verify import LABELS, CrossEncoderChecker
+
+BENCH = "support"
+PAIRS = 300
+"""Of each source, kind and label, at most: what there are many of would drown the rest."""
+
+SEED = 0
+FALSE_ALARMS = 0.05
+
+SENTENCES, CHARS = 3, 800
+"""Of the answers that are timed, and of the passage that each sentence cites."""
+
+ROUNDS, WARM_UP = 50, 5
+AT_ONCE = 32
+
+NUMBERS_MISSING = -1.0
+"""Score of a sentence that is never supported, whatever the threshold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """`about` numbers the passage's title: pairs of one title resemble one another."""
+
+    id: str
+    source: str
+    about: int
+    pair: Pair
+
+
+def choose(held_out: Mapping[str, Sequence[Pair]], count: int) -> list[Chosen]:
+    """At most `count` of each source, kind and label, drawn with a fixed seed, in the order that they came in."""
+    groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for source, made in held_out.items():
+        for row, pair in enumerate(made):
+            groups[source, pair.kind, pair.label].append(row)
+    drawn = {
+        (group[0], row)
+        for group, rows in groups.items()
+        for row in random.Random(f"{SEED}-{'-'.join(group)}").sample(rows, min(count, len(rows)))
+    }
+    titles: dict[tuple[str, str], int] = {}
+    return [
+        Chosen(f"{source}-{row}", source, titles.setdefault((source, pair.title), len(titles)), pair)
+        for source, made in held_out.items()
+        for row, pair in enumerate(made)
+        if (source, row) in drawn
+    ]
+
+
+# --- samples -----------------------------------------------------------------------------------
+
+
+def measure(loaded: Loaded, folder: Path, root: Path, count: int, command: str, progress: Progress) -> None:
+    """Take a sample a pair, at most `count` of each source and kind, and `ROUNDS` of the speed; those that an earlier
+    run with the same settings took stay. `root` holds the datasets. Raises `UsageError` where the settings name no
+    support checker."""
+    if loaded.settings.verify.model is None:
+        raise UsageError("verify.model is null: there is nothing to measure. Name one: --set verify.model=NAME.")
+    progress("loading the support checker")
+    checker = build.open_checker(loaded)
+    assert checker is not None
+    model = ModelStore().resolve(loaded.settings.verify.model).path
+    progress("making pairs")
+    chosen = choose(support.Pairs(root).held_out(SEED), count)
+    samples = results.Samples(folder)
+    taken = samples.resume(results.header(BENCH, command, settings=_depends_on(loaded, model, count)))
+
+    known = {sample["id"] for sample in taken if "id" in sample}
+    left = [one for one in chosen if one.id not in known]
+    if left:
+        progress("pairs", len(known), len(chosen))
+    for number, sample in enumerate(judged(checker, left), start=len(known) + 1):
+        samples.add(sample)
+        progress("pairs", number, len(chosen))
+
+    rounds = sum("seconds" in sample for sample in taken)
+    if rounds < ROUNDS:
+        progress("speed", rounds, ROUNDS)
+        for number, seconds in enumerate(times(checker, [one.pair for one in chosen], ROUNDS - rounds), start=rounds):
+            samples.add({"round": number, "seconds": seconds})
+            progress("speed", number + 1, ROUNDS)
+
+
+def _depends_on(loaded: Loaded, model: Path, count: int) -> dict[str, Any]:
+    settings = loaded.settings.verify
+    return {
+        "pairs": count,
+        "backend": pairs.choose(model, loaded.device, settings.backend),
+        "weights": results.weights(model),
+        "verify": settings.model_dump(),
+    }
+
+
+def judged(checker: CrossEncoderChecker, chosen: Sequence[Chosen]) -> Iterator[dict[str, Any]]:
+    """Without the texts, which aren't ours to publish."""
+    for start in range(0, len(chosen), AT_ONCE):
+        some = chosen[start : start + AT_ONCE]
+        said = checker.judge([(one.pair.sentence, _source(one.pair, 1, one.pair.passage)) for one in some])
+        for one, (probabilities, numbers_stand) in zip(some, said, strict=True):
+            yield {
+                "id": one.id,
+                "source": one.source,
+                "about": one.about,
+                "kind": one.pair.kind,
+                "label": one.pair.label,
+                "verbatim": _plain(one.pair.sentence) in _plain(one.pair.passage),
+                "numbers_stand": numbers_stand,
+                "probabilities": dict(zip(LABELS, probabilities, strict=True)),
+            }
+
+
+def _source(pair: Pair, marker: int, quote: str) -> Source:
+    passage = Passage("", "", pair.title, pair.passage, 0, len(pair.passage))
+    return Source(marker, Hit(passage, 1.0), quote)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split()).rstrip(".")
+
+
+def times(
+    checker: SupportChecker, made: Sequence[Pair], rounds: int, clock: Clock = time.perf_counter
+) -> Iterator[float]:
+    """Seconds of each check of an answer, warm: every answer another, as it is in use.
+
+    Raises `UsageError` where no passage is long enough.
+    """
+    long = [pair for pair in made if len(pair.passage) >= CHARS]
+    if not long:
+        raise UsageError(f"No held-out passage has {CHARS} characters. Is the datasets' folder complete?")
+    chance = random.Random(SEED)
+    for number in range(-WARM_UP, rounds):
+        answer = [chance.choice(long) for _ in range(SENTENCES)]
+        sentences = [Sentence(pair.sentence, (marker,)) for marker, pair in enumerate(answer, start=1)]
+        sources = [_source(pair, marker, pair.passage[:CHARS]) for marker, pair in enumerate(answer, start=1)]
+        began = clock()
+        checker.check(sentences, sources)
+        seconds = clock() - began
+        if number >= 0:
+            yield seconds
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Columns of the samples: a score, whether the sentence is supported, and the number of its passage's title,
+    by which they are resampled."""
+
+    values: Floats
+    supported: NDArray[np.bool_]
+    about: NDArray[np.int64]
+
+    def where(self, rows: NDArray[np.bool_]) -> Scores:
+        return Scores(self.values[rows], self.supported[rows], self.about[rows])
+
+    def auroc(self) -> Estimate:
+        return bootstrap_clusters(self.about, lambda weights: metrics.auroc(self.values, self.supported, weights))
+
+    def threshold(self) -> Estimate:
+        return replace(bootstrap_clusters(self.about, self._threshold), n=int(self.supported.sum()))
+
+    def false_alarms(self) -> Estimate:
+        return self._flagged(self.supported)
+
+    def recall(self) -> Estimate:
+        return self._flagged(~self.supported)
+
+    def _flagged(self, rows: NDArray[np.bool_]) -> Estimate:
+        """The share of these rows below the threshold. Each resample has a threshold of its own."""
+
+        def statistic(weights: Floats) -> Floats:
+            return metrics.share_below(self.values, self._threshold(weights), weights * rows)
+
+        return replace(bootstrap_clusters(self.about, statistic), n=int(rows.sum()))
+
+    def _threshold(self, weights: Floats) -> Floats:
+        """Never below 0: a sentence whose numbers are missing is flagged whatever `verify.min_support` is."""
+        return np.maximum(metrics.threshold(self.values, FALSE_ALARMS, weights * self.supported), 0.0)
+
+
+def summarise(folder: Path) -> list[results.Figure]:
+    """Figures from the samples on disk. Raises `UsageError` where there is no pair."""
+    head, samples = results.Samples(folder).read()
+    made = [sample for sample in samples if "id" in sample]
+    if not made:
+        raise UsageError(f"No pair in {folder / results.SAMPLES}: run the benchmark first.")
+    supported = np.array([sample["label"] == "supported" for sample in made])
+    verbatim = np.array([sample["verbatim"] for sample in made])
+    probability = np.array([sample["probabilities"]["supported"] for sample in made])
+    numbers_stand = np.array([sample["numbers_stand"] for sample in made])
+    about = np.array([sample["about"] for sample in made])
+    served = Scores(np.where(numbers_stand, probability, NUMBERS_MISSING), supported, about)
+    unguarded = Scores(probability, supported, about)
+
+    figures = results.Figures()
+    figures.estimated("auroc", served.auroc, "area", at_least=0.90)
+    figures.estimated("auroc_not_verbatim", served.where(~supported | ~verbatim).auroc, "area")
+    figures.estimated("auroc_verbatim_only", served.where(~supported | verbatim).auroc, "area")
+    figures.estimated("auroc_without_guard", unguarded.auroc, "area")
+    figures.add("not_verbatim", list(1.0 - verbatim[supported]), np.mean, "share", at_least=0.5)
+    figures.estimated("threshold", served.threshold, "probability")
+    figures.estimated("false_alarms", served.where(supported).false_alarms, "share", at_most=FALSE_ALARMS)
+    of_kind = {
+        kind: supported | np.array([sample["kind"] == kind for sample in made]) for kind in _kinds(made, supported)
+    }
+    for kind, rows in of_kind.items():
+        goal = 0.80 if kind in KINDS else None
+        figures.estimated(f"recall_{kind}", served.where(rows).recall, "share", at_least=goal)
+    figures.estimated("recall_number_without_guard", unguarded.where(of_kind["number"]).recall, "share")
+    seconds = [sample["seconds"] for sample in samples if "seconds" in sample]
+    figures.add("latency_ms", [1000 * one for one in seconds], np.median, "ms", at_most=30)
+    results.write(folder, head, figures.all, [*_notes(head, made), *figures.notes])
+    return figures.all
+
+
+def _kinds(samples: Sequence[Mapping[str, Any]], supported: Sequence[bool] | NDArray[np.bool_]) -> list[str]:
+    """Of sentences that aren't supported: the corruptions, then the others."""
+    found = {sample["kind"] for sample, right in zip(samples, supported, strict=True) if not right}
+    return [*KINDS, *sorted(found - set(KINDS))]
+
+
+def _notes(head: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> list[str]:
+    settings = head["settings"]
+    sources = Counter(sample["source"] for sample in samples)
+    labels = Counter(sample["label"] for sample in samples)
+    return [
+        f"Held-out pairs: {_counted(labels)}; {_counted(sources)}. The score is the probability of `supported`, and "
+        f"{NUMBERS_MISSING:g} where a number of the sentence doesn't stand in the passage (the guard of `rag.verify`). "
+        "`auroc`: supported against all others. `threshold` is the highest that no more than "
+        f"{FALSE_ALARMS:.0%} of the supported ones lie below, and what `verify.min_support` should be; the recalls are "
+        "at it. Intervals: bootstrap over the titles of the passages.",
+        "",
+        f"`{settings['verify']['model']}` runs on {settings['backend']}. `latency_ms`: `check` of an answer of "
+        f"{SENTENCES} sentences, each citing a passage of {CHARS} characters; the median of answers checked once each.",
+    ]
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
