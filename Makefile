@@ -7,10 +7,12 @@ DEV := .venv/.installed-$(DEVICE)-dev
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ask test lint fmt check lock bench bench-start recall answers clean
+.PHONY: help setup ask test lint fmt check lock clean recall answers \
+	bench bench-start bench-reranker bench-generator bench-support \
+	train train-reranker train-generator train-support
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "make %-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "make %-16s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED)  ## install, build the models and the sample index
 	@$(BIN)/rag models build
@@ -35,10 +37,30 @@ check: lint  ## ruff and mypy, then the tests
 lock:  ## resolve requirements/*.lock anew
 	@scripts/lock.sh
 
-bench: bench-start  ## every benchmark; results in eval/results/
+bench: bench-start bench-reranker bench-generator bench-support  ## every benchmark; results in eval/results/
 
 bench-start: $(DEV)  ## process start to first token, against a bare vLLM script
 	@$(BIN)/rag bench start $(ARGS)
+
+bench-reranker: $(DEV)  ## nDCG and hits of the reranker against fusion; needs RAG_DATASETS=FOLDER, like the next two
+	@$(BIN)/rag bench reranker $(ARGS)
+
+bench-generator: $(DEV)  ## citations, wording and refusals of the generator and its base
+	@$(BIN)/rag bench generator --model smollm2-grounded --model smollm2-135m-instruct $(ARGS)
+
+bench-support: $(DEV)  ## AUROC of the support checker, and what it finds of each kind of mistake
+	@$(BIN)/rag bench support $(ARGS)
+
+train: train-reranker train-generator train-support  ## the three embedded models, into training/; needs RAG_DATASETS=FOLDER
+
+train-reranker: $(DEV)  ## the reranker; goes on where it stopped, like the others
+	@$(BIN)/python scripts/train_reranker.py $(ARGS)
+
+train-generator: $(DEV)  ## the generator; takes some hours on two cores
+	@$(BIN)/python scripts/train_generator.py $(ARGS)
+
+train-support: $(DEV)  ## the support checker
+	@$(BIN)/python scripts/train_support.py $(ARGS)
 
 recall: $(DEV)  ## recall of gold documents on dev_60: dense, lexical, fused
 	@$(BIN)/python scripts/recall.py $(ARGS)
@@ -53,6 +75,7 @@ $(INSTALLED): requirements/$(DEVICE).lock requirements/torch-cpu.txt pyproject.t
 	@scripts/install.sh $(DEVICE)
 	@touch $@
 
-$(DEV): $(INSTALLED) requirements/dev.lock
-	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.lock
+$(DEV): $(INSTALLED) requirements/dev.lock requirements/train.lock
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --require-hashes \
+		-r requirements/dev.lock -r requirements/train.lock
 	@touch $@

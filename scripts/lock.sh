@@ -18,4 +18,7 @@ compile() {
 compile cpu pyproject.toml --extra cpu requirements/cpu.in --override requirements/cpu.override
 compile gpu pyproject.toml --extra gpu requirements/gpu.in --override requirements/gpu.override
 compile dev --group dev --constraint requirements/cpu.lock
+# Without what the device's lock has already, which it would change to this one's versions.
+compile train pyproject.toml --extra train --constraint requirements/cpu.lock --override requirements/cpu.override \
+    $(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements/cpu.lock)
 rm -rf .venv-lock

@@ -66,6 +66,8 @@ HEAVY = {
     "rank_bm25",
     "openvino",
     "tokenizers",
+    "datasets",
+    "peft",
 }
 
 

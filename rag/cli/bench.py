@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
 from rag.cli import options
+from rag.errors import EngineError
 
 if TYPE_CHECKING:
     from rag.bench import Progress
@@ -135,6 +136,71 @@ def support(
     _run(bench, loaded, measure, output, report_only, as_json, verbose or context.obj.verbose)
 
 
+@app.command()
+def generator(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="The model to measure; a second one is measured the same way as its base (figures base_*).",
+            show_default="generator.model of the settings",
+        ),
+    ] = None,
+    datasets: Datasets = None,
+    prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts.")] = 400,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Index of MedQuAD that is there already.",
+            show_default="bench-medquad, built at first use",
+        ),
+    ] = None,
+    curve: Annotated[
+        Path | None,
+        typer.Option(
+            help="The training's losses, copied beside the samples.", show_default="training/generator/curve.json"
+        ),
+    ] = None,
+    output: Results = None,
+    report_only: ReportOnly = False,
+    as_json: options.Json = False,
+    profile: options.Profile = None,
+    models_file: options.Models = None,
+    assignments: options.Assignments = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Citations, wording, refusals and support of the generator's answers to held-out prompts.
+
+    Goes on where a run of the same settings was interrupted. The samples hold ids, markers and scores; prompts and
+    answers, which quote the datasets, go to texts/ beside them, which git ignores.
+    """
+    import json
+
+    from rag.bench import generator as bench
+    from rag.cli.run import run
+
+    chosen = [[f"generator.model={json.dumps(name)}"] for name in names] if names else [[]]
+    loads = [options.load(context, profile, models_file, [*(assignments or []), *model]) for model in chosen]
+    named = options.choose_index(index, sample=False)
+    bench.keep_curve(_folder(output, loads[0].device, bench.BENCH), curve)
+
+    def measure(folder: Path, progress: Progress) -> None:
+        # Outside of `run`, which an interrupt reaches only where something is awaited.
+        made = bench.held_out(folder, datasets, named, prompts, progress)
+        asked = bench.models(loads, lambda what: progress(what))
+        run(_finished(bench.measure(asked, folder, made, _command(), progress)))
+
+    _run(bench, loads[0], measure, output, report_only, as_json, verbose or context.obj.verbose)
+
+
+async def _finished(measured: Coroutine[Any, Any, None]) -> int:
+    await measured
+    return 0
+
+
 def _datasets(named: Path | None) -> Path:
     from rag.training import datasets
 
@@ -154,11 +220,14 @@ def _run(
     from rag.cli.console import library_output
 
     folder = _folder(output, loaded.device, bench.BENCH)
-    with library_output(verbose) as (terminal, _):
+    with library_output(verbose) as (terminal, log):
         if not report_only:
             before = _written(folder)
             with terminal.count("preparing") as progress:
-                measure(folder, progress)
+                try:
+                    measure(folder, progress)
+                except EngineError as error:
+                    raise type(error)(f"{error} vLLM's log: {log}" if log else str(error)) from error
             if _written(folder) == before:
                 terminal.err.print(f"All samples were there already. Remove {folder} to measure again.", markup=False)
         _show(bench.summarise(folder), folder, terminal, as_json)

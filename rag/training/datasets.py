@@ -1,8 +1,6 @@
 """The datasets that the embedded models learn from, and what of them is held out.
 
-None of their text ships with `rag`. Where they lie is `--datasets`, else `RAG_DATASETS`.
-Licences: MedQuAD CC BY 4.0; PubMedQA MIT; Evidence Inference MIT (annotations) over articles under CC BY or
-CC0; SciFact CC BY 4.0 (claims) and ODC-By 1.0 (abstracts). Share-alike rows are left out.
+None of their text ships with `rag`. Where they lie is `--datasets`, else `RAG_DATASETS`. Share-alike rows are left out.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,24 @@ from rag.errors import UsageError
 
 HELD_OUT_SOURCES = frozenset({"NINDS", "NHLBI"})
 """Of MedQuAD. Their foci are dropped from training too: other sources write about the same diseases."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A dataset as a model card names it."""
+
+    name: str
+    licence: str
+    address: str
+
+
+MEDQUAD = Source("MedQuAD", "CC BY 4.0", "https://github.com/abachaa/MedQuAD")
+PUBMEDQA = Source("PubMedQA", "MIT", "https://pubmedqa.github.io")
+EVIDENCE_INFERENCE = Source(
+    "Evidence Inference", "MIT; its articles CC BY or CC0", "https://evidence-inference.ebm-nlp.com"
+)
+SCIFACT = Source("SciFact", "claims CC BY 4.0, abstracts ODC-By 1.0", "https://github.com/allenai/scifact")
+OWN = Source("documents, questions and sentences of this project", "Apache-2.0", "data/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +173,21 @@ def own() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Questions and sentences about documents of the shipped corpus that no evaluation question is about."""
     root = paths.shipped("data", "training")
     return list(_rows(root / "questions.jsonl")), list(_rows(root / "sentences.jsonl"))
+
+
+def documents() -> dict[str, Mapping[str, Any]]:
+    """The shipped documents that no evaluation question is about, by id."""
+    gold: set[str] = set()
+    for name in ("qa_120", "dev_60"):
+        path = paths.shipped("eval", f"{name}.jsonl")
+        gold.update(*(json.loads(line)["gold_doc_ids"] for line in path.read_text(encoding="utf-8").splitlines()))
+    found = {}
+    for path in sorted(paths.shipped("data", "corpus").glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            document = json.loads(line)
+            if document["id"] not in gold:
+                found[document["id"]] = document
+    return found
 
 
 def normalised(name: str) -> str:

@@ -2,29 +2,66 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+from rag.errors import UsageError
 from rag.files import replacing_file
+
+ADAPTER = "adapter.safetensors"
+_PEFT, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 _LORA = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.(?P<part>lora_[AB])(?:\.\w+)?\.weight$")
 
 
 def write_adapter(model: Any, path: Path) -> None:
     """Everything that was trained, in BF16 but for what is trained whole: a head is small, and calibrated."""
+    _write({name: weight for name, weight in model.named_parameters() if weight.requires_grad}, path)
+
+
+def convert(folder: Path, path: Path, rank: int, alpha: float) -> None:
+    """Write the adapter that a training left in `folder` to `path`: our own file, or PEFT's of the folder itself (a
+    checkpoint) or of `adapter` in it.
+
+    Raises `UsageError` where there is none, or it is of another rank or alpha than named.
+    """
+    from safetensors.torch import load_file
+
+    if (folder / ADAPTER).is_file():
+        _write_as_is(load_file(folder / ADAPTER), path)
+        return
+    peft = next((place for place in (folder / "adapter", folder) if (place / _PEFT).is_file()), None)
+    if peft is None:
+        raise UsageError(
+            f"No adapter in {folder}: neither {ADAPTER} nor adapter/{_PEFT}. Name a finished training's folder."
+        )
+    config = json.loads((peft / _PEFT_CONFIG).read_text(encoding="utf-8"))
+    if (config["r"], config["lora_alpha"]) != (rank, alpha):
+        raise UsageError(
+            f"The adapter in {peft} has rank {config['r']} and alpha {config['lora_alpha']}, the model's are {rank} and "
+            f"{alpha:g}. Train it again, or change both where they are set (rag/training)."
+        )
+    _write(load_file(peft / _PEFT), path)
+
+
+def _write(weights: dict[str, Any], path: Path) -> None:
     import torch
-    from safetensors.torch import save_file
 
     tensors = {}
-    for name, weight in model.named_parameters():
-        if not weight.requires_grad:
-            continue
+    for name, weight in weights.items():
         match = _LORA.match(name)
         if match:
             tensors[f"{match['module']}.{match['part']}"] = weight.detach().to(torch.bfloat16).contiguous()
         else:
             whole = re.sub(r"^base_model\.model\.|\.base_layer", "", name)
             tensors[whole] = weight.detach().float().contiguous()
+    _write_as_is(tensors, path)
+
+
+def _write_as_is(tensors: dict[str, Any], path: Path) -> None:
+    from safetensors.torch import save_file
+
     with replacing_file(path) as temporary:
         save_file(tensors, temporary)

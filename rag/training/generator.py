@@ -6,13 +6,14 @@ Hu et al. 2024, MiniCPM), so that a training can be lengthened later: it goes on
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rag.errors import UsageError
+from rag.training import loop
 from rag.training.grounded import Example
 
 BATCH, GROUP = 8, 64
@@ -92,16 +93,16 @@ def train(
     eval_every: int = 100,
     initial: Path | None = None,
 ) -> list[dict[str, float]]:
-    """Train in `folder`, going on from its last checkpoint; the curve of losses. `folder/adapter` is the result.
+    """Train in `folder`, going on from its last checkpoint; the curve of losses. `folder/adapter` is the result, PEFT's.
 
-    `initial` is a PEFT adapter to begin with, where the optimiser's state of an earlier training is gone.
+    `initial` is a PEFT adapter to begin with, where the optimiser's state of an earlier training is gone. Raises
+    `UsageError` where no batch can be made of the examples.
     """
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
     from peft.helpers import disable_input_dtype_casting
     from torch.optim.lr_scheduler import LambdaLR
     from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
-    from transformers.trainer_utils import get_last_checkpoint
 
     set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -116,19 +117,24 @@ def train(
     training = list(batches(encoded, random.Random(seed)))[: None if steps is None else steps * PARTS]
     seen.sort(key=lambda one: len(one.ids))
     evaluation = [seen[at : at + BATCH] for at in range(0, len(seen), BATCH)]
+    if not (training and evaluation):
+        raise UsageError(
+            f"Too few examples of at most {MAX_TOKENS} tokens: {len(encoded)} to train on, {len(seen)} held out. "
+            f"At least {GROUP} and 1 are needed."
+        )
     total = len(training) // PARTS
     stable = total - int(DECAY * total)
 
     def rate(step: int) -> float:
         return min(1.0, (step + 1) / max(1, WARM_UP * total), (total - step) / max(1, total - stable))
 
-    class GeneratorTrainer(Trainer):
+    class GeneratorTrainer(Trainer):  # type: ignore[misc]
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
             loss = answer_loss(model, inputs)
             return (loss, {"loss": loss.detach()}) if return_outputs else loss
 
         def create_scheduler(self, num_training_steps, optimizer=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
-            if self.lr_scheduler is None:
+            if getattr(self, "lr_scheduler", None) is None:
                 self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
             return self.lr_scheduler
 
@@ -139,42 +145,26 @@ def train(
             with torch.no_grad(), self.compute_loss_context_manager():
                 return answer_loss(model, self._prepare_inputs(inputs)).detach(), None, None
 
+    common = loop.arguments(folder, batch=1, every=eval_every, first=loop.last_checkpoint(folder) is None, seed=seed)
     arguments = TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=1,
-        per_device_eval_batch_size=1,
-        gradient_accumulation_steps=PARTS,
-        learning_rate=LEARNING_RATE,
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        max_steps=total,
-        bf16=True,
-        use_cpu=not torch.cuda.is_available(),
-        logging_steps=10,
-        eval_strategy="steps",
-        eval_steps=eval_every,
-        save_steps=eval_every,
-        save_total_limit=None,
-        remove_unused_columns=False,
-        report_to=[],
-        seed=seed,
-        dataloader_pin_memory=False,
-        label_names=["labels"],
+        **common
+        | {
+            "gradient_accumulation_steps": PARTS,
+            "learning_rate": LEARNING_RATE,
+            "weight_decay": 0.0,
+            "max_grad_norm": 1.0,
+            "max_steps": total,
+            "logging_steps": 10,
+            "save_total_limit": None,  # the one before the fall is gone on from
+            "remove_unused_columns": False,
+            "label_names": ["labels"],
+        }
     )
     trainer = GeneratorTrainer(
         model=model, args=arguments, train_dataset=training, eval_dataset=evaluation, data_collator=collate
     )
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if last is None:
-        trainer.evaluate()
     # PEFT would turn each layer's input into float32, only for autocast to turn it back: time and much memory.
     with disable_input_dtype_casting(model):
-        trainer.train(resume_from_checkpoint=last)
+        curve = loop.run(trainer, folder, BATCH, PARTS)
     model.save_pretrained(folder / "adapter")
-    curve = [
-        {"examples": entry["step"] * BATCH, **{k: v for k, v in entry.items() if k in {"loss", "eval_loss"}}}
-        for entry in trainer.state.log_history
-        if "loss" in entry or "eval_loss" in entry
-    ]
-    (folder / "curve.json").write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
     return curve

@@ -59,13 +59,16 @@ class Example:
     gold: tuple[int, ...]
 
     @property
-    def messages(self) -> tuple[Message, ...]:
-        """The product's own prompt."""
-        sources = tuple(
+    def sources(self) -> tuple[Source, ...]:
+        return tuple(
             Source(n, Hit(Passage(f"{n}", f"{n}", piece.title, piece.text, 0, len(piece.text)), 0.0), piece.text)
             for n, piece in enumerate(self.passages, start=1)
         )
-        return build(self.question, sources).messages
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The product's own prompt."""
+        return build(self.question, self.sources).messages
 
     @property
     def answerable(self) -> bool:
@@ -387,7 +390,9 @@ def from_trials(
         others = [Piece(p.title, shortened(p.text, length, chance)) for p in pool]
         if chance.random() < UNANSWERABLE:
             # The article's own passages may tell the outcome in other words: only foreign ones are sure not to.
-            strange = [Piece(p.title, shortened(p.text, length, chance)) for p in foreign]
+            strange = [
+                Piece(p.title, shortened(p.text, length, chance)) for p in foreign if p.article != trial.passage.article
+            ]
             yield arranged(trial.id, "none", trial.question, (), (), strange[:count], chance)
         else:
             gold = Piece(trial.passage.title, window(text, ranges, hit[0], hit[0], length, chance))

@@ -1,4 +1,4 @@
-"""LoRA training of the cross-encoder that reranks, with sentence-transformers' trainer and PEFT.
+"""Lists for the reranker, and its training.
 
 A question comes with a list of passages, one or two of them relevant; the loss is the cross-entropy between the
 softmax of the scores and the relevant ones (ListNet, Cao et al. 2007), so that only the order within a list counts.
@@ -9,13 +9,19 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from rag.core import Passage
-from rag.training import datasets, wording
+from rag.core import Document, Passage
+from rag.ingest import chunk
+from rag.training import crossencoder, datasets, wording
 from rag.training.datasets import Abstract, ArticlePassage, Claim, Record, Trial
+from rag.training.examples import draw
+from rag.training.found import nearest as nearest_of
 from rag.training.grounded import Found
+
+Item = TypeVar("Item")
 
 LIST = 6
 """Passages of a list."""
@@ -23,15 +29,8 @@ LIST = 6
 RELEVANT = 10.0
 """Label of a relevant passage: its softmax against zeros is all but one."""
 
-RANK, ALPHA = 48, 96
-LEARNING_RATE, WARM_UP = 5e-4, 0.05
-LISTS_A_STEP = 4
-MAX_TOKENS = 192
-"""While training: a passage's first sentences mostly tell what it is about."""
-
-
-WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-"""Half the time of a step on a CPU; nothing is seen often enough to be learnt by heart."""
+LISTS_A_STEP, EVERY = 4, 250
+"""Every so many steps the held-out loss is taken and a checkpoint written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def from_trials(
         same = [p for p in articles[trial.passage.article] if p.id != trial.passage.id and len(p.text) > 100]
         chance.shuffle(same)
         foreign = [chance.choice(articles[chance.choice(names)]) for _ in range(LIST)]
-        others = [*same[:5], *foreign]
+        others = [p for p in [*same[:5], *foreign] if p.id != trial.passage.id]
         yield Ranking(
             trial.question,
             (f"{trial.passage.title}\n{trial.passage.text}",),
@@ -143,75 +142,91 @@ def _titled(passages: Sequence[Passage]) -> tuple[str, ...]:
     return tuple(passage.titled for passage in passages)
 
 
+# --- all of them -------------------------------------------------------------------------------
+
+SHARES = {"medquad": 0.62, "own": 0.12, "trials": 0.09, "claims": 0.1, "abstracts": 0.07}
+
+CANDIDATES = 50
+"""Passages that are found for a question: negatives come from further down than a reranker is asked to go."""
+
+
+class Lists:
+    """`training` and `held_out` share no source of MedQuAD and no focus. `found` searches all of it."""
+
+    def __init__(self, root: Path, found: Found) -> None:
+        self._found = found
+        records = datasets.medquad(root)
+        self._records = {record.id: record for record in records}
+        self._training, self._held_out = datasets.split_medquad(records)
+        self._by_record = {r.id: _split(r.id, r.focus, r.answer) for r in records}
+        self._claims, _, self._abstracts = datasets.scifact(root)
+        self._papers, _ = datasets.pubmedqa(root)
+        self._articles = datasets.articles(root)
+        self._trials, _ = datasets.trials(root, self._articles)
+        self._questions, _ = datasets.own()
+        documents = datasets.documents()
+        self._by_document = {name: _split(name, d["title"], d["text"]) for name, d in documents.items()}
+        self._near = {
+            "claims": nearest_of(
+                {name: f"{title} {' '.join(text)}" for name, (title, text) in self._abstracts.items()}, 20
+            ),
+            "abstracts": nearest_of({a.id: " ".join(a.contexts) for a in self._papers}, 20),
+            "own": nearest_of({name: f"{d['title']} {d['text']}" for name, d in documents.items()}),
+        }
+
+    def training(self, count: int, seed: int) -> list[Ranking]:
+        return draw(SHARES, self._round, count, seed)
+
+    def held_out(self, count: int, seed: int) -> list[Ranking]:
+        made = from_medquad(self._held_out, self._records, self._by_record, self._found, random.Random(seed))
+        return list(islice(made, count))
+
+    def _round(self, name: str, chance: random.Random) -> Iterator[Ranking]:
+        if name == "medquad":
+            pool = {record.id: record for record in self._training}
+            return from_medquad(self._training, pool, self._by_record, self._found, chance)
+        if name == "own":
+            return from_own(_shuffled(self._questions, chance), self._by_document, self._near["own"], chance)
+        if name == "trials":
+            return from_trials(_shuffled(self._trials, chance), self._articles, chance)
+        if name == "claims":
+            return from_claims(_shuffled(self._claims, chance), self._abstracts, self._near["claims"], chance)
+        return from_abstracts(_shuffled(self._papers, chance), self._near["abstracts"], chance)
+
+
+def _split(name: str, title: str, text: str) -> list[Passage]:
+    return chunk.split(Document(name, title, text), 1000, 1)
+
+
+def _shuffled(items: Sequence[Item], chance: random.Random) -> list[Item]:
+    return chance.sample(items, len(items))
+
+
 # --- training ----------------------------------------------------------------------------------
 
 
 def train(
     base: Path, folder: Path, rankings: Sequence[Ranking], held_out: Sequence[Ranking], *, seed: int, steps: int | None
 ) -> Any:
-    """Train in `folder`, going on from its last checkpoint. Returns the trained `CrossEncoder`."""
-    import torch
-    from datasets import Dataset
-    from sentence_transformers import CrossEncoder
-    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+    """As `crossencoder.train`. With ListNet: the cross-entropy between the softmax of a list's scores and its labels."""
     from sentence_transformers.cross_encoder.losses import ListNetLoss
-    from transformers import set_seed
-    from transformers.trainer_utils import get_last_checkpoint
 
-    set_seed(seed)
-    model = CrossEncoder(
-        str(base), num_labels=1, max_length=MAX_TOKENS, local_files_only=True, config_kwargs=WITHOUT_DROPOUT
-    )
-    adapt(model, RANK, ALPHA)
+    def columns(given: Sequence[Ranking]) -> crossencoder.Columns:
+        return {
+            "query": [one.question for one in given],
+            "docs": [[*one.relevant, *one.others] for one in given],
+            "labels": [[RELEVANT] * len(one.relevant) + [0.0] * len(one.others) for one in given],
+        }
 
-    def rows(given: Sequence[Ranking]) -> Any:
-        return Dataset.from_dict(
-            {
-                "query": [one.question for one in given],
-                "docs": [[*one.relevant, *one.others] for one in given],
-                "labels": [[RELEVANT] * len(one.relevant) + [0.0] * len(one.others) for one in given],
-            }
-        )
-
-    arguments = CrossEncoderTrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=LISTS_A_STEP,
-        per_device_eval_batch_size=LISTS_A_STEP,
-        num_train_epochs=1,
-        max_steps=steps or -1,
-        learning_rate=LEARNING_RATE,
-        warmup_steps=WARM_UP,
-        lr_scheduler_type="cosine",
-        bf16=True,
-        use_cpu=not torch.cuda.is_available(),
-        logging_steps=20,
-        eval_strategy="steps",
-        eval_steps=250,
-        save_steps=250,
-        save_total_limit=2,
-        report_to=[],
+    return crossencoder.train(
+        base,
+        folder,
+        columns(rankings),
+        columns(held_out),
+        labels=1,
+        loss=lambda model: ListNetLoss(model, mini_batch_size=-1),
+        batch=LISTS_A_STEP,
+        every=EVERY,
         seed=seed,
-        dataloader_pin_memory=False,
+        steps=steps,
     )
-    trainer = CrossEncoderTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=rows(rankings),
-        eval_dataset=rows(held_out),
-        loss=ListNetLoss(model, mini_batch_size=-1),
-    )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
-    return model, trainer.state.log_history
-
-
-TARGETS = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
-"""Every matrix of a BERT layer."""
-
-
-def adapt(model: Any, rank: int, alpha: int) -> None:
-    """LoRA on every matrix of the layers; pooler and classifier, which the base hasn't learnt, are trained whole."""
-    from peft import LoraConfig
-
-    model.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGETS))
-    for name, weight in model.transformers_model.named_parameters():
-        weight.requires_grad = "lora_" in name or name.startswith(("bert.pooler.", "classifier."))

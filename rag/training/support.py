@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rag.text import sentences
-from rag.training import corruption, datasets, grounded, mixture
+from rag.training import corruption, crossencoder, datasets, grounded
 from rag.training.corruption import Part
 from rag.training.datasets import Claim, Record, Trial
+from rag.training.examples import draw
 from rag.verify import LABELS, premise
 
 PREMISE_CHARS = 400
 """As in the settings of the stage."""
 
-RANK, ALPHA = 48, 96
-LEARNING_RATE, WARM_UP = 5e-4, 0.05
-PAIRS_A_STEP = 32
-MAX_TOKENS = 192
+PAIRS_A_STEP, EVERY = 32, 200
 
 Label = Literal["supported", "contradicted", "not_stated"]
 
@@ -161,7 +159,7 @@ class Pairs:
         self._claims = {"training": training, "held_out": held_out}
         trials = datasets.trials(root, datasets.articles(root))
         self._trials = dict(zip(("training", "held_out"), trials, strict=True))
-        self._documents = mixture.documents()
+        self._documents = datasets.documents()
         _, rows = datasets.own()
         self._own = {
             "training": [row for row in rows if not datasets.is_held_out(row["doc_id"])],
@@ -169,20 +167,20 @@ class Pairs:
         }
 
     def training(self, count: int, seed: int) -> list[Pair]:
-        """The first pairs are the same whatever `count` is."""
-        sources = {name: self._endless(name, seed) for name in SHARES}
-        names = random.Random(f"{seed}-shares").choices(list(SHARES), list(SHARES.values()), k=count)
-        return [next(sources[name]) for name in names]
+        return draw(SHARES, self._training_round, count, seed)
 
-    def held_out(self, seed: int) -> dict[str, list[Pair]]:
+    def held_out(self, count: int, seed: int) -> list[Pair]:
+        """Of one round of each source, mixed."""
+        pairs = [pair for of_one in self.held_out_by_source(seed).values() for pair in of_one]
+        random.Random(seed).shuffle(pairs)
+        return pairs[:count]
+
+    def held_out_by_source(self, seed: int) -> dict[str, list[Pair]]:
         """One round of each source."""
         return {name: list(self._round(name, "held_out", random.Random(f"{seed}-{name}"))) for name in SHARES}
 
-    def _endless(self, name: str, seed: int) -> Iterator[Pair]:
-        turn = 0
-        while True:
-            yield from self._round(name, "training", random.Random(f"{seed}-{name}-{turn}"))
-            turn += 1
+    def _training_round(self, name: str, chance: random.Random) -> Iterator[Pair]:
+        return self._round(name, "training", chance)
 
     def _round(self, name: str, part: Part, chance: random.Random) -> Iterator[Pair]:
         if name == "medquad":
@@ -200,57 +198,25 @@ class Pairs:
 def train(
     base: Path, folder: Path, pairs: Sequence[Pair], held_out: Sequence[Pair], *, seed: int, steps: int | None
 ) -> Any:
-    """Train in `folder`, going on from its last checkpoint. Returns the `CrossEncoder` and its log."""
-    import torch
-    from datasets import Dataset
-    from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
+    """As `crossencoder.train`, with the cross-entropy of the three labels."""
     from sentence_transformers.cross_encoder.losses import CrossEntropyLoss
-    from transformers import set_seed
-    from transformers.trainer_utils import get_last_checkpoint
 
-    from rag.training.reranker import WITHOUT_DROPOUT, adapt
+    def columns(given: Sequence[Pair]) -> crossencoder.Columns:
+        return {
+            "sentence": [one.sentence for one in given],
+            "premise": [one.premise for one in given],
+            "label": [LABELS.index(one.label) for one in given],
+        }
 
-    set_seed(seed)
-    model = CrossEncoder(
-        str(base), num_labels=len(LABELS), max_length=MAX_TOKENS, local_files_only=True, config_kwargs=WITHOUT_DROPOUT
-    )
-    adapt(model, RANK, ALPHA)
-
-    def rows(given: Sequence[Pair]) -> Any:
-        return Dataset.from_dict(
-            {
-                "sentence": [one.sentence for one in given],
-                "premise": [one.premise for one in given],
-                "label": [LABELS.index(one.label) for one in given],
-            }
-        )
-
-    arguments = CrossEncoderTrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=PAIRS_A_STEP,
-        per_device_eval_batch_size=PAIRS_A_STEP,
-        num_train_epochs=1,
-        max_steps=steps or -1,
-        learning_rate=LEARNING_RATE,
-        warmup_steps=WARM_UP,
-        lr_scheduler_type="cosine",
-        bf16=True,
-        use_cpu=not torch.cuda.is_available(),
-        logging_steps=20,
-        eval_strategy="steps",
-        eval_steps=200,
-        save_steps=200,
-        save_total_limit=2,
-        report_to=[],
+    return crossencoder.train(
+        base,
+        folder,
+        columns(pairs),
+        columns(held_out),
+        labels=len(LABELS),
+        loss=CrossEntropyLoss,
+        batch=PAIRS_A_STEP,
+        every=EVERY,
         seed=seed,
-        dataloader_pin_memory=False,
+        steps=steps,
     )
-    trainer = CrossEncoderTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=rows(pairs),
-        eval_dataset=rows(held_out),
-        loss=CrossEntropyLoss(model),
-    )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
-    return model, trainer.state.log_history

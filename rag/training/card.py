@@ -1,0 +1,64 @@
+"""A model card: the kind's text in `data/training/cards/`, filled with what was trained and what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from rag import paths
+from rag.models import Recipe
+from rag.training.datasets import Source
+
+CARDS = ("data", "training", "cards")
+
+
+def render(
+    name: str, recipe: Recipe, data: Sequence[Source], curve: Sequence[Mapping[str, float]], results: Path
+) -> str:
+    """`curve` is the training's, () where it isn't known; `results` the folder of the devices' results."""
+    text = paths.shipped(*CARDS, f"{recipe.kind}.md").read_text(encoding="utf-8")
+    return Template(text).substitute(
+        name=name,
+        description=recipe.description,
+        base=f"{recipe.origin} ({recipe.licence}), {recipe.base}",
+        training="\n".join(_training(recipe, curve)),
+        data="\n".join(["| data | licence |", "|---|---|", *(f"| {_linked(one)} | {one.licence} |" for one in data)]),
+        figures="\n\n".join(_figures(path) for path in sorted(results.glob(f"*/{recipe.kind}/summary.json")))
+        or "Not measured yet.",
+    )
+
+
+def _linked(source: Source) -> str:
+    return f"[{source.name}]({source.address})" if "://" in source.address else f"{source.name} (`{source.address}`)"
+
+
+def _training(recipe: Recipe, curve: Sequence[Mapping[str, float]]) -> list[str]:
+    adapter = recipe.adapter
+    lines = [f"- LoRA of rank {adapter.rank}, alpha {adapter.alpha:g}"] if adapter is not None else []
+    lines += [f"- {key}: {value}" for key, value in recipe.training.items() if key != "data"]
+    held_out = [(entry["examples"], entry["eval_loss"]) for entry in curve if "eval_loss" in entry]
+    if len(held_out) > 1:
+        losses = [f"{loss:.3f} after {examples:,.0f}" for examples, loss in (held_out[0], held_out[-1])]
+        lines.append(f"- loss on held-out examples: {', '.join(losses)} examples")
+    return lines
+
+
+def _figures(path: Path) -> str:
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    host = summary["host"]
+    rows = [
+        f"| `{f['name']}` | {f['value']:.3f} | {f['lo']:.3f} to {f['hi']:.3f} | {f['unit']} | {f['n']} | {f['goal'] or ''} |"
+        for f in summary["figures"]
+    ]
+    return "\n".join(
+        [
+            f"`{summary['command']}`, {summary['date'][:10]}, {host['gpu'] or host['cpu']}:",
+            "",
+            "| figure | value | 95% interval | unit | n | goal |",
+            "|---|---|---|---|---|---|",
+            *rows,
+        ]
+    )

@@ -1,0 +1,121 @@
+"""LoRA training of a cross-encoder from the sentence encoder, with sentence-transformers' trainer and PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rag.errors import UsageError
+from rag.training import export, loop
+
+RANK, ALPHA = 48, 96
+LEARNING_RATE, WARM_UP = 5e-4, 0.05
+MAX_TOKENS = 192
+"""Of a pair, while training: a passage's first sentences mostly tell what it is about."""
+
+TARGETS = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
+"""Every matrix of a BERT layer."""
+
+WHOLE = ("bert.pooler.", "classifier.")
+"""Trained whole: the base hasn't learnt them."""
+
+HEAD = "head.safetensors"
+
+WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+"""Half the time of a step on a CPU; nothing is seen often enough to be learnt by heart."""
+
+Columns = Mapping[str, Sequence[Any]]
+
+
+def train(
+    base: Path,
+    folder: Path,
+    training: Columns,
+    held_out: Columns,
+    *,
+    labels: int,
+    loss: Callable[[Any], Any],
+    batch: int,
+    every: int,
+    seed: int,
+    steps: int | None,
+) -> Any:
+    """Train in `folder`, going on from its last checkpoint; `folder/adapter.safetensors` and the `CrossEncoder` result.
+
+    `every` so many steps the held-out loss is taken and a checkpoint written.
+    """
+    from datasets import Dataset
+    from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from transformers import set_seed
+
+    set_seed(seed)
+    model = CrossEncoder(
+        str(base), num_labels=labels, max_length=MAX_TOKENS, local_files_only=True, config_kwargs=WITHOUT_DROPOUT
+    )
+    adapt(model, RANK, ALPHA)
+
+    class Trainer(CrossEncoderTrainer):  # type: ignore[misc]
+        """With what is trained whole in its checkpoints: PEFT saves the LoRA matrices alone."""
+
+        def _save(self, output_dir=None, state_dict=None):  # type: ignore[no-untyped-def]
+            super()._save(output_dir, state_dict)
+            write_head(model, Path(output_dir if output_dir is not None else self.args.output_dir))
+
+        def _load_from_checkpoint(self, checkpoint_path):  # type: ignore[no-untyped-def]
+            super()._load_from_checkpoint(checkpoint_path)
+            read_head(model, Path(checkpoint_path))
+
+    common = loop.arguments(folder, batch=batch, every=every, first=loop.last_checkpoint(folder) is None, seed=seed)
+    arguments = CrossEncoderTrainingArguments(
+        **common,
+        num_train_epochs=1,
+        max_steps=steps if steps is not None else -1,
+        learning_rate=LEARNING_RATE,
+        warmup_steps=WARM_UP,
+        lr_scheduler_type="cosine",
+        logging_steps=20,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_dict(dict(training)),
+        eval_dataset=Dataset.from_dict(dict(held_out)),
+        loss=loss(model),
+    )
+    loop.run(trainer, folder, batch)
+    export.write_adapter(model.transformers_model, folder / export.ADAPTER)
+    return model
+
+
+def adapt(model: Any, rank: int, alpha: int) -> None:
+    """LoRA on every matrix of the layers; pooler and classifier are trained whole."""
+    from peft import LoraConfig
+
+    model.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGETS))
+    for name, weight in model.transformers_model.named_parameters():
+        weight.requires_grad = "lora_" in name or name.startswith(WHOLE)
+
+
+def write_head(model: Any, checkpoint: Path) -> None:
+    from safetensors.torch import save_file
+
+    weights = model.transformers_model.named_parameters()
+    whole = {name: weight.detach().contiguous() for name, weight in weights if name.startswith(WHOLE)}
+    save_file(whole, checkpoint / HEAD)
+
+
+def read_head(model: Any, checkpoint: Path) -> None:
+    """Raises `UsageError` where the checkpoint has none: going on from it would begin with an untrained one."""
+    import torch
+    from safetensors.torch import load_file
+
+    path = checkpoint / HEAD
+    if not path.is_file():
+        raise UsageError(
+            f"{path} is missing: nothing can go on from this checkpoint. Remove it, or train in another folder."
+        )
+    weights = dict(model.transformers_model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in load_file(path).items():
+            weights[name].copy_(tensor)

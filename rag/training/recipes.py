@@ -1,0 +1,171 @@
+"""The models that this project trains, from a finished training's folder to what ships under `data/models/`."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rag import files, paths
+from rag.errors import UsageError
+from rag.models import Kind, ModelStore, Recipe
+from rag.models.recipe import CLASSIFIERS, read
+from rag.models.store import CARD, RECIPE
+from rag.training import card, crossencoder, datasets, export, generator, loop
+from rag.verify import LABELS
+
+RECORD = "record.json"
+MAX_BYTES = 15_000_000
+"""Of all that a recipe's folder holds."""
+
+FAST_FORM = 1.5
+"""A cross-encoder's disk space over that of its weights: beside them stands what it runs as on a CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A model as its recipe describes it, apart from its adapter."""
+
+    kind: Kind
+    base: str
+    description: str
+    rank: int
+    alpha: float
+    data: tuple[datasets.Source, ...]
+    labels: tuple[str, ...] = ()
+
+
+PRODUCTS: Mapping[str, Product] = {
+    "smollm2-grounded": Product(
+        "generator",
+        "smollm2-135m-instruct",
+        "SmolLM2-135M-Instruct, trained to answer from numbered passages, to cite them, and to decline.",
+        generator.RANK,
+        generator.ALPHA,
+        (datasets.MEDQUAD, datasets.PUBMEDQA, datasets.EVIDENCE_INFERENCE, datasets.OWN),
+    ),
+    "minilm-rerank": Product(
+        "reranker",
+        "all-minilm-l6-v2",
+        "all-MiniLM-L6-v2 as a cross-encoder: how relevant is a passage to a question?",
+        crossencoder.RANK,
+        crossencoder.ALPHA,
+        (datasets.MEDQUAD, datasets.SCIFACT, datasets.PUBMEDQA, datasets.EVIDENCE_INFERENCE, datasets.OWN),
+        ("relevant",),
+    ),
+    "minilm-support": Product(
+        "support",
+        "all-minilm-l6-v2",
+        "all-MiniLM-L6-v2 as a cross-encoder: does a passage support a sentence?",
+        crossencoder.RANK,
+        crossencoder.ALPHA,
+        (datasets.MEDQUAD, datasets.SCIFACT, datasets.EVIDENCE_INFERENCE, datasets.OWN),
+        LABELS,
+    ),
+}
+
+
+def product(name: str) -> Product:
+    """Raises `UsageError` for another model than those that are trained."""
+    if name not in PRODUCTS:
+        raise UsageError(f"No trained model named {name!r}. Known: {', '.join(PRODUCTS)}.")
+    return PRODUCTS[name]
+
+
+def write_record(folder: Path, kind: Kind, examples: int, seed: int, steps: int | None) -> None:
+    """What a training was run with, for recipe and card: nothing of the machine."""
+    said = f"--examples {examples} --seed {seed}" + (f" --steps {steps}" if steps is not None else "")
+    with files.replacing_file(folder / RECORD) as path:
+        record = {"command": f'make train-{kind} ARGS="{said}"', "examples": examples, "seed": seed}
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def write(
+    name: str, trained: Product, folder: Path, recipes: Path | None = None, results: Path | None = None
+) -> Recipe:
+    """`data/models/NAME` from the training in `folder`: adapter, recipe and card. The recipe is built once, to record
+    what it yields; what was there before stays where anything fails.
+
+    Raises `UsageError` where `folder` holds no adapter or it is too large, `ModelError` where it doesn't fit its base.
+    """
+    recipes = recipes if recipes is not None else paths.shipped("data", "models")
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch, "recipes", name)
+        made.mkdir(parents=True)
+        export.convert(folder, made / export.ADAPTER, trained.rank, trained.alpha)
+        content = _content(trained, folder, made / export.ADAPTER, read(recipes / trained.base / RECIPE))
+        _write_recipe(made, content)
+        built = ModelStore(made.parent, Path(scratch, "models")).build(name)
+        size = sum(path.stat().st_size for path in built.rglob("*") if path.is_file())
+        content["disk_mb"] = math.ceil(size * (FAST_FORM if trained.kind in CLASSIFIERS else 1) / 1e6)
+        content["produces"] = {"model.safetensors": files.sha256(built / "model.safetensors")}
+        recipe = _write_recipe(made, content)
+        text = card.render(name, recipe, trained.data, _curve(folder), _results(results))
+        (made / CARD).write_text(text, encoding="utf-8")
+        size = sum(path.stat().st_size for path in made.iterdir())
+        if size > MAX_BYTES:
+            raise UsageError(f"{name} has {size:,} bytes to ship, at most {MAX_BYTES:,} may: train with a lower rank.")
+        with files.replacing_folder(recipes / name) as target:
+            shutil.copytree(made, target, dirs_exist_ok=True)
+    return recipe
+
+
+def write_card(
+    name: str, trained: Product, folder: Path, recipes: Path | None = None, results: Path | None = None
+) -> None:
+    """The card of a recipe that is there, once more: figures are taken after a model is built."""
+    place = (recipes if recipes is not None else paths.shipped("data", "models")) / name
+    if not (place / RECIPE).is_file():
+        raise UsageError(f"No recipe in {place}. Export the training first, without --card-only.")
+    text = card.render(name, read(place / RECIPE), trained.data, _curve(folder), _results(results))
+    with files.replacing_file(place / CARD) as path:
+        path.write_text(text, encoding="utf-8")
+
+
+def _content(trained: Product, folder: Path, adapter: Path, base: Recipe) -> dict[str, Any]:
+    """`recipe.yaml`, but for what only a build tells."""
+    same = base.model_dump(mode="json", include={"base", "format", "files", "layers"}, exclude_none=True)
+    return {
+        "description": trained.description,
+        "kind": trained.kind,
+        "licence": base.licence,
+        "origin": base.origin,
+        **same,
+        "adapter": {
+            "file": adapter.name,
+            "sha256": files.sha256(adapter),
+            "rank": trained.rank,
+            "alpha": float(trained.alpha),
+        },
+        **({"head": {"labels": list(trained.labels)}} if trained.labels else {}),
+        "produces": {},
+        "disk_mb": 0,
+        "training": {"data": [f"{one.name} ({one.licence})" for one in trained.data], **_record(folder)},
+    }
+
+
+def _write_recipe(folder: Path, content: Mapping[str, Any]) -> Recipe:
+    text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120)
+    (folder / RECIPE).write_text(text, encoding="utf-8")
+    return read(folder / RECIPE)
+
+
+def _results(folder: Path | None) -> Path:
+    return folder if folder is not None else paths.shipped("eval", "results")
+
+
+def _curve(folder: Path) -> list[dict[str, float]]:
+    path = folder / loop.CURVE
+    return loop.read_curve(path) if path.is_file() else []
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

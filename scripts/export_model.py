@@ -1,0 +1,37 @@
+"""Make the recipe that ships of a finished training: `scripts/export_model.py minilm-rerank --from training/reranker`.
+
+Writes `data/models/NAME/`: adapter, recipe.yaml with what it builds to, MODEL_CARD.md with the committed figures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rag.cli.console import library_output
+from rag.training import options, recipes
+
+
+def main(
+    name: Annotated[str, typer.Argument(help=", ".join(recipes.PRODUCTS))],
+    folder: Annotated[
+        Path | None, typer.Option("--from", help="The training's folder.", show_default="training/KIND")
+    ] = None,
+    card_only: Annotated[
+        bool, typer.Option("--card-only", help="Only write the card again, with new figures.")
+    ] = False,
+) -> None:
+    """Make the recipe that ships of a finished training."""
+    trained = recipes.product(name)
+    source = folder if folder is not None else Path("training") / trained.kind
+    if card_only:
+        recipes.write_card(name, trained, source)
+    else:
+        with library_output(verbose=False):
+            recipes.write(name, trained, source)
+
+
+if __name__ == "__main__":
+    options.run(main)

@@ -1,0 +1,78 @@
+"""Lists of passages for the reranker: what is relevant, and what stands beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_datasets
+
+from rag.training import datasets
+from rag.training.reranker import LIST, SHARES, Lists, Ranking
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_datasets.write(tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture(scope="module")
+def lists(root: Path) -> Lists:
+    return Lists(root, tiny_datasets.search(root))
+
+
+@pytest.fixture(scope="module")
+def rankings(lists: Lists) -> list[Ranking]:
+    return lists.training(400, 0)
+
+
+def of_medquad(ranking: Ranking) -> str | None:
+    """The focus that a question of MedQuAD is about."""
+    foci = [focus for group in tiny_datasets.FOCI.values() for focus in group]
+    return next((focus for focus in foci if focus in ranking.question), None)
+
+
+def test_the_shares_are_whole() -> None:
+    assert sum(SHARES.values()) == pytest.approx(1.0)
+
+
+def test_a_longer_training_begins_as_a_shorter_one(lists: Lists, rankings: list[Ranking]) -> None:
+    assert lists.training(150, 0) == rankings[:150]
+    assert lists.training(150, 1) != rankings[:150]
+
+
+def test_a_list_has_relevant_passages_and_others_and_is_no_longer_than_may_be(rankings: list[Ranking]) -> None:
+    for one in rankings:
+        assert len(one.relevant) in {1, 2}
+        assert one.others
+        assert len(one.relevant) + len(one.others) <= LIST
+        assert not set(one.relevant) & set(one.others)
+
+
+def test_what_is_relevant_is_about_what_is_asked(rankings: list[Ranking]) -> None:
+    asked = [one for one in rankings if of_medquad(one)]
+    assert len(asked) > 150
+    for one in asked:
+        assert all(str(of_medquad(one)) in passage for passage in one.relevant)
+
+
+def test_beside_it_stands_the_same_disease_and_another_question(rankings: list[Ranking]) -> None:
+    asked = [one for one in rankings if of_medquad(one)]
+    same = [one for one in asked if any(str(of_medquad(one)) in passage for passage in one.others)]
+    assert len(same) > 0.5 * len(asked)
+
+
+def test_a_paper_has_no_title_for_that_is_the_question(rankings: list[Ranking]) -> None:
+    papers = [one for one in rankings if one.question.startswith("Does walking")]
+    assert papers
+    assert all(passage.startswith("\n") for one in papers for passage in (*one.relevant, *one.others))
+
+
+def test_training_never_sees_what_is_held_out(root: Path, lists: Lists, rankings: list[Ranking]) -> None:
+    _, held_out = datasets.split_medquad(datasets.medquad(root))
+    foci = {record.focus for record in held_out}
+    passages = [passage for one in rankings for passage in (*one.relevant, *one.others)]
+    assert not [passage for passage in passages if passage.partition("\n")[0] in foci]
+    seen = lists.held_out(10, 0)
+    assert len(seen) == 10
+    assert {of_medquad(one) for one in seen} <= foci

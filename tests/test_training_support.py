@@ -1,0 +1,114 @@
+"""Pairs for the support checker: labels that are right by how the sentence was made."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import tiny_datasets
+
+from rag.training import datasets
+from rag.training.corruption import KINDS
+from rag.training.support import PREMISE_CHARS, SHARES, Pair, Pairs
+from rag.verify import LABELS
+
+needs_real = pytest.mark.skipif("RAG_DATASETS" not in os.environ, reason="RAG_DATASETS isn't set: no real datasets")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_datasets.write(tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture(scope="module")
+def made(root: Path) -> Pairs:
+    return Pairs(root)
+
+
+@pytest.fixture(scope="module")
+def pairs(made: Pairs) -> list[Pair]:
+    return made.training(800, 0)
+
+
+def plain(text: str) -> str:
+    return " ".join(text.lower().split()).rstrip(".")
+
+
+def verbatim(pair: Pair) -> bool:
+    return plain(pair.sentence) in plain(pair.premise)
+
+
+def test_the_shares_are_whole() -> None:
+    assert sum(SHARES.values()) == pytest.approx(1.0)
+
+
+def test_a_longer_training_begins_as_a_shorter_one(made: Pairs, pairs: list[Pair]) -> None:
+    assert made.training(200, 0) == pairs[:200]
+    assert made.training(200, 1) != pairs[:200]
+
+
+def test_every_label_is_there_and_every_source(pairs: list[Pair]) -> None:
+    assert {pair.label for pair in pairs} == set(LABELS)
+    kinds = Counter(pair.kind for pair in pairs)
+    assert {"claim", "trial", "foreign", "elsewhere", "verbatim"} <= set(kinds)
+    assert [kind for kind in kinds if kind.startswith("own ")]
+
+
+def test_a_verbatim_sentence_stands_in_its_passage_and_a_wrong_one_does_not(pairs: list[Pair]) -> None:
+    of = {kind: [pair for pair in pairs if pair.kind == kind] for kind in ("verbatim", "foreign", "elsewhere", *KINDS)}
+    assert all(verbatim(pair) for pair in of["verbatim"])
+    assert not [pair for kind in of if kind != "verbatim" for pair in of[kind] if verbatim(pair)]
+
+
+def test_a_label_is_the_one_that_its_kind_has(pairs: list[Pair]) -> None:
+    labels = {"verbatim": "supported", "shortened": "supported", "reworded": "supported"}
+    labels |= {"foreign": "not_stated", "elsewhere": "not_stated"} | dict.fromkeys(KINDS, "contradicted")
+    medquad = [pair for pair in pairs if pair.kind in labels and "gland" in pair.premise]
+    assert len(medquad) > 50
+    assert {pair.label == labels[pair.kind] for pair in medquad} == {True}
+
+
+def test_a_premise_is_no_longer_than_the_stage_s(pairs: list[Pair]) -> None:
+    assert max(len(pair.premise.partition("\n")[2]) for pair in pairs) <= PREMISE_CHARS
+
+
+def test_trials_are_told_rightly_and_the_wrong_way_round(pairs: list[Pair]) -> None:
+    trials = {pair.label: pair.sentence for pair in pairs if pair.kind == "trial"}
+    assert set(trials) == {"supported", "contradicted"}
+    assert any(word in trials["supported"] for word in ("decreased", "lowered", "led to lower"))
+    assert not any(word in trials["contradicted"] for word in ("decreased", "lowered", "led to lower"))
+
+
+def test_what_is_held_out_is_about_other_things(root: Path, made: Pairs, pairs: list[Pair]) -> None:
+    training, _ = datasets.split_medquad(datasets.medquad(root))
+    foci = {focus for group in tiny_datasets.FOCI.values() for focus in group}
+    trained = {record.focus for record in training}
+    by_source = made.held_out_by_source(0)
+    assert set(by_source) == set(SHARES)
+    assert {title(pair) for pair in by_source["medquad"]} <= foci - trained
+    assert {title(pair) for pair in pairs} & foci <= trained
+    own = {title(pair) for pair in by_source["own"]}
+    assert own
+    assert {title(pair) for pair in pairs} & own == set()
+
+
+def title(pair: Pair) -> str:
+    return pair.premise.partition("\n")[0]
+
+
+def test_held_out_pairs_are_of_every_source_mixed(made: Pairs) -> None:
+    every = [pair for part in made.held_out_by_source(0).values() for pair in part]
+    some = made.held_out(60, 0)
+    assert len(some) == 60
+    assert set(some) <= set(every)
+    assert some != every[:60]
+    assert made.held_out(20, 0) == some[:20]
+
+
+@needs_real
+def test_of_the_real_pairs_at_least_half_of_the_supported_are_not_verbatim() -> None:
+    pairs = Pairs(datasets.folder()).training(4000, 0)
+    supported = [pair for pair in pairs if pair.label == "supported"]
+    assert sum(not verbatim(pair) for pair in supported) >= 0.5 * len(supported)
