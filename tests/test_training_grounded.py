@@ -209,7 +209,7 @@ def test_the_prompt_is_the_product_s_own() -> None:
     example = Example(
         "m1", "one", "What hurts?", (Piece("Gout", "Gout hurts."), Piece("Mumps", "It swells.")), "", (1,)
     )
-    system, user = example.messages
+    system, *_, user = example.messages
     assert NOT_IN_SOURCES in system["content"]
     assert user["content"].endswith("Question: What hurts?")
     assert user["content"].index("Gout hurts.") < user["content"].index("It swells.")
