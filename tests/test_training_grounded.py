@@ -14,22 +14,8 @@ from rag.settings import Cite
 from rag.text import sentences
 from rag.training import datasets, grounded
 from rag.training.datasets import Record
-from rag.training.grounded import (
-    MAX_ANSWER,
-    MIN_ANSWER,
-    Example,
-    Piece,
-    arranged,
-    count_of_passages,
-    holds,
-    length_of_passages,
-    marked,
-    pick,
-    shortened,
-    tidy,
-    usable,
-    window,
-)
+from rag.training.grounded import Example, Piece, arranged, count_of_passages, length_of_passages, marked
+from rag.training.quoting import MAX_ANSWER, MIN_ANSWER, holds, pick, shortened, tidy, usable, window
 
 FILLER = "It was first described in a small town near the sea by two doctors."
 

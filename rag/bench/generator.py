@@ -145,8 +145,7 @@ def _without_stale(
 
     fresh = [sample for sample in taken if not stale(sample)]
     if len(fresh) < len(taken):
-        with files.replacing_file(samples.path) as path:
-            path.write_text("".join(f"{json.dumps(row)}\n" for row in (head, *fresh)), encoding="utf-8")
+        samples.replace(head, fresh)
     return fresh
 
 

@@ -167,6 +167,11 @@ class Samples:
             return []
         return samples
 
+    def replace(self, head: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
+        """These instead of what is there."""
+        with files.replacing_file(self.path) as path:
+            path.write_text("".join(f"{json.dumps(row)}\n" for row in (head, *samples)), encoding="utf-8")
+
     def add(self, sample: Mapping[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(sample) + "\n")

@@ -43,6 +43,15 @@ Datasets = Annotated[
         show_default="datasets",
     ),
 ]
+MedquadIndex = Annotated[
+    str | None,
+    typer.Option(
+        "--index",
+        metavar="NAME",
+        help="Index of MedQuAD that is there already.",
+        show_default="bench-medquad, built at first use",
+    ),
+]
 ReportOnly = Annotated[bool, typer.Option("--report-only", help="Compute the report again from the samples there.")]
 
 
@@ -76,14 +85,7 @@ def reranker(
     context: typer.Context,
     datasets: Datasets = None,
     questions: Annotated[int, typer.Option(min=1, help="Held-out questions of each dataset, at most.")] = 500,
-    index: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Index of MedQuAD that is there already.",
-            show_default="bench-medquad, built at first use",
-        ),
-    ] = None,
+    index: MedquadIndex = None,
     output: Results = None,
     report_only: ReportOnly = False,
     as_json: options.Json = False,
@@ -150,14 +152,7 @@ def generator(
     ] = None,
     datasets: Datasets = None,
     prompts: Annotated[int, typer.Option(min=1, help="Held-out prompts.")] = 400,
-    index: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Index of MedQuAD that is there already.",
-            show_default="bench-medquad, built at first use",
-        ),
-    ] = None,
+    index: MedquadIndex = None,
     curve: Annotated[
         Path | None,
         typer.Option(

@@ -44,6 +44,10 @@ def _endless(name: str, one_round: Round[Item], seed: int) -> Iterator[Item]:
         turn += 1
 
 
+def shuffled(items: Sequence[Item], chance: random.Random) -> list[Item]:
+    return chance.sample(items, len(items))
+
+
 class Source(Protocol[Made]):
     """Gives the same examples for the same seed, the first ones whatever the count."""
 

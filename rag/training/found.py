@@ -8,7 +8,9 @@ from pathlib import Path
 from rag import build, settings
 from rag.core import Encoder, Passage, Query, Searcher, Trace
 from rag.training import corpora
-from rag.training.grounded import Found
+
+Found = Callable[[str], Sequence[Passage]]
+"""Passages that the real search finds for a question, best first."""
 
 
 def medquad(root: Path, index: str | None, depth: int, report: build.Report = build.quiet) -> Found:

@@ -68,6 +68,11 @@ def collate(batch: Sequence[Sequence[Encoded]]) -> dict[str, Any]:
     return {"input_ids": ids, "labels": labels}
 
 
+def rate(step: int, total: int) -> float:
+    """The share of the learning rate in a step of `total`."""
+    return min(1.0, (step + 1) / max(1, WARM_UP * total), (total - step) / max(1, int(DECAY * total)))
+
+
 def answer_loss(model: Any, inputs: dict[str, Any]) -> Any:
     """Mean cross-entropy of the answers' tokens. The head sees their positions alone: most of a prompt isn't one."""
     import torch
@@ -80,6 +85,24 @@ def answer_loss(model: Any, inputs: dict[str, Any]) -> Any:
         hidden = base.model(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
         logits = base.lm_head(hidden[:, :-1][wanted])
     return torch.nn.functional.cross_entropy(logits.float(), targets[wanted])
+
+
+def _batched(
+    tokenizer: Any, examples: Sequence[Example], held_out: Sequence[Example], seed: int, steps: int | None
+) -> tuple[list[list[Encoded]], list[list[Encoded]]]:
+    """Parts of steps to train on, and batches of held-out examples."""
+    encoded, seen = (
+        [one for one in (encode(tokenizer, example) for example in some) if one is not None]
+        for some in (examples, held_out)
+    )
+    training = list(batches(encoded, random.Random(seed)))[: None if steps is None else steps * PARTS]
+    if not (training and seen):
+        raise UsageError(
+            f"Too few examples of at most {MAX_TOKENS} tokens: {len(encoded)} to train on, {len(seen)} held out. "
+            f"At least {GROUP} and 1 are needed."
+        )
+    seen.sort(key=lambda one: len(one.ids))
+    return training, [seen[at : at + BATCH] for at in range(0, len(seen), BATCH)]
 
 
 def train(
@@ -112,21 +135,8 @@ def train(
     else:
         config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
         model = get_peft_model(model, config)
-    encoded = [one for one in (encode(tokenizer, example) for example in examples) if one is not None]
-    seen = [one for one in (encode(tokenizer, example) for example in held_out) if one is not None]
-    training = list(batches(encoded, random.Random(seed)))[: None if steps is None else steps * PARTS]
-    seen.sort(key=lambda one: len(one.ids))
-    evaluation = [seen[at : at + BATCH] for at in range(0, len(seen), BATCH)]
-    if not (training and evaluation):
-        raise UsageError(
-            f"Too few examples of at most {MAX_TOKENS} tokens: {len(encoded)} to train on, {len(seen)} held out. "
-            f"At least {GROUP} and 1 are needed."
-        )
+    training, evaluation = _batched(tokenizer, examples, held_out, seed, steps)
     total = len(training) // PARTS
-    stable = total - int(DECAY * total)
-
-    def rate(step: int) -> float:
-        return min(1.0, (step + 1) / max(1, WARM_UP * total), (total - step) / max(1, total - stable))
 
     class GeneratorTrainer(Trainer):  # type: ignore[misc]
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
@@ -135,7 +145,7 @@ def train(
 
         def create_scheduler(self, num_training_steps, optimizer=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
             if getattr(self, "lr_scheduler", None) is None:
-                self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
+                self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: rate(step, total))
             return self.lr_scheduler
 
         def _get_train_sampler(self, *_):  # type: ignore[no-untyped-def]

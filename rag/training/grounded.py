@@ -16,27 +16,13 @@ from typing import Any
 
 from rag.core import Hit, Message, Passage, Source
 from rag.prompt import NOT_IN_SOURCES, build
-from rag.text import content_words, sentences
+from rag.text import Range, sentences
 from rag.training import datasets, wording
 from rag.training.datasets import Abstract, ArticlePassage, Record, Trial
+from rag.training.found import Found
+from rag.training.quoting import around, holds, leading, pick, shortened, tidy, usable, window
 
 UNANSWERABLE = 0.2
-MIN_ANSWER, MAX_ANSWER = 120, 330
-"""Characters: sentences are added to a short answer, never beyond the longest."""
-
-BOILERPLATE = re.compile(
-    r"These resources address|Human Phenotype Ontology|This summary section describes|see the .{0,40}summar|"
-    r"Information about clinical trials|You can use the MedlinePlus",
-    re.IGNORECASE,
-)
-_UNCLEAN = re.compile(
-    r" - |Key Points|https?:|www\.|\?|\bclick\b|: [A-Z]|\bSee \b|\bFigure \d|\bTable \d|\(Table|\(Fig|[^\x00-\x7f]{4,}"
-)
-_LEANING = re.compile(r"(?:It|They|Them|These|Those|Such|Other|Others|However|But|Also|In addition|Another|He|She)\b")
-"""Begins a sentence that needs the one before it."""
-
-Found = Callable[[str], Sequence[Passage]]
-"""Passages that the real search finds for a question, best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,99 +61,9 @@ class Example:
         return bool(self.gold)
 
 
-# --- sentences that answer ---------------------------------------------------------------------
-
-
-def tidy(text: str) -> str:
-    """A MedQuAD answer without the question or the list of key points that some repeat at their start."""
-    text = re.sub(r"^\s*Summary\s*:\s*", "", " ".join(text.split()))
-    ranges = sentences(text)
-    start = 0
-    if text.startswith("Key Points"):
-        points = [end for begin, end in ranges if text[begin:end].startswith(("-", "Key Points"))]
-        start = points[-1] if points else 0
-    elif ranges and text[ranges[0][0] : ranges[0][1]].endswith("?"):
-        start = ranges[0][1]
-    return text[start:].strip()
-
-
-def usable(sentence: str) -> bool:
-    """Can it stand in an answer? Whole, plain, neither a scrap nor a paragraph."""
-    return (
-        30 <= len(sentence) <= 300
-        and sentence.endswith((".", ".)", '."'))
-        and (sentence[0].isupper() or sentence[0].isdigit())
-        and _UNCLEAN.search(sentence) is None
-    )
-
-
-def pick(record: Record, text: str, ranges: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
-    """First and last sentence (by position) of the answer to a record's question, from the start of its text.
-
-    The first sentence answers most questions; where another one has the words of this kind of question and
-    the first one hasn't, that one does.
-    """
-    if BOILERPLATE.search(text):
-        return None
-    cue = wording.CUES.get(record.qtype)
-    best, first = 0.0, None
-    for position, (start, end) in enumerate(ranges[:10]):
-        sentence = text[start:end]
-        if not usable(sentence) or (position > 0 and _LEANING.match(sentence)):
-            continue
-        hit = cue is None or cue.search(sentence) is not None
-        score = (1.0 if hit else 0.0) + (0.8 if position == 0 else 0.3 if position < 3 else 0.1)
-        if (hit or position == 0) and score > best:
-            best, first = score, position
-        if cue is None:
-            break
-    if first is None:
-        return None
-    last = first
-    while (
-        last + 1 < len(ranges)
-        and last - first < 2
-        and ranges[last][1] - ranges[first][0] < MIN_ANSWER
-        and ranges[last + 1][1] - ranges[first][0] <= MAX_ANSWER
-        and usable(text[slice(*ranges[last + 1])])
-    ):
-        last += 1
-    return first, last
-
-
 def marked(answer: Sequence[tuple[str, int]]) -> str:
     """Sentences with their markers, which stand before the full stop."""
     return " ".join(re.sub(r"[.\s]*(\.[\"')]*)$", rf" [{marker}]\1", sentence) for sentence, marker in answer)
-
-
-# --- passages ----------------------------------------------------------------------------------
-
-
-def window(
-    text: str, ranges: Sequence[tuple[int, int]], first: int, last: int, length: int, chance: random.Random
-) -> str:
-    """A run of sentences around [first, last] of about `length` characters; often the start of the text."""
-    begin = 0 if chance.random() < 0.5 and ranges[last][1] <= length else max(0, first - chance.choice((0, 0, 1, 2, 3)))
-    while begin < first and ranges[last][1] - ranges[begin][0] > length:
-        begin += 1
-    end = last
-    while end + 1 < len(ranges) and ranges[end + 1][1] - ranges[begin][0] <= length:
-        end += 1
-    return text[ranges[begin][0] : ranges[end][1]]
-
-
-def shortened(text: str, length: int, chance: random.Random) -> str:
-    ranges = sentences(text)
-    if not ranges:
-        return text[:length]
-    first = chance.randrange(len(ranges)) if chance.random() < 0.3 else 0
-    return window(text, ranges, first, first, length, chance)[: length + 300]
-
-
-def holds(passage: str, answer: str) -> bool:
-    """Does a passage say (almost) the same? Then it may not stand beside the one that answers."""
-    words = content_words(answer)
-    return len(words & content_words(passage)) >= 0.7 * len(words)
 
 
 def count_of_passages(chance: random.Random) -> int:
@@ -211,7 +107,7 @@ class MedQuAD:
         self._pool = pool
         self._found = found
         self._texts = {record.id: tidy(record.answer) for record in pool.values()}
-        self._ranges: dict[str, list[tuple[int, int]]] = {}
+        self._ranges: dict[str, list[Range]] = {}
         self._by_focus: dict[str, list[Record]] = defaultdict(list)
         self._by_kind: dict[str, list[Record]] = defaultdict(list)
         for record in pool.values():
@@ -333,7 +229,7 @@ class MedQuAD:
             chosen.append(piece)
         return chosen
 
-    def _sentences(self, record: Record) -> list[tuple[int, int]]:
+    def _sentences(self, record: Record) -> list[Range]:
         if record.id not in self._ranges:
             self._ranges[record.id] = sentences(self._texts[record.id])
         return self._ranges[record.id]
@@ -349,7 +245,7 @@ def from_abstracts(
     for abstract in abstracts:
         conclusion = " ".join(abstract.conclusion.split())
         ranges = sentences(conclusion)
-        span = _leading(conclusion, ranges)
+        span = leading(conclusion, ranges)
         count = count_of_passages(chance)
         length = length_of_passages(count, chance)
         title = _title(abstract.question)
@@ -399,13 +295,6 @@ def from_trials(
             yield arranged(trial.id, "one", trial.question, [(evidence, 0)], [gold], others[: count - 1], chance)
 
 
-def _leading(text: str, ranges: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
-    if not ranges or not usable(text[slice(*ranges[0])]):
-        return None
-    more = len(ranges) > 1 and ranges[0][1] < MIN_ANSWER and usable(text[slice(*ranges[1])])
-    return 0, int(more and ranges[1][1] <= MAX_ANSWER)
-
-
 def _title(question: str) -> str:
     return question.strip().rstrip("?").strip()
 
@@ -426,7 +315,7 @@ def from_own(
         golds = []
         for name in row["doc_ids"]:
             wanted = " ".join(part["text"] for part in row["answer"] if part["doc_id"] == name)
-            golds.append(Piece(documents[name]["title"], _around(documents[name]["text"], wanted, length, chance)))
+            golds.append(Piece(documents[name]["title"], around(documents[name]["text"], wanted, length, chance)))
         near = [name for name in nearest(row["question"]) if name not in row["doc_ids"]][: count + 1]
         chance.shuffle(near)
         others = [
@@ -442,16 +331,3 @@ def from_own(
             yield arranged(identity, row["type"], row["question"], answer, golds, others[: count - len(golds)], chance)
         else:
             yield arranged(identity, "none", row["question"], (), (), [*golds, *others[: count - 1]], chance)
-
-
-def _around(text: str, wanted: str, length: int, chance: random.Random) -> str:
-    """The run of sentences that holds the words of an answer."""
-    text = " ".join(text.split())
-    ranges = sentences(text)
-    words = content_words(wanted)
-    if not words:
-        return window(text, ranges, 0, 0, length, chance)
-    shares = [len(words & content_words(text[slice(*one)])) for one in ranges]
-    holding = [n for n, share in enumerate(shares) if share >= max(2, 0.3 * len(words))] or [shares.index(max(shares))]
-    first, last = min(holding), max(holding)
-    return window(text, ranges, first, last, max(length, ranges[last][1] - ranges[first][0]), chance)

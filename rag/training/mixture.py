@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rag.training import datasets, grounded
 from rag.training.examples import draw
-from rag.training.found import nearest
-from rag.training.grounded import Example, Found
+from rag.training.found import Found, nearest
+from rag.training.grounded import Example
 
 SHARES = {"medquad": 0.66, "own": 0.18, "trials": 0.09, "abstracts": 0.07}
 

@@ -11,17 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rag.core import Document, Passage
 from rag.ingest import chunk
+from rag.settings import Chunk
+from rag.text import content_words
 from rag.training import crossencoder, datasets, wording
 from rag.training.datasets import Abstract, ArticlePassage, Claim, Record, Trial
-from rag.training.examples import draw
+from rag.training.examples import draw, shuffled
+from rag.training.found import Found
 from rag.training.found import nearest as nearest_of
-from rag.training.grounded import Found
-
-Item = TypeVar("Item")
 
 LIST = 6
 """Passages of a list."""
@@ -123,8 +123,6 @@ def from_own(
     chance: random.Random,
 ) -> Iterator[Ranking]:
     """The passage of the document that holds most of the answer's words; nearest passages of other documents."""
-    from rag.text import content_words
-
     for row in questions:
         if row["type"] == "unanswerable":
             continue
@@ -186,20 +184,17 @@ class Lists:
             pool = {record.id: record for record in self._training}
             return from_medquad(self._training, pool, self._by_record, self._found, chance)
         if name == "own":
-            return from_own(_shuffled(self._questions, chance), self._by_document, self._near["own"], chance)
+            return from_own(shuffled(self._questions, chance), self._by_document, self._near["own"], chance)
         if name == "trials":
-            return from_trials(_shuffled(self._trials, chance), self._articles, chance)
+            return from_trials(shuffled(self._trials, chance), self._articles, chance)
         if name == "claims":
-            return from_claims(_shuffled(self._claims, chance), self._abstracts, self._near["claims"], chance)
-        return from_abstracts(_shuffled(self._papers, chance), self._near["abstracts"], chance)
+            return from_claims(shuffled(self._claims, chance), self._abstracts, self._near["claims"], chance)
+        return from_abstracts(shuffled(self._papers, chance), self._near["abstracts"], chance)
 
 
 def _split(name: str, title: str, text: str) -> list[Passage]:
-    return chunk.split(Document(name, title, text), 1000, 1)
-
-
-def _shuffled(items: Sequence[Item], chance: random.Random) -> list[Item]:
-    return chance.sample(items, len(items))
+    settings = Chunk()  # as the index that negatives are found in
+    return chunk.split(Document(name, title, text), settings.max_chars, settings.overlap_sentences)
 
 
 # --- training ----------------------------------------------------------------------------------

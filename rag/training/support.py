@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from rag.settings import Verify
 from rag.text import sentences
-from rag.training import corruption, crossencoder, datasets, grounded
+from rag.training import corruption, crossencoder, datasets, quoting
 from rag.training.corruption import Part
 from rag.training.datasets import Claim, Record, Trial
-from rag.training.examples import draw
+from rag.training.examples import draw, shuffled
 from rag.verify import LABELS, premise
 
-PREMISE_CHARS = 400
-"""As in the settings of the stage."""
+PREMISE_CHARS = Verify().premise_chars
+"""What the stage reads by default is what the model is trained on."""
 
 PAIRS_A_STEP, EVERY = 32, 200
 
@@ -49,20 +50,20 @@ def from_medquad(records: Sequence[Record], part: Part, chance: random.Random) -
     chance.shuffle(order)
     before: list[str] = []  # usable sentences of the records before: of other diseases, mostly
     for record in order:
-        text = grounded.tidy(record.answer)
+        text = quoting.tidy(record.answer)
         ranges = sentences(text)
-        if len(ranges) < 3 or grounded.BOILERPLATE.search(text):
+        if len(ranges) < 3 or quoting.BOILERPLATE.search(text):
             continue
         first = chance.randrange(len(ranges))
-        passage = grounded.window(text, ranges, first, first, chance.choice((300, 500, 800)), chance)
-        inside = [s for s in _of(passage) if grounded.usable(s)]
-        outside = [s for s in _of(text) if grounded.usable(s) and s not in passage]
+        passage = quoting.window(text, ranges, first, first, chance.choice((300, 500, 800)), chance)
+        inside = [s for s in _of(passage) if quoting.usable(s)]
+        outside = [s for s in _of(text) if quoting.usable(s) and s not in passage]
         if not inside:
             continue
         for sentence in chance.sample(inside, min(3, len(inside))):
             yield from _variants(sentence, record, passage, part, chance)
         for sentence in chance.sample(outside, min(2, len(outside))):
-            if not grounded.holds(passage, sentence):
+            if not quoting.holds(passage, sentence):
                 yield _pair(sentence, record.focus, passage, "not_stated", "elsewhere")
         if before and chance.random() < 0.5:
             yield _pair(chance.choice(before), record.focus, passage, "not_stated", "foreign")
@@ -186,10 +187,10 @@ class Pairs:
         if name == "medquad":
             return from_medquad(self._records[part], part, chance)
         if name == "own":
-            return from_own(chance.sample(self._own[part], len(self._own[part])), self._documents)
+            return from_own(shuffled(self._own[part], chance), self._documents)
         if name == "trials":
-            return from_trials(chance.sample(self._trials[part], len(self._trials[part])), chance)
-        return from_claims(chance.sample(self._claims[part], len(self._claims[part])), self._abstracts)
+            return from_trials(shuffled(self._trials[part], chance), chance)
+        return from_claims(shuffled(self._claims[part], chance), self._abstracts)
 
 
 # --- training ----------------------------------------------------------------------------------
