@@ -1,6 +1,7 @@
 """Make the recipe that ships of a finished training: `scripts/export_model.py minilm-rerank --from training/reranker`.
 
-Writes `data/models/NAME/`: adapter, recipe.yaml with what it builds to, MODEL_CARD.md with the committed figures.
+Writes `data/models/NAME/`: adapter (a reranker's calibrated on dev_60), recipe.yaml with what it builds to,
+MODEL_CARD.md with the committed figures.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from rag.cli.console import library_output
-from rag.training import options, recipes
+from rag.training import calibration, options, recipes
 
 
 def main(
@@ -30,7 +31,8 @@ def main(
         recipes.write_card(name, trained, source)
     else:
         with library_output(verbose=False):
-            recipes.write(name, trained, source)
+            calibrate = calibration.on_development if trained.kind == "reranker" else None
+            recipes.write(name, trained, source, calibrate=calibrate)
 
 
 if __name__ == "__main__":

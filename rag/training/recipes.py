@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,17 @@ def write_record(folder: Path, kind: Kind, examples: int, seed: int, steps: int 
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
+Calibrate = Callable[[Path, Path], str]
+"""(folder of a built model, file of its adapter), which it calibrates, to what the record says of that."""
+
+
 def write(
-    name: str, trained: Product, folder: Path, recipes: Path | None = None, results: Path | None = None
+    name: str,
+    trained: Product,
+    folder: Path,
+    recipes: Path | None = None,
+    results: Path | None = None,
+    calibrate: Calibrate | None = None,
 ) -> Recipe:
     """`data/models/NAME` from the training in `folder`: adapter, recipe and card. The recipe is built once, to record
     what it yields; what was there before stays where anything fails.
@@ -102,6 +111,11 @@ def write(
         export.convert(folder, made / export.ADAPTER, trained.rank, trained.alpha)
         content = _content(trained, folder, made / export.ADAPTER, read(recipes / trained.base / RECIPE))
         _write_recipe(made, content)
+        if calibrate is not None:
+            built = ModelStore(made.parent, Path(scratch, "uncalibrated")).build(name)
+            content["training"]["calibration"] = calibrate(built, made / export.ADAPTER)
+            content["adapter"]["sha256"] = files.sha256(made / export.ADAPTER)
+            _write_recipe(made, content)
         built = ModelStore(made.parent, Path(scratch, "models")).build(name)
         size = sum(path.stat().st_size for path in built.rglob("*") if path.is_file())
         content["disk_mb"] = math.ceil(size * (FAST_FORM if trained.kind in CLASSIFIERS else 1) / 1e6)

@@ -19,7 +19,7 @@ from rag.training import corruption, crossencoder, datasets, quoting
 from rag.training.corruption import Part
 from rag.training.datasets import Claim, Record, Trial
 from rag.training.examples import draw, shuffled
-from rag.verify import LABELS, premise
+from rag.verify import LABELS, missing_numbers, premise
 
 PREMISE_CHARS = Verify().premise_chars
 """What the stage reads by default is what the model is trained on."""
@@ -76,7 +76,7 @@ def _variants(sentence: str, record: Record, passage: str, part: Part, chance: r
         said["shortened"] = short
     if (words := corruption.reword(said.get("shortened", sentence), part, chance)) is not None:
         said["reworded"] = words
-    if len(said) > 1 and chance.random() < 0.7:
+    if len(said) > 1 and chance.random() < 0.9:
         del said["verbatim"]
     kind = chance.choice(list(said))
     yield _pair(said[kind], record.focus, passage, "supported", kind)
@@ -134,7 +134,11 @@ def from_trials(trials: Sequence[Trial], chance: random.Random) -> Iterator[Pair
         label: Label
         for result in chance.sample(list(_RESULTS), 2):
             label = "supported" if result == trial.answer else "contradicted"
-            said = f"{intervention} {chance.choice(_RESULTS[result])} {outcome} compared with {comparator}."
+            said = " ".join(
+                f"{intervention} {chance.choice(_RESULTS[result])} {outcome} compared with {comparator}.".split()
+            )
+            if label == "supported" and missing_numbers(said, f"{trial.passage.title}\n{trial.passage.text}"):
+                continue  # of a dose, mostly, that another part of the article tells
             yield _pair(said[0].upper() + said[1:], trial.passage.title, trial.passage.text, label, "trial")
 
 
