@@ -16,7 +16,7 @@ from rag.training.grounded import Example
 def main(
     folder: options.Folder = Path("training/generator"),
     data: options.Datasets = None,
-    examples: options.Examples = 8000,
+    examples: options.Examples = 16_000,
     held_out: options.HeldOut = 96,
     index: options.Index = None,
     steps: options.Steps = None,

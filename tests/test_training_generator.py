@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,28 +38,59 @@ class Words:
         return {"input_ids": self._ids(text)}
 
 
+def plain(ids: Sequence[int], answer_from: int) -> Encoded:
+    """One example."""
+    size = len(ids)
+    return Encoded(tuple(ids), tuple(range(size)), (1,) * size, tuple(at >= answer_from for at in range(size)))
+
+
 def some(count: int) -> list[Encoded]:
     chance = random.Random(0)
-    return [Encoded(tuple([number] * chance.randint(2, 40)), 1) for number in range(count)]
+    return [plain([number] * chance.randint(2, 40), 1) for number in range(count)]
 
 
 # --- tokens ----------------------------------------------------------------------------------------
 
 
+def said(words: Words, encoded: Encoded | None, branch: int) -> list[str]:
+    assert encoded is not None
+    seen = [(words.known[token], of) for token, of in zip(encoded.ids, encoded.branches, strict=True)]
+    return [word for word, of in seen if of in (0, branch)]
+
+
 def test_the_answer_follows_the_prompt_and_ends() -> None:
     words = Words()
-    encoded = encode(words, EXAMPLE)
+    encoded = encode(words, [EXAMPLE])
     assert encoded is not None
-    said = [words.known[number] for number in encoded.ids]
-    assert said[encoded.answer_from :] == ["Gout", "hurts", "[1].", "<end>"]
-    assert said[encoded.answer_from - 1] == "<answer>"
+    wanted = [words.known[token] for token, answer in zip(encoded.ids, encoded.answers, strict=True) if answer]
+    assert wanted == ["Gout", "hurts", "[1].", "<end>"]
+    assert said(words, encoded, 1)[-5:] == ["<answer>", *wanted]
+    assert encoded.positions == tuple(range(len(encoded.ids)))
 
 
-def test_an_example_that_is_too_long_is_left_out() -> None:
-    whole = encode(Words(), EXAMPLE)
-    assert whole is not None
-    assert encode(Words(), EXAMPLE, max_tokens=len(whole.ids)) == whole
-    assert encode(Words(), EXAMPLE, max_tokens=len(whole.ids) - 1) is None
+def test_what_prompts_begin_with_is_there_once_and_each_goes_on_from_it() -> None:
+    words = Words()
+    sheet = [EXAMPLE, replace(EXAMPLE, question="Where then?"), replace(EXAMPLE, question="When?")]
+    encoded = encode(words, sheet)
+    assert encoded is not None
+    for number, example in enumerate(sheet, start=1):
+        assert said(words, encoded, number) == said(words, encode(words, [example]), 1)
+        positions = [p for p, of in zip(encoded.positions, encoded.branches, strict=True) if of in (0, number)]
+        assert positions == list(range(len(positions)))
+    shared = encoded.branches.count(0)
+    assert words.known[encoded.ids[shared - 1]] == "Question:"
+    assert not any(encoded.answers[:shared])
+
+
+def test_examples_that_no_longer_fit_are_left_out() -> None:
+    one, two = (encode(Words(), [EXAMPLE] * count) for count in (1, 2))
+    assert one is not None
+    assert two is not None
+    assert encode(Words(), [EXAMPLE], max_tokens=len(one.ids)) == one
+    assert encode(Words(), [EXAMPLE], max_tokens=len(one.ids) - 1) is None
+    shorter = encode(Words(), [EXAMPLE] * 2, max_tokens=len(two.ids) - 1)
+    assert shorter is not None
+    assert shorter.ids == one.ids
 
 
 # --- batches ---------------------------------------------------------------------------------------
@@ -90,9 +122,25 @@ def test_a_step_s_examples_are_of_like_length() -> None:
 
 
 def test_only_the_answer_is_a_target() -> None:
-    batch = collate([[Encoded((5, 6, 7, 8), 2), Encoded((5, 9), 1)]])
+    batch = collate([[plain((5, 6, 7, 8), 2), plain((5, 9), 1)]])
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8], [5, 9, 0, 0]]
     assert batch["labels"].tolist() == [[IGNORE, IGNORE, 7, 8], [IGNORE, 9, IGNORE, IGNORE]]
+    assert batch["attention_mask"] is None
+
+
+def test_a_token_sees_what_all_share_and_its_own_branch() -> None:
+    answers = (False, False, False, True, True)
+    sheet = Encoded((5, 6, 7, 8, 9), (0, 1, 2, 3, 2), (0, 0, 1, 1, 2), answers)
+    mask = collate([[sheet, plain((5, 9), 1)]])["attention_mask"]
+    assert mask.shape == (2, 1, 5, 5)
+    assert mask[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 0, 0, 1],
+    ]
+    assert mask.any(dim=-1).all()  # padding too: a row without anything is a division by zero
 
 
 def llama() -> Any:
@@ -101,20 +149,42 @@ def llama() -> Any:
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     return LlamaForCausalLM(
-        LlamaConfig(vocab_size=50, max_position_embeddings=64, initializer_range=0.3, **sizes)
+        LlamaConfig(vocab_size=400, max_position_embeddings=512, initializer_range=0.3, **sizes)
     ).eval()
+
+
+def own_loss(model: Any, items: Sequence[Encoded]) -> float:
+    """The model's own, of each alone, over all answers' tokens."""
+    total, count = 0.0, 0
+    for one in items:
+        ids = torch.tensor([one.ids])
+        labels = torch.where(torch.tensor([one.answers]), ids, IGNORE)
+        answer = sum(one.answers)
+        total, count = total + float(model(input_ids=ids, labels=labels).loss) * answer, count + answer
+    return total / count
 
 
 @pytest.mark.parametrize("lengths", [[12], [12, 7, 4]])
 def test_the_loss_is_the_model_s_own_on_the_answers_without_padding(lengths: Sequence[int]) -> None:
     chance = random.Random(1)
     model = llama()
-    items = [Encoded(tuple(chance.randrange(1, 50) for _ in range(length)), length // 2) for length in lengths]
-    total, count = 0.0, 0
+    items = [plain([chance.randrange(1, 50) for _ in range(length)], length // 2) for length in lengths]
     with torch.no_grad():
-        for one in items:
-            labels = [IGNORE] * one.answer_from + list(one.ids[one.answer_from :])
-            own = model(input_ids=torch.tensor([one.ids]), labels=torch.tensor([labels])).loss
-            answer = len(one.ids) - one.answer_from
-            total, count = total + float(own) * answer, count + answer
-        assert float(answer_loss(model, collate([items]))) == pytest.approx(total / count, rel=0.01)  # in bfloat16
+        # in bfloat16
+        assert float(answer_loss(model, collate([items]))) == pytest.approx(own_loss(model, items), rel=0.01)
+
+
+def test_a_sheet_s_loss_is_that_of_its_examples_alone() -> None:
+    model, words = llama(), Words()
+    sheet = [
+        EXAMPLE,
+        replace(EXAMPLE, question="Where then?", answer="It swells [1]."),
+        replace(EXAMPLE, question="When?"),
+    ]
+    alone = [one for one in (encode(words, [example]) for example in sheet) if one is not None]
+    together = encode(words, sheet)
+    assert together is not None
+    with torch.no_grad():
+        padded = collate([[together, plain(range(1, 80), 79)]])
+        padded["labels"][1] = IGNORE
+        assert float(answer_loss(model, padded)) == pytest.approx(own_loss(model, alone), rel=0.01)

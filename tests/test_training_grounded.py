@@ -12,9 +12,9 @@ import tiny_datasets
 from rag.prompt import NOT_IN_SOURCES, cite
 from rag.settings import Cite
 from rag.text import sentences
-from rag.training import datasets, grounded
+from rag.training import datasets, grounded, wording
 from rag.training.datasets import Record
-from rag.training.grounded import Example, Piece, arranged, count_of_passages, length_of_passages, marked
+from rag.training.grounded import ASKED, Example, Piece, Sheet, arranged, count_of_passages, length_of_passages, marked
 from rag.training.quoting import MAX_ANSWER, MIN_ANSWER, holds, pick, shortened, tidy, usable, window
 
 FILLER = "It was first described in a small town near the sea by two doctors."
@@ -221,6 +221,12 @@ def examples(root: Path, records: list[Record]) -> list[Example]:
     return [example for seed in range(8) for example in made.examples(random.Random(seed))]
 
 
+@pytest.fixture(scope="module")
+def sheets(root: Path, records: list[Record]) -> list[Sheet]:
+    made = grounded.MedQuAD(records, {r.id: r for r in records}, tiny_datasets.search(root))
+    return [sheet for seed in range(8) for sheet in made.sheets(random.Random(seed))]
+
+
 def check(example: Example) -> None:
     """What holds of every example that has an answer, from whatever dataset."""
     _, said, _, invalid = cite(example.answer, example.sources, Cite(attribute=False))
@@ -268,6 +274,63 @@ def test_a_plain_example_is_worded_as_in_the_dataset_over_three_to_five_passages
         assert example.question == re.sub(r"\s+\?", "?", record.question).replace("is (are)", "is")
 
 
+def test_a_sheet_asks_different_questions_about_the_same_passages(sheets: list[Sheet]) -> None:
+    assert max(map(len, sheets)) > 3
+    for sheet in sheets:
+        assert len(sheet) <= ASKED
+        assert len({example.passages for example in sheet}) == 1
+        assert len({example.question for example in sheet}) == len(sheet)
+        # Another question has another answer: else nothing would be learnt from reading it.
+        answered = [example.answer for example in sheet if example.answerable]
+        assert len(set(answered)) == len(answered)
+
+
+def test_what_else_is_asked_is_answered_by_one_passage_alone(sheets: list[Sheet]) -> None:
+    more = [example for sheet in sheets for example in sheet[1:] if example.answerable]
+    assert len(more) > 100
+    for example in more:
+        check(example)
+        (marker,) = example.gold
+        text = re.sub(r" \[\d+\]", "", example.answer)
+        others = [piece for number, piece in enumerate(example.passages, start=1) if number != marker]
+        assert not [piece for piece in others if holds(piece.text, text)]
+
+
+def test_what_else_is_declined_has_no_passage_that_answers(sheets: list[Sheet], records: list[Record]) -> None:
+    """By what the questions of these datasets name: a disease, and the words of their kind."""
+    declined = [example for sheet in sheets for example in sheet[1:] if not example.answerable]
+    assert len(declined) > 20
+    foci = {record.focus for record in records}
+    for example in declined:
+        assert example.answer == NOT_IN_SOURCES
+        (focus,) = [focus for focus in foci if focus.lower() in example.question.lower()]
+        if focus not in {piece.title for piece in example.passages}:
+            continue  # another disease
+        kinds = [
+            kind
+            for kind, wordings in wording.WORDINGS.items()
+            if example.question in {wording_.replace("X", focus) for wording_ in wordings}
+        ]
+        assert any(
+            not wording.CUES[kind].search(piece.text)
+            for kind in kinds
+            for piece in example.passages
+            if piece.title == focus
+        )
+
+
+def test_a_passage_that_begins_further_down_answers_only_with_the_words_of_its_question(
+    root: Path, records: list[Record]
+) -> None:
+    made = grounded.MedQuAD(records, {r.id: r for r in records}, tiny_datasets.search(root))
+    (record,) = [r for r in records if r.focus == "Iron pulse" and r.qtype == "treatment"]
+    whole, second = record.answer, record.answer.partition(". ")[2]
+    assert made._said(record, Piece(record.focus, whole))[0].startswith("Doctors treat")
+    assert made._said(record, Piece(record.focus, second))[0].startswith("Surgery")
+    library = "Records of Iron pulse are kept in the iron library by three nurses of the iron clinic."
+    assert made._said(record, Piece(record.focus, library)) == []
+
+
 def test_papers_and_trials_answer_from_their_own_passage(root: Path) -> None:
     training, _ = datasets.pubmedqa(root)
     articles = datasets.articles(root)
@@ -289,11 +352,32 @@ def test_our_own_questions_are_answered_from_our_own_documents() -> None:
     names = sorted(documents)
     made = list(grounded.from_own(questions, documents, random.Random(0), lambda _: names[:8]))
     assert len(made) == len(questions)
-    for row, example in zip(questions, made, strict=True):
-        if example.answerable:
-            titles = {example.passages[marker - 1].title for marker in example.gold}
-            assert titles == {documents[part["doc_id"]]["title"] for part in row["answer"]}
-        else:
-            assert example.answer == NOT_IN_SOURCES
+    titles_of = {row["question"]: {documents[part["doc_id"]]["title"] for part in row["answer"]} for row in questions}
+    for row, sheet in zip(questions, made, strict=True):
+        assert sheet[0].question == row["question"]
+        assert len({example.question for example in sheet}) == len(sheet) <= ASKED
+        for example in sheet:
+            assert example.passages == sheet[0].passages
+            if example.answerable:
+                assert {example.passages[marker - 1].title for marker in example.gold} == titles_of[example.question]
+            else:
+                assert example.answer == NOT_IN_SOURCES
+                assert example is sheet[0] or not titles_of[example.question]
         if row["type"] == "unanswerable":
-            assert not example.answerable
+            assert not sheet[0].answerable
+    assert sum(map(len, made)) > 2 * len(made)
+
+
+def test_a_question_of_ours_is_not_asked_where_its_answer_was_cut_off() -> None:
+    row = {
+        "question": "How long?",
+        "type": "simple",
+        "doc_ids": ["gout"],
+        "answer": [{"doc_id": "gout", "text": "An attack of gout lasts 7 days."}],
+    }
+    whole = Piece("Gout", "An attack of gout begins at night. It lasts 7 days.")
+    asked = grounded._own(row, (whole,), {"gout": 1})
+    assert asked is not None
+    assert asked.answer == "An attack of gout lasts 7 days [1]."
+    assert grounded._own(row, (Piece("Gout", "An attack of gout begins at night."),), {"gout": 1}) is None
+    assert grounded._own(row, (Piece("Gout", "An attack of gout lasts some days."),), {"gout": 1}) is None

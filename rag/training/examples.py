@@ -21,15 +21,16 @@ Round = Callable[[str, random.Random], Iterator[Item]]
 """(source, chance) to its examples, each once, in an order and in words of that chance."""
 
 
-def draw(shares: Mapping[str, float], one_round: Round[Item], count: int, seed: int) -> list[Item]:
-    """`count` examples, the source of each by its share. A source that is through begins a new round.
+def draw(shares: Mapping[str, float], one_round: Round[Item], seed: int) -> Iterator[Item]:
+    """Examples without end, the source of each by its share. A source that is through begins a new round.
 
-    The first ones are the same whatever `count` is, so that a longer training begins as a shorter one did.
-    Raises `ValueError` where a round is empty.
+    A longer training takes more of them, and so begins as a shorter one did. Raises `ValueError` where a round is empty.
     """
-    names = random.Random(f"{seed}-shares").choices(list(shares), list(shares.values()), k=count)
+    chance = random.Random(f"{seed}-shares")
+    names, weights = list(shares), list(shares.values())
     sources = {name: _endless(name, one_round, seed) for name in shares}
-    return [next(sources[name]) for name in names]
+    while True:
+        yield next(sources[chance.choices(names, weights)[0]])
 
 
 def _endless(name: str, one_round: Round[Item], seed: int) -> Iterator[Item]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +17,55 @@ from rag.errors import UsageError
 from rag.training import loop
 from rag.training.grounded import Example
 
-BATCH, GROUP = 8, 64
-"""Examples a step; examples of a group are sorted by length into batches, so that little is padding."""
+BATCH, GROUP = 4, 64
+"""Sheets a step; sheets of a group are sorted by length into batches, so that little is padding."""
 PARTS = 2
-"""A step's examples are taken in so many parts: half the memory, which goes with the longest."""
+"""A step's sheets are taken in so many parts: half the memory, which goes with the longest."""
 
 RANK, ALPHA = 24, 48
 LEARNING_RATE, WARM_UP, DECAY = 4e-4, 0.02, 0.25
-MAX_TOKENS = 1024
+MAX_TOKENS = 1280
 IGNORE = -100
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of prompt and answer; the loss is taken on the answer alone, from `answer_from` on."""
+    """A sheet's tokens: what its prompts begin with, once, then for each the rest of it and its answer: its branch.
+
+    A token sees what comes before it in what all share and in its own branch, and has the position that it has in its
+    own prompt: a branch's logits are those of its prompt alone. The loss is taken on the answers.
+    """
 
     ids: tuple[int, ...]
-    answer_from: int
+    positions: tuple[int, ...]
+    branches: tuple[int, ...]
+    """0 for what all share, then 1, 2, ..."""
+    answers: tuple[bool, ...]
 
 
-def encode(tokenizer: Any, example: Example, max_tokens: int = MAX_TOKENS) -> Encoded | None:
-    """None where it is longer than `max_tokens`: the memory of a step goes with its longest example."""
-    prompt = tokenizer.apply_chat_template(example.messages, add_generation_prompt=True, return_dict=False)
-    answer = tokenizer(example.answer + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
-    ids = (*prompt, *answer)
-    return Encoded(ids, len(prompt)) if len(ids) <= max_tokens else None
+def encode(tokenizer: Any, sheet: Sequence[Example], max_tokens: int = MAX_TOKENS) -> Encoded | None:
+    """As many of its examples as `max_tokens` holds, None where that is none: the memory of a step goes with its
+    longest sheet."""
+    prompts = [
+        tokenizer.apply_chat_template(example.messages, add_generation_prompt=True, return_dict=False)
+        for example in sheet
+    ]
+    answers = [
+        tokenizer(example.answer + tokenizer.eos_token, add_special_tokens=False)["input_ids"] for example in sheet
+    ]
+    alike = takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False))
+    shared = len(list(alike)) if len(sheet) > 1 else 0
+    ids, positions = list(prompts[0][:shared]), list(range(shared))
+    branches, wanted = [0] * shared, [False] * shared
+    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), start=1):
+        rest = [*prompt[shared:], *answer]
+        if len(ids) + len(rest) > max_tokens:
+            break
+        ids += rest
+        positions += range(shared, shared + len(rest))
+        branches += [number] * len(rest)
+        wanted += [False] * (len(prompt) - shared) + [True] * len(answer)
+    return Encoded(tuple(ids), tuple(positions), tuple(branches), tuple(wanted)) if len(ids) > shared else None
 
 
 def batches(encoded: Sequence[Encoded], chance: random.Random) -> Iterator[list[Encoded]]:
@@ -54,18 +79,29 @@ def batches(encoded: Sequence[Encoded], chance: random.Random) -> Iterator[list[
 
 
 def collate(batch: Sequence[Sequence[Encoded]]) -> dict[str, Any]:
-    """Padded on the right: under causal attention nothing looks at the padding, so no mask is needed, and the
-    attention without one takes half the time."""
+    """Padded on the right, each padding token by itself in branch -1.
+
+    Without a `mask` where no sheet has two branches: nothing looks at the padding under causal attention, which takes
+    half the time without one.
+    """
     import torch
 
     (items,) = batch
     longest = max(len(one.ids) for one in items)
-    ids = torch.zeros(len(items), longest, dtype=torch.long)
-    labels = torch.full((len(items), longest), IGNORE)
+    shape = (len(items), longest)
+    ids, positions = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    branches, labels = torch.full(shape, -1), torch.full(shape, IGNORE)
     for row, one in enumerate(items):
-        ids[row, : len(one.ids)] = torch.tensor(one.ids)
-        labels[row, one.answer_from : len(one.ids)] = ids[row, one.answer_from : len(one.ids)]
-    return {"input_ids": ids, "labels": labels}
+        length = len(one.ids)
+        ids[row, :length] = torch.tensor(one.ids)
+        positions[row, :length] = torch.tensor(one.positions)
+        branches[row, :length] = torch.tensor(one.branches)
+        labels[row, :length] = torch.where(torch.tensor(one.answers), ids[row, :length], IGNORE)
+    mask = None
+    if any(len(set(one.branches)) > 1 for one in items):
+        mine = (branches[:, None, :] == branches[:, :, None]) | (branches == 0)[:, None, :]
+        mask = (mine & torch.ones(longest, longest, dtype=torch.bool).tril())[:, None]
+    return {"input_ids": ids, "position_ids": positions, "attention_mask": mask, "labels": labels}
 
 
 def rate(step: int, total: int) -> float:
@@ -82,23 +118,26 @@ def answer_loss(model: Any, inputs: dict[str, Any]) -> Any:
     wanted = targets != IGNORE
     # Explicitly: the trainer's own autocast is around `model.forward`, which isn't called here.
     with torch.autocast(targets.device.type, dtype=torch.bfloat16):
-        hidden = base.model(input_ids=inputs["input_ids"], use_cache=False).last_hidden_state
+        given = {name: inputs[name] for name in ("input_ids", "position_ids", "attention_mask")}
+        hidden = base.model(**given, use_cache=False).last_hidden_state
         logits = base.lm_head(hidden[:, :-1][wanted])
     return torch.nn.functional.cross_entropy(logits.float(), targets[wanted])
+
+
+def _encoded(tokenizer: Any, examples: Sequence[Example]) -> list[Encoded]:
+    sheets = (list(sheet) for _, sheet in groupby(examples, key=lambda example: example.passages))
+    return [one for one in (encode(tokenizer, sheet) for sheet in sheets) if one is not None]
 
 
 def _batched(
     tokenizer: Any, examples: Sequence[Example], held_out: Sequence[Example], seed: int, steps: int | None
 ) -> tuple[list[list[Encoded]], list[list[Encoded]]]:
     """Parts of steps to train on, and batches of held-out examples."""
-    encoded, seen = (
-        [one for one in (encode(tokenizer, example) for example in some) if one is not None]
-        for some in (examples, held_out)
-    )
+    encoded, seen = _encoded(tokenizer, examples), _encoded(tokenizer, held_out)
     training = list(batches(encoded, random.Random(seed)))[: None if steps is None else steps * PARTS]
     if not (training and seen):
         raise UsageError(
-            f"Too few examples of at most {MAX_TOKENS} tokens: {len(encoded)} to train on, {len(seen)} held out. "
+            f"Too few sheets of at most {MAX_TOKENS} tokens: {len(encoded)} to train on, {len(seen)} held out. "
             f"At least {GROUP} and 1 are needed."
         )
     seen.sort(key=lambda one: len(one.ids))
@@ -175,6 +214,7 @@ def train(
     )
     # PEFT would turn each layer's input into float32, only for autocast to turn it back: time and much memory.
     with disable_input_dtype_casting(model):
-        curve = loop.run(trainer, folder, BATCH, PARTS)
+        examples_a_step = sum(max(one.branches) for part in training for one in part) / total
+        curve = loop.run(trainer, folder, examples_a_step, PARTS)
     model.save_pretrained(folder / "adapter")
     return curve

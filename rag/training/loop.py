@@ -67,7 +67,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
-def run(trainer: Any, folder: Path, examples_a_step: int, parts: int = 1) -> list[dict[str, float]]:
+def run(trainer: Any, folder: Path, examples_a_step: float, parts: int = 1) -> list[dict[str, float]]:
     """Train to the end, from the last checkpoint where there is one; the curve, which `folder` gets at each checkpoint.
 
     A step's loss is the sum over its `parts` where the model takes keywords beside its inputs, as a causal one does:
@@ -83,11 +83,11 @@ def run(trainer: Any, folder: Path, examples_a_step: int, parts: int = 1) -> lis
 
 
 def write_curve(
-    folder: Path, log: list[dict[str, float]], examples_a_step: int, parts: int = 1
+    folder: Path, log: list[dict[str, float]], examples_a_step: float, parts: int = 1
 ) -> list[dict[str, float]]:
     """Losses by examples seen: `loss` of those since the entry before, `eval_loss` of the held-out ones."""
     curve = [
-        {"examples": entry["step"] * examples_a_step, **_losses(entry, parts)}
+        {"examples": round(entry["step"] * examples_a_step), **_losses(entry, parts)}
         for entry in log
         if "loss" in entry or "eval_loss" in entry
     ]
@@ -112,7 +112,7 @@ def _losses(entry: Mapping[str, float], parts: int) -> dict[str, float]:
     return {name: entry[name] / over[name] for name in over if name in entry}
 
 
-def _progress(folder: Path, examples_a_step: int, parts: int) -> Any:
+def _progress(folder: Path, examples_a_step: float, parts: int) -> Any:
     """A bar with the last losses beside it; the Trainer's own has a line for each, and counts anew after a stop."""
     from tqdm.auto import tqdm
     from transformers import ProgressCallback

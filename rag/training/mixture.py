@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from rag.training import datasets, grounded
 from rag.training.examples import draw
 from rag.training.found import Found, nearest
-from rag.training.grounded import Example
+from rag.training.grounded import Example, Sheet
 
-SHARES = {"medquad": 0.66, "own": 0.18, "trials": 0.09, "abstracts": 0.07}
+SHARES = {"medquad": 0.6, "own": 0.16, "trials": 0.13, "abstracts": 0.11}
+"""Of the sheets; those of the last two ask one question each."""
 
 CANDIDATES = 20
 """Passages that are found for a question: as many as answer a user's."""
@@ -32,8 +33,8 @@ class Mixture:
         self._documents = datasets.documents()
 
     def training(self, count: int, seed: int) -> list[Example]:
-        """Each round asks in other words, among other passages."""
-        return draw(SHARES, self._round, count, seed)
+        """Each round asks in other words, among other passages. Examples of a sheet stand together."""
+        return list(islice(chain.from_iterable(draw(SHARES, self._round, seed)), count))
 
     def held_out(self, count: int, seed: int) -> list[Example]:
         """Of the held-out sources of MedQuAD, worded as there, over 3 to 5 passages."""
@@ -41,10 +42,10 @@ class Mixture:
         made = grounded.MedQuAD(self._held_out, pool, self._found).examples(random.Random(seed), plain=True)
         return list(islice((e for e in made if 3 <= len(e.passages) <= 5), count))
 
-    def _round(self, name: str, chance: random.Random) -> Iterator[Example]:
+    def _round(self, name: str, chance: random.Random) -> Iterator[Sheet]:
         if name == "medquad":
             pool = {record.id: record for record in self._training}
-            yield from grounded.MedQuAD(self._training, pool, self._found).examples(chance)
+            yield from grounded.MedQuAD(self._training, pool, self._found).sheets(chance)
         elif name == "own":
             rows = list(self._questions)
             chance.shuffle(rows)
@@ -53,10 +54,11 @@ class Mixture:
         elif name == "trials":
             trials = list(self._trials)
             chance.shuffle(trials)
-            yield from grounded.from_trials(trials, self._articles, chance)
+            yield from ((one,) for one in grounded.from_trials(trials, self._articles, chance))
         else:
             abstracts = list(self._abstracts)
             chance.shuffle(abstracts)
             by_id = {a.id: a for a in abstracts}
             near = nearest({a.id: " ".join(a.contexts) for a in abstracts})
-            yield from grounded.from_abstracts(abstracts, chance, lambda text: [by_id[name] for name in near(text)])
+            made = grounded.from_abstracts(abstracts, chance, lambda text: [by_id[name] for name in near(text)])
+            yield from ((one,) for one in made)

@@ -173,7 +173,7 @@ class Lists:
         }
 
     def training(self, count: int, seed: int) -> list[Ranking]:
-        return draw(SHARES, self._round, count, seed)
+        return list(islice(draw(SHARES, self._round, seed), count))
 
     def held_out(self, count: int, seed: int) -> list[Ranking]:
         made = from_medquad(self._held_out, self._records, self._by_record, self._found, random.Random(seed))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -172,7 +173,7 @@ class Pairs:
         }
 
     def training(self, count: int, seed: int) -> list[Pair]:
-        return draw(SHARES, self._training_round, count, seed)
+        return list(islice(draw(SHARES, self._training_round, seed), count))
 
     def held_out(self, count: int, seed: int) -> list[Pair]:
         """Of one round of each source, mixed."""
