@@ -10,11 +10,15 @@ from rag.text import cut
 
 
 def filter_hits(hits: Hits, settings: Filter) -> Hits:
-    """The hits above the threshold of the score they have: reranker probability, or else the cosine."""
+    """The hits that reach the threshold of every score they have.
+
+    A reranker learns the order of passages that share words with the question: what has nothing to do with it can get
+    any probability, and only the cosine tells.
+    """
     return tuple(
         hit
         for hit in hits
-        if (hit.rerank >= settings.min_rerank if hit.rerank is not None else hit.dense >= settings.min_cosine)
+        if hit.dense >= settings.min_cosine and (hit.rerank is None or hit.rerank >= settings.min_rerank)
     )
 
 

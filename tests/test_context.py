@@ -41,14 +41,15 @@ def test_without_a_reranker_the_cosine_decides() -> None:
     assert names(filter_hits(hits, Filter(min_cosine=0.25))) == ["a", "b", "d"]
 
 
-def test_with_a_reranker_its_probability_decides_and_the_cosine_does_not() -> None:
-    hits = (hit("a", dense=-0.5, rerank=0.9), hit("b", dense=0.9, rerank=0.04), hit("c", dense=0.1, rerank=0.05))
-    assert names(filter_hits(hits, Filter(min_cosine=0.25, min_rerank=0.05))) == ["a", "c"]
-
-
-def test_each_hit_is_judged_by_the_score_it_has() -> None:
-    hits = (hit("a", dense=0.1, rerank=0.9), hit("b", dense=0.9), hit("c", dense=0.1), hit("d", dense=0.9, rerank=0.0))
-    assert names(filter_hits(hits, Filter(min_cosine=0.5, min_rerank=0.5))) == ["a", "b"]
+def test_with_a_reranker_both_thresholds_have_to_be_reached() -> None:
+    """The probability alone can be high for what has nothing to do with the question."""
+    hits = (
+        hit("a", dense=-0.5, rerank=0.9),
+        hit("b", dense=0.9, rerank=0.04),
+        hit("c", dense=0.25, rerank=0.05),
+        hit("d", dense=0.24, rerank=1.0),
+    )
+    assert names(filter_hits(hits, Filter(min_cosine=0.25, min_rerank=0.05))) == ["c"]
 
 
 def test_the_lowest_thresholds_let_everything_pass() -> None:
