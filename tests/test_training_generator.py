@@ -10,7 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from rag.training.generator import BATCH, GROUP, IGNORE, PARTS, Encoded, answer_loss, batches, collate, encode
+from rag.training.generator import (
+    ATTENTION,
+    BATCH,
+    GROUP,
+    IGNORE,
+    PARTS,
+    Encoded,
+    answer_loss,
+    attention,
+    batches,
+    collate,
+    encode,
+)
 from rag.training.grounded import Example, Piece
 
 EXAMPLE = Example("m1", "one", "Why?", (Piece("Gout", "Gout hurts."),), "Gout hurts [1].", (1,))
@@ -125,13 +137,12 @@ def test_only_the_answer_is_a_target() -> None:
     batch = collate([[plain((5, 6, 7, 8), 2), plain((5, 9), 1)]])
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8], [5, 9, 0, 0]]
     assert batch["labels"].tolist() == [[IGNORE, IGNORE, 7, 8], [IGNORE, 9, IGNORE, IGNORE]]
-    assert batch["attention_mask"] is None
 
 
 def test_a_token_sees_what_all_share_and_its_own_branch() -> None:
     answers = (False, False, False, True, True)
     sheet = Encoded((5, 6, 7, 8, 9), (0, 1, 2, 3, 2), (0, 0, 1, 1, 2), answers)
-    mask = collate([[sheet, plain((5, 9), 1)]])["attention_mask"]
+    mask = collate([[sheet, plain((5, 9), 1)]])["attention_mask"] == 0
     assert mask.shape == (2, 1, 5, 5)
     assert mask[0, 0].int().tolist() == [
         [1, 0, 0, 0, 0],
@@ -147,10 +158,19 @@ def llama() -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2}
     return LlamaForCausalLM(
         LlamaConfig(vocab_size=400, max_position_embeddings=512, initializer_range=0.3, **sizes)
     ).eval()
+
+
+def attending(model: Any, implementation: str) -> Any:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, attention)
+    model.set_attn_implementation(implementation)
+    return model
 
 
 def own_loss(model: Any, items: Sequence[Encoded]) -> float:
@@ -164,27 +184,47 @@ def own_loss(model: Any, items: Sequence[Encoded]) -> float:
     return total / count
 
 
+@pytest.mark.parametrize("implementation", ["sdpa", ATTENTION])
 @pytest.mark.parametrize("lengths", [[12], [12, 7, 4]])
-def test_the_loss_is_the_model_s_own_on_the_answers_without_padding(lengths: Sequence[int]) -> None:
+def test_the_loss_is_the_model_s_own_on_the_answers_without_padding(
+    lengths: Sequence[int], implementation: str
+) -> None:
     chance = random.Random(1)
     model = llama()
     items = [plain([chance.randrange(1, 50) for _ in range(length)], length // 2) for length in lengths]
     with torch.no_grad():
-        # in bfloat16
-        assert float(answer_loss(model, collate([items]))) == pytest.approx(own_loss(model, items), rel=0.01)
+        wanted = own_loss(model, items)
+        found = answer_loss(attending(model, implementation), collate([items]))
+    assert float(found) == pytest.approx(wanted, rel=0.01)  # in bfloat16
 
 
-def test_a_sheet_s_loss_is_that_of_its_examples_alone() -> None:
+SHEET = [
+    EXAMPLE,
+    replace(EXAMPLE, question="Where then?", answer="It swells [1]."),
+    replace(EXAMPLE, question="When?"),
+]
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", ATTENTION])
+def test_a_sheet_s_loss_is_that_of_its_examples_alone(implementation: str) -> None:
     model, words = llama(), Words()
-    sheet = [
-        EXAMPLE,
-        replace(EXAMPLE, question="Where then?", answer="It swells [1]."),
-        replace(EXAMPLE, question="When?"),
-    ]
-    alone = [one for one in (encode(words, [example]) for example in sheet) if one is not None]
-    together = encode(words, sheet)
+    alone = [one for one in (encode(words, [example]) for example in SHEET) if one is not None]
+    together = encode(words, SHEET)
     assert together is not None
+    batch = collate([[together, plain(range(1, 80), 79)]])
+    batch["labels"][1] = IGNORE
     with torch.no_grad():
-        padded = collate([[together, plain(range(1, 80), 79)]])
-        padded["labels"][1] = IGNORE
-        assert float(answer_loss(model, padded)) == pytest.approx(own_loss(model, alone), rel=0.01)
+        wanted = own_loss(model, alone)
+        assert float(answer_loss(attending(model, implementation), batch)) == pytest.approx(wanted, rel=0.01)
+
+
+def test_attention_by_products_has_the_gradients_of_torch_s_own() -> None:
+    together = encode(Words(), SHEET)
+    assert together is not None
+    gradients = []
+    for implementation in ("sdpa", ATTENTION):
+        model = attending(llama(), implementation)
+        answer_loss(model, collate([[together]])).backward()
+        gradients.append(model.model.layers[0].self_attn.k_proj.weight.grad)
+    difference = float((gradients[0] - gradients[1]).norm() / gradients[0].norm())
+    assert difference < 0.1  # both in bfloat16; a wrong one is off by its whole length
