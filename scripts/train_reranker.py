@@ -12,7 +12,7 @@ from rag.training.examples import kept
 def main(
     folder: options.Folder = Path("training/reranker"),
     data: options.Datasets = None,
-    examples: options.Examples = 5000,
+    examples: options.Examples = 8000,
     held_out: options.HeldOut = 100,
     index: options.Index = None,
     steps: options.Steps = None,

@@ -7,6 +7,7 @@ softmax of the scores and the relevant ones (ListNet, Cao et al. 2007), so that 
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -52,10 +53,12 @@ def from_medquad(
     found: Found,
     chance: random.Random,
 ) -> Iterator[Ranking]:
-    """Hard negatives: the same disease and another kind of question, and what the real search finds nearest."""
-    order = list(records)
-    chance.shuffle(order)
-    for record in order:
+    """Hard negatives: the same disease and another kind of question, from anywhere in its record, and what the real
+    search finds nearest."""
+    kin: dict[str, list[Record]] = defaultdict(list)
+    for record in pool.values():
+        kin[datasets.normalised(record.focus)].append(record)
+    for record in shuffled(records, chance):
         question = wording.ask(record.qtype, record.focus, record.question, chance, 0.5)
         own = passages.get(record.id, ())
         if question is None or not own:
@@ -67,10 +70,13 @@ def from_medquad(
         nearest, rest = negatives[:8], negatives[8:]
         chance.shuffle(nearest)
         chance.shuffle(rest)
+        of_kin = [p for one in kin[about[0]] if one.qtype != record.qtype for p in passages.get(one.id, ())]
+        of_kin = chance.sample(of_kin, min(len(of_kin), chance.choice((0, 2, 4))))
         chosen = relevant[: chance.choice((1, 1, 2))]
-        if not chance.randrange(3):  # not only the passage that the search puts first
-            chosen = [chance.choice(list(own))]
-        yield Ranking(question, _titled(chosen), _titled([*nearest[:4], *rest])[: LIST - len(chosen)])
+        if chance.random() < 0.5:  # not only the passages that the search puts first
+            chosen = chance.sample(list(own), min(len(own), chance.choice((1, 2))))
+        others = list(dict.fromkeys([*of_kin, *nearest[:4], *rest]))
+        yield Ranking(question, _titled(chosen), _titled(others)[: LIST - len(chosen)])
 
 
 def from_claims(
