@@ -25,6 +25,30 @@ _NUMBER_WORD = re.compile(rf"(?<!ty-)\b(?:{'|'.join(_WORDS)})\b", re.IGNORECASE)
 _ONE = re.compile(r"\bone\b", re.IGNORECASE)
 _SPACES = "\u00a0\u2009\u202f"  # they may part thousands
 _DIGITS = re.compile(rf"[0-9]+(?:[.,·][0-9]+|[{_SPACES}][0-9]{{3}}(?![0-9]))*")
+_SPELLINGS = {
+    "%": "percent, per cent",
+    "\u03bcg": "\u00b5g, mcg, microgram, micrograms",
+    "mg": "milligram, milligrams",
+    "g": "gram, grams",
+    "kg": "kilogram, kilograms",
+    "ml": "milliliter, milliliters, millilitre, millilitres",
+    "l": "liter, liters, litre, litres",
+    "mm": "millimeter, millimeters, millimetre, millimetres",
+    "cm": "centimeter, centimeters, centimetre, centimetres",
+    "m": "meter, meters, metre, metres",
+    "km": "kilometer, kilometers, kilometre, kilometres",
+    "foot": "feet",
+    "inch": "inches",
+    "century": "centuries",
+    **{name: f"{name}s" for name in "second minute hour day week month year decade mile pound ounce degree".split()},  # noqa: SIM905
+    **dict.fromkeys(("dl", "mmol", "mol"), ""),
+}
+_UNITS = {spelling: unit for unit, others in _SPELLINGS.items() for spelling in (unit, *others.split(", ")) if spelling}
+_QUANTITY = re.compile(
+    rf"(?P<number>{_DIGITS.pattern}|{_NUMBER_WORD.pattern})"
+    rf"(?:[\s-]?(?P<unit>%|(?:{'|'.join(sorted(_UNITS, key=len, reverse=True))})\b))?",
+    re.IGNORECASE,
+)
 _THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 
 
@@ -54,10 +78,10 @@ class CrossEncoderChecker:
 
     def judge(self, pairs: Sequence[tuple[str, Source]]) -> list[tuple[list[float], bool]]:
         """What a verdict rests on, for each sentence and one source: the probabilities of `LABELS`, and whether the
-        sentence's numbers stand in it."""
+        sentence's numbers stand in it, with their units."""
         logits = self._model.logits([self._pair(sentence, source) for sentence, source in pairs])
         return [
-            (_softmax(line.tolist()), not missing_numbers(sentence, f"{source.hit.passage.title}\n{source.quote}"))
+            (_softmax(line.tolist()), numbers_stand(sentence, f"{source.hit.passage.title}\n{source.quote}"))
             for (sentence, source), line in zip(pairs, logits[:, self._columns], strict=True)
         ]
 
@@ -74,7 +98,8 @@ def shown(sentences: Sequence[Sentence], action: Action) -> tuple[bool, ...]:
 
 
 def verdict(probabilities: Sequence[float], numbers_stand: bool, min_support: float) -> Support:
-    """From the probabilities of `LABELS`. A sentence with a number that its passage hasn't is never supported."""
+    """From the probabilities of `LABELS`. A sentence with a number that its passage hasn't, or has with another unit
+    only, is never supported."""
     supported, contradicted, not_stated = probabilities
     if numbers_stand and supported >= min_support:
         return "supported"
@@ -108,14 +133,38 @@ def _nearest(text: str, sentence: str, max_chars: int) -> str:
     return " ".join(parts[row] for row in sorted(taken))
 
 
+def numbers_stand(sentence: str, passage: str) -> bool:
+    return not missing_numbers(sentence, passage) and not wrong_units(sentence, passage)
+
+
 def missing_numbers(sentence: str, passage: str) -> frozenset[str]:
     """The numbers of a sentence that its passage doesn't hold. The word "one" asks for none: it is mostly a pronoun."""
     return numbers(_ONE.sub("", sentence)) - numbers(passage)
 
 
+def wrong_units(sentence: str, passage: str) -> frozenset[str]:
+    """The sentence's numbers that its passage holds with other units only: "2 months" where it says "2 weeks". A number
+    that stands there without a unit that is known ("between 2 and 4 weeks") may have any."""
+    told = _quantities(passage)
+    return frozenset(
+        value
+        for value, units in _quantities(sentence).items()
+        if value in told and "" not in told[value] and not units - {""} <= told[value]
+    )
+
+
+def _quantities(text: str) -> dict[str, set[str]]:
+    """By a number's value its units, "" for none."""
+    found: dict[str, set[str]] = {}
+    for match in _QUANTITY.finditer(text):
+        for value in numbers(match["number"]):
+            found.setdefault(value, set()).add(_UNITS.get((match["unit"] or "").lower(), ""))
+    return found
+
+
 def numbers(text: str) -> frozenset[str]:
     """Values of a text's numbers as plain decimals: "1,200" and "1200", "3·50" and "3.5", "five" and "5", "5%"
-    and "5 per cent" are the same. Units are left to the model."""
+    and "5 per cent" are the same. For units see `wrong_units`."""
     found = {_VALUES[match.lower()] for match in _NUMBER_WORD.findall(text)}
     return frozenset(found.union(*(_decimals(match) for match in _DIGITS.findall(text))))
 

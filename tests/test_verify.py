@@ -16,7 +16,7 @@ from rag.errors import ModelError
 from rag.pairs import convert, open_pairs
 from rag.settings import Verify
 from rag.testing import FakeSupportChecker
-from rag.verify import LABELS, CrossEncoderChecker, missing_numbers, numbers, premise, shown, verdict
+from rag.verify import LABELS, CrossEncoderChecker, missing_numbers, numbers, premise, shown, verdict, wrong_units
 
 
 def source(marker: int, title: str, text: str) -> Source:
@@ -313,3 +313,33 @@ def test_the_fake_knows_all_three_verdicts() -> None:
     ]
     found = [one.support for one in FakeSupportChecker().check(written, SOURCES)]
     assert found == ["supported", "contradicted", "not_stated", "not_stated"]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "passage", "wrong"),
+    [
+        ("It lasts 2 months.", "It lasts two weeks.", "2"),
+        ("It lasts two weeks.", "It lasts 2 weeks.", ""),
+        ("It lasts 2 weeks.", "It lasts between 2 and 4 weeks.", ""),  # without a unit of its own it may have any
+        ("2 of them fell ill.", "It lasts 2 weeks.", ""),
+        ("Half die, 50%.", "Of these 50 per cent die.", ""),
+        ("A 7-day course.", "For 7 days.", ""),
+        ("Take 5 mg.", "Take 5 g each day.", "5"),
+        ("Take 5 mg.", "Take 5 milligrams each day.", ""),
+        ("Take 10 \u00b5g.", "Take 10 mcg.", ""),
+        ("People aged 60 years.", "A 60-year-old man.", ""),
+        ("3 feet long.", "3 inches long.", "3"),
+        ("Type 2 diabetes.", "Diabetes of 2 kinds.", ""),
+        ("5 days, then 5 weeks.", "5 days, then 5 months.", "5"),
+        ("5 days.", "5 days, then 5 months.", ""),
+        ("9 weeks.", "5 days.", ""),  # that the number isn't there at all is `missing_numbers`' to say
+        ("2 million people.", "2 m long.", ""),
+    ],
+)
+def test_a_number_with_another_unit_only_is_wrong(sentence: str, passage: str, wrong: str) -> None:
+    assert wrong_units(sentence, passage) == set(wrong.split())
+
+
+@given(st.text(max_size=120))
+def test_a_text_s_units_are_its_own(text: str) -> None:
+    assert wrong_units(text, text) == frozenset()
