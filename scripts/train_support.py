@@ -12,7 +12,7 @@ from rag.training.examples import kept
 def main(
     folder: options.Folder = Path("training/support"),
     data: options.Datasets = None,
-    examples: options.Examples = 24_000,
+    examples: options.Examples = 32_000,
     held_out: options.HeldOut = 600,
     steps: options.Steps = None,
     seed: options.Seed = 0,

@@ -29,6 +29,12 @@ def _words() -> Words:
     return words
 
 
+_VERBS = "cause|affect|include|require|help|need|occur|develop|lead|involve|reduce|improve"
+_NO_VERB = "".join(
+    f"(?<!{word} )" for word in ("to", "can", "may", "will", "might", "could", "should", "the", "a", "of")
+)
+"""Before what looks like a verb: an infinitive, or a noun."""
+
 _NEGATIONS: dict[Part, Sequence[tuple[str, str]]] = {
     "training": (
         (r"\b(is|are|was|were) (?!not\b)", r"\1 not "),
@@ -36,6 +42,14 @@ _NEGATIONS: dict[Part, Sequence[tuple[str, str]]] = {
         (r"\b(do|does|did) not ", ""),
         (r"\b(is|are|was|were|can|may) not ", r"\1 "),
         (r"\bcannot\b", "can"),
+        (rf"{_NO_VERB}\b({_VERBS})\b", r"do not \1"),
+        (rf"{_NO_VERB}\b({_VERBS})s\b", r"does not \1"),
+        (r"\bthere (is|are) (?!no\b|not\b)(?:an? )?", r"there \1 no "),
+        (r"\b(?:most|many|some) (people|patients|cases|individuals|children)\b", r"no \1"),
+        (r"\bin (?:most|many|some) cases\b", "in no case"),
+        (r"\bfails? to\b", "manages to"),
+        (r"\bboth\b", "neither of"),
+        (r"\bneither\b", "both"),
     ),
     "held_out": (
         (r"\b(has|have|had) (?=been|a |an |no )", r"\1 never "),
