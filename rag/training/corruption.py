@@ -31,7 +31,7 @@ def _words() -> Words:
 
 _VERBS = "cause|affect|include|require|help|need|occur|develop|lead|involve|reduce|improve"
 _NO_VERB = "".join(
-    f"(?<!{word} )" for word in ("to", "can", "may", "will", "might", "could", "should", "the", "a", "of")
+    f"(?<!{word} )" for word in ("to", "can", "may", "will", "might", "could", "should", "the", "The", "a", "A", "of")
 )
 """Before what looks like a verb: an infinitive, or a noun."""
 
@@ -45,7 +45,7 @@ _NEGATIONS: dict[Part, Sequence[tuple[str, str]]] = {
         (rf"{_NO_VERB}\b({_VERBS})\b", r"do not \1"),
         (rf"{_NO_VERB}\b({_VERBS})s\b", r"does not \1"),
         (r"\bthere (is|are) (?!no\b|not\b)(?:an? )?", r"there \1 no "),
-        (r"\b(?:most|many|some) (people|patients|cases|individuals|children)\b", r"no \1"),
+        (r"\b(?:[Mm]ost|[Mm]any|[Ss]ome) (people|patients|cases|individuals|children)\b", r"no \1"),
         (r"\bin (?:most|many|some) cases\b", "in no case"),
         (r"\bfails? to\b", "manages to"),
         (r"\bboth\b", "neither of"),
