@@ -124,7 +124,8 @@ def _negation(sentence: str, part: Part, chance: random.Random, premise: str) ->
     if not fitting:
         return None
     pattern, new = chance.choice(fitting)
-    return re.sub(pattern, new, sentence, count=1)
+    changed = re.sub(pattern, new, sentence, count=1)
+    return changed[0].upper() + changed[1:] if sentence[0].isupper() else changed
 
 
 def _name(kind: Kind) -> Change:
