@@ -12,7 +12,7 @@ import tiny_datasets
 from rag.prompt import NOT_IN_SOURCES, cite
 from rag.settings import Cite
 from rag.text import sentences
-from rag.training import datasets, grounded, wording
+from rag.training import datasets, diseases, papers, wording
 from rag.training.datasets import Record
 from rag.training.grounded import ASKED, Example, Piece, Sheet, arranged, count_of_passages, length_of_passages, marked
 from rag.training.quoting import MAX_ANSWER, MIN_ANSWER, holds, pick, shortened, tidy, usable, window
@@ -217,13 +217,13 @@ def records(root: Path) -> list[Record]:
 
 @pytest.fixture(scope="module")
 def examples(root: Path, records: list[Record]) -> list[Example]:
-    made = grounded.MedQuAD(records, {r.id: r for r in records}, tiny_datasets.search(root))
+    made = diseases.MedQuAD(records, {r.id: r for r in records}, tiny_datasets.search(root))
     return [example for seed in range(8) for example in made.examples(random.Random(seed))]
 
 
 @pytest.fixture(scope="module")
 def sheets(root: Path, records: list[Record]) -> list[Sheet]:
-    made = grounded.MedQuAD(records, {r.id: r for r in records}, tiny_datasets.search(root))
+    made = diseases.MedQuAD(records, {r.id: r for r in records}, tiny_datasets.search(root))
     return [sheet for seed in range(8) for sheet in made.sheets(random.Random(seed))]
 
 
@@ -262,7 +262,7 @@ def test_a_fifth_of_the_prompts_holds_no_answer_and_near_misses_instead(examples
 def test_a_plain_example_is_worded_as_in_the_dataset_over_three_to_five_passages(
     root: Path, records: list[Record]
 ) -> None:
-    made = grounded.MedQuAD(records, {r.id: r for r in records}, tiny_datasets.search(root))
+    made = diseases.MedQuAD(records, {r.id: r for r in records}, tiny_datasets.search(root))
     plain = list(made.examples(random.Random(0), plain=True))
     by_id = {record.id: record for record in records}
     assert len(plain) > 20
@@ -322,7 +322,7 @@ def test_what_else_is_declined_has_no_passage_that_answers(sheets: list[Sheet], 
 def test_a_passage_that_begins_further_down_answers_only_with_the_words_of_its_question(
     root: Path, records: list[Record]
 ) -> None:
-    made = grounded.MedQuAD(records, {r.id: r for r in records}, tiny_datasets.search(root))
+    made = diseases.MedQuAD(records, {r.id: r for r in records}, tiny_datasets.search(root))
     (record,) = [r for r in records if r.focus == "Iron pulse" and r.qtype == "treatment"]
     whole, second = record.answer, record.answer.partition(". ")[2]
     assert made._said(record, Piece(record.focus, whole))[0].startswith("Doctors treat")
@@ -336,8 +336,8 @@ def test_papers_and_trials_answer_from_their_own_passage(root: Path) -> None:
     articles = datasets.articles(root)
     trials, held_out = datasets.trials(root, articles)
     made = [
-        *grounded.from_abstracts(training * 3, random.Random(0), lambda _: training),
-        *grounded.from_trials([*trials, *held_out] * 3, articles, random.Random(0)),
+        *papers.from_abstracts(training * 3, random.Random(0), lambda _: training),
+        *papers.from_trials([*trials, *held_out] * 3, articles, random.Random(0)),
     ]
     answered = [example for example in made if example.answerable]
     assert len(made) > len(answered) > 20
@@ -350,7 +350,7 @@ def test_our_own_questions_are_answered_from_our_own_documents() -> None:
     questions, _ = datasets.own()
     documents = datasets.documents()
     names = sorted(documents)
-    made = list(grounded.from_own(questions, documents, random.Random(0), lambda _: names[:8]))
+    made = list(papers.from_own(questions, documents, random.Random(0), lambda _: names[:8]))
     assert len(made) == len(questions)
     titles_of = {row["question"]: {documents[part["doc_id"]]["title"] for part in row["answer"]} for row in questions}
     for row, sheet in zip(questions, made, strict=True):
@@ -376,8 +376,8 @@ def test_a_question_of_ours_is_not_asked_where_its_answer_was_cut_off() -> None:
         "answer": [{"doc_id": "gout", "text": "An attack of gout lasts 7 days."}],
     }
     whole = Piece("Gout", "An attack of gout begins at night. It lasts 7 days.")
-    asked = grounded._own(row, (whole,), {"gout": 1})
+    asked = papers._own(row, (whole,), {"gout": 1})
     assert asked is not None
     assert asked.answer == "An attack of gout lasts 7 days [1]."
-    assert grounded._own(row, (Piece("Gout", "An attack of gout begins at night."),), {"gout": 1}) is None
-    assert grounded._own(row, (Piece("Gout", "An attack of gout lasts some days."),), {"gout": 1}) is None
+    assert papers._own(row, (Piece("Gout", "An attack of gout begins at night."),), {"gout": 1}) is None
+    assert papers._own(row, (Piece("Gout", "An attack of gout lasts some days."),), {"gout": 1}) is None

@@ -158,6 +158,22 @@ def _batched(
     return training, [seen[at : at + BATCH] for at in range(0, len(seen), BATCH)]
 
 
+def _adapted(base: Path, initial: Path | None) -> Any:
+    """The model with LoRA on every matrix: `initial`'s, or a new one."""
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AttentionInterface, AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    if not torch.cuda.is_available():
+        AttentionInterface.register(ATTENTION, attention)
+        model.set_attn_implementation(ATTENTION)
+    if initial is not None:
+        return PeftModel.from_pretrained(model, str(initial), is_trainable=True)
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(model, config)
+
+
 def train(
     base: Path,
     folder: Path,
@@ -175,29 +191,13 @@ def train(
     `UsageError` where no batch can be made of the examples.
     """
     import torch
-    from peft import LoraConfig, PeftModel, get_peft_model
     from peft.helpers import disable_input_dtype_casting
     from torch.optim.lr_scheduler import LambdaLR
-    from transformers import (
-        AttentionInterface,
-        AutoModelForCausalLM,
-        AutoTokenizer,
-        Trainer,
-        TrainingArguments,
-        set_seed,
-    )
+    from transformers import AutoTokenizer, Trainer, TrainingArguments, set_seed
 
     set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
-    if not torch.cuda.is_available():
-        AttentionInterface.register(ATTENTION, attention)
-        model.set_attn_implementation(ATTENTION)
-    if initial is not None:
-        model = PeftModel.from_pretrained(model, str(initial), is_trainable=True)
-    else:
-        config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
-        model = get_peft_model(model, config)
+    model = _adapted(base, initial)
     training, evaluation = _batched(tokenizer, examples, held_out, seed, steps)
     total = len(training) // PARTS
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 
-from rag.training import datasets, grounded
+from rag.training import datasets, diseases, papers
 from rag.training.examples import draw
 from rag.training.found import Found, nearest
 from rag.training.grounded import Example, Sheet
@@ -39,26 +39,26 @@ class Mixture:
     def held_out(self, count: int, seed: int) -> list[Example]:
         """Of the held-out sources of MedQuAD, worded as there, over 3 to 5 passages."""
         pool = {record.id: record for record in self._records}
-        made = grounded.MedQuAD(self._held_out, pool, self._found).examples(random.Random(seed), plain=True)
+        made = diseases.MedQuAD(self._held_out, pool, self._found).examples(random.Random(seed), plain=True)
         return list(islice((e for e in made if 3 <= len(e.passages) <= 5), count))
 
     def _round(self, name: str, chance: random.Random) -> Iterator[Sheet]:
         if name == "medquad":
             pool = {record.id: record for record in self._training}
-            yield from grounded.MedQuAD(self._training, pool, self._found).sheets(chance)
+            yield from diseases.MedQuAD(self._training, pool, self._found).sheets(chance)
         elif name == "own":
             rows = list(self._questions)
             chance.shuffle(rows)
             near = nearest({name: f"{d['title']} {d['text']}" for name, d in self._documents.items()})
-            yield from grounded.from_own(rows, self._documents, chance, near)
+            yield from papers.from_own(rows, self._documents, chance, near)
         elif name == "trials":
             trials = list(self._trials)
             chance.shuffle(trials)
-            yield from ((one,) for one in grounded.from_trials(trials, self._articles, chance))
+            yield from ((one,) for one in papers.from_trials(trials, self._articles, chance))
         else:
             abstracts = list(self._abstracts)
             chance.shuffle(abstracts)
             by_id = {a.id: a for a in abstracts}
             near = nearest({a.id: " ".join(a.contexts) for a in abstracts})
-            made = grounded.from_abstracts(abstracts, chance, lambda text: [by_id[name] for name in near(text)])
+            made = papers.from_abstracts(abstracts, chance, lambda text: [by_id[name] for name in near(text)])
             yield from ((one,) for one in made)
