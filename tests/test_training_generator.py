@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from rag.training.attention import PRODUCTS, by_products
 from rag.training.generator import (
-    ATTENTION,
     BATCH,
     GROUP,
     IGNORE,
     PARTS,
     Encoded,
     answer_loss,
-    attention,
     batches,
     collate,
     encode,
@@ -166,10 +165,10 @@ def llama() -> Any:
 
 
 def attending(model: Any, implementation: str) -> Any:
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(ATTENTION, attention)
-    model.set_attn_implementation(implementation)
+    if implementation == PRODUCTS:
+        by_products(model)
+    else:
+        model.set_attn_implementation(implementation)
     return model
 
 
@@ -184,7 +183,7 @@ def own_loss(model: Any, items: Sequence[Encoded]) -> float:
     return total / count
 
 
-@pytest.mark.parametrize("implementation", ["sdpa", ATTENTION])
+@pytest.mark.parametrize("implementation", ["sdpa", PRODUCTS])
 @pytest.mark.parametrize("lengths", [[12], [12, 7, 4]])
 def test_the_loss_is_the_model_s_own_on_the_answers_without_padding(
     lengths: Sequence[int], implementation: str
@@ -205,7 +204,7 @@ SHEET = [
 ]
 
 
-@pytest.mark.parametrize("implementation", ["sdpa", ATTENTION])
+@pytest.mark.parametrize("implementation", ["sdpa", PRODUCTS])
 def test_a_sheet_s_loss_is_that_of_its_examples_alone(implementation: str) -> None:
     model, words = llama(), Words()
     alone = [one for one in (encode(words, [example]) for example in SHEET) if one is not None]
@@ -222,7 +221,7 @@ def test_attention_by_products_has_the_gradients_of_torch_s_own() -> None:
     together = encode(Words(), SHEET)
     assert together is not None
     gradients = []
-    for implementation in ("sdpa", ATTENTION):
+    for implementation in ("sdpa", PRODUCTS):
         model = attending(llama(), implementation)
         answer_loss(model, collate([[together]])).backward()
         gradients.append(model.model.layers[0].self_attn.k_proj.weight.grad)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import UsageError
-from rag.training import export, loop
+from rag.training import attention, export, loop
 
 RANK, ALPHA = 48, 96
 LEARNING_RATE, WARM_UP = 5e-4, 0.05
@@ -45,6 +45,7 @@ def train(
 
     `every` so many steps the held-out loss is taken and a checkpoint written.
     """
+    import torch
     from datasets import Dataset
     from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
     from transformers import set_seed
@@ -53,6 +54,8 @@ def train(
     model = CrossEncoder(
         str(base), num_labels=labels, max_length=MAX_TOKENS, local_files_only=True, config_kwargs=WITHOUT_DROPOUT
     )
+    if not torch.cuda.is_available():
+        attention.by_products(model.transformers_model)
     adapt(model, RANK, ALPHA)
 
     class Trainer(CrossEncoderTrainer):  # type: ignore[misc]

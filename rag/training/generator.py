@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import UsageError
-from rag.training import loop
+from rag.training import attention, loop
 from rag.training.grounded import Example
 
 BATCH, GROUP = 4, 64
@@ -26,7 +26,6 @@ RANK, ALPHA = 24, 48
 LEARNING_RATE, WARM_UP, DECAY = 4e-4, 0.02, 0.25
 MAX_TOKENS = 1280
 IGNORE = -100
-ATTENTION = "products"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +99,6 @@ def collate(batch: Sequence[Sequence[Encoded]]) -> dict[str, Any]:
     return {"input_ids": ids, "position_ids": positions, "attention_mask": mask[:, None], "labels": labels}
 
 
-def attention(_: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float, **__: Any) -> Any:
-    """Attention by matrix products, in bfloat16. On a CPU torch's own takes longer than the rest of a layer on the way
-    back: with this a step of two sheets of 641 tokens takes 0.70 of its time.
-
-    Shapes (batch, heads, tokens, size); keys and values have fewer heads, each for a run of the queries'.
-    """
-    import torch
-
-    batch, heads, tokens, size = query.shape
-    with torch.autocast(query.device.type, enabled=False):
-        query, key = query.to(value.dtype), key.to(value.dtype)  # what turns positions in may have made them float32
-        grouped = query.reshape(batch * key.shape[1], -1, size)
-        scores = torch.bmm(grouped * scaling, key.reshape(-1, tokens, size).transpose(1, 2))
-        weights = torch.softmax(scores.view(batch, heads, tokens, tokens) + attention_mask, dim=-1)
-        found = torch.bmm(weights.view(batch * key.shape[1], -1, tokens), value.reshape(-1, tokens, size))
-    return found.view(batch, heads, tokens, size).transpose(1, 2).contiguous(), None
-
-
 def rate(step: int, total: int) -> float:
     """The share of the learning rate in a step of `total`."""
     return min(1.0, (step + 1) / max(1, WARM_UP * total), (total - step) / max(1, int(DECAY * total)))
@@ -162,12 +143,11 @@ def _adapted(base: Path, initial: Path | None) -> Any:
     """The model with LoRA on every matrix: `initial`'s, or a new one."""
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
-    from transformers import AttentionInterface, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     if not torch.cuda.is_available():
-        AttentionInterface.register(ATTENTION, attention)
-        model.set_attn_implementation(ATTENTION)
+        attention.by_products(model)
     if initial is not None:
         return PeftModel.from_pretrained(model, str(initial), is_trainable=True)
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
