@@ -22,33 +22,6 @@ SYSTEM = (
     f"source in brackets, like [1]. If no source answers it, say: {NOT_IN_SOURCES}"
 )
 
-# Two worked examples, about nothing that a corpus is likely to hold. Small models follow an example
-# where they ignore an instruction; the prefix cache makes them nearly free. Neither example declines:
-# with one that does, SmolLM2-135M declined half of the answerable questions of dev_60.
-EXAMPLES: tuple[Message, ...] = (
-    {
-        "role": "user",
-        "content": "[1] Honey\nBees make honey from the nectar of flowers. They lower its water content by fanning it "
-        "with their wings.\n\n[2] Beeswax\nYoung worker bees secrete wax from glands under the abdomen. The colony "
-        "builds its comb from it.\n\nQuestion: What is honeycomb made of?",
-    },
-    {
-        "role": "assistant",
-        "content": "The colony builds its comb from wax, which young worker bees secrete from glands under the abdomen [2].",
-    },
-    {
-        "role": "user",
-        "content": "[1] Tides\nTides are caused by the pull of the moon, and to a lesser degree of the sun, on the "
-        "oceans.\n\n[2] Spring tides\nWhen sun and moon stand in line, at full and new moon, the tides are "
-        "highest.\n\nQuestion: What causes tides, and when are they highest?",
-    },
-    {
-        "role": "assistant",
-        "content": "Tides are caused by the pull of the moon, and to a lesser degree of the sun, on the oceans [1]. "
-        "They are highest at full and new moon, when sun and moon stand in line [2].",
-    },
-)
-
 # What models write when they decline in words of their own. Matched at the start of an answer, so that
 # a caveat at its end isn't taken for an abstention.
 _SOURCES = r"(?:sources?|passages?|context|documents?|texts?)"
@@ -83,7 +56,6 @@ def build(question: str, sources: tuple[Source, ...]) -> Prompt:
     return Prompt(
         (
             {"role": "system", "content": SYSTEM},
-            *EXAMPLES,
             {"role": "user", "content": f"{passages}Question: {question}"},
         ),
         sources,

@@ -59,7 +59,7 @@ def test_json_holds_the_contract_and_cites_the_malaria_document(cli: Cli) -> Non
     assert answer["engine"]["backend"] == "vllm"
     assert answer["engine"]["techniques"]["prefix_caching"]["engaged"] is True
     assert answer["engine"]["techniques"]["speculation"]["engaged"] is True
-    assert answer["tokens"]["cached_prompt"] >= 64
+    assert answer["tokens"]["cached_prompt"] >= 32
     assert answer["profile"] == "auto-cpu"
     total = answer["timings"]["total"]
     assert total * 0.95 <= covered([tuple(span) for span in answer["spans"]]) <= total
