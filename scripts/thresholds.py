@@ -1,0 +1,101 @@
+"""What the thresholds of `filter` and `verify` rest on: scores and abstentions on the development questions.
+
+    python scripts/thresholds.py [--questions eval/dev_60.jsonl] [--set KEY=VALUE]
+
+First what is left of the candidates at several values of `filter.min_rerank` (no generator needed), then the answers:
+who declined, what the support checker said of them, and what abstention comes to with each `verify.action`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from rag import build, settings
+from rag.cli.console import Stream, library_output
+from rag.context import filter_hits
+from rag.core import Answer, Hits, Trace
+from rag.settings import Loaded
+from rag.stats import bootstrap
+from rag.verify import shown
+
+VALUES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
+
+
+def main(
+    questions: Annotated[Path, typer.Option(help="Question set, JSONL.")] = Path("eval/dev_60.jsonl"),
+    answers: Annotated[bool, typer.Option(help="Answer the questions too.")] = True,
+    assignments: Annotated[list[str] | None, typer.Option("--set", help="Settings, KEY=VALUE.")] = None,
+) -> None:
+    """What the thresholds of `filter` and `verify` rest on."""
+    records = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
+    loaded = settings.load(assignments=[f"index.name={build.SAMPLE}", "verify.action=mark", *(assignments or [])])
+    with library_output(verbose=False) as (terminal, _):
+        build.ensure_sample_index(loaded)
+        found = build.open_search(loaded).search([record["question"] for record in records], Trace())
+        for line in filtered(records, found, loaded):
+            terminal.out.print(line, markup=False)
+        if answers:
+            asyncio.run(answered(records, loaded, terminal.out))
+
+
+def filtered(records: Sequence[dict[str, Any]], found: Sequence[Hits], loaded: Loaded) -> list[str]:
+    """A table over `filter.min_rerank`, the other threshold as it is set."""
+    lines = ["min_rerank  passages left  gold documents left  answerable, nothing left  unanswerable, nothing left"]
+    for value in VALUES:
+        chosen = loaded.settings.filter.model_copy(update={"min_rerank": value})
+        left = [filter_hits(hits, chosen) for hits in found]
+        golds = [
+            len({hit.passage.doc_id for hit in hits} & set(record["gold_doc_ids"])) / len(record["gold_doc_ids"])
+            for record, hits in zip(records, left, strict=True)
+            if record["gold_doc_ids"]
+        ]
+        empty = [not hits for hits in left]
+        answerable = [bool(record["gold_doc_ids"]) for record in records]
+        lines.append(
+            f"{value:10.2f}  {np.mean([len(hits) for hits in left]):13.1f}  {np.mean(golds):19.3f}  "
+            f"{sum(e and a for e, a in zip(empty, answerable, strict=True)):24}  "
+            f"{sum(e and not a for e, a in zip(empty, answerable, strict=True)):26}"
+        )
+    return lines
+
+
+async def answered(records: Sequence[dict[str, Any]], loaded: Loaded, out: Stream) -> None:
+    """Each question in a line, then abstention by what it takes to abstain."""
+    rows: list[tuple[bool, Answer]] = []
+    async with build.open_pipeline(loaded) as pipeline:
+        for record in records:
+            answer = await pipeline.answer(record["question"])
+            rows.append((bool(record["gold_doc_ids"]), answer))
+            said = "declined" if answer.abstained else " ".join(sentence.support for sentence in answer.sentences)
+            cited = ", ".join(f"{c.doc_id} {c.score:.2f}" for c in answer.citations) or "nothing"
+            gold = ", ".join(record["gold_doc_ids"]) or "none"
+            out.print(f"{record['id']} {record['type']:12} {said}; cites {cited}; gold {gold}", markup=False)
+    for what, abstains in (
+        ("the model's word", [answer.abstained for _, answer in rows]),
+        (
+            "or no sentence supported",
+            [answer.abstained or not any(shown(answer.sentences, "drop")) for _, answer in rows],
+        ),
+        ("or one sentence not", [answer.abstained or not all(shown(answer.sentences, "drop")) for _, answer in rows]),
+    ):
+        right = [not answerable for (answerable, _), gone in zip(rows, abstains, strict=True) if gone]
+        caught = [gone for (answerable, _), gone in zip(rows, abstains, strict=True) if not answerable]
+        out.print(f"{what:26} precision {_said(right)}  recall {_said(caught)}", markup=False)
+
+
+def _said(values: Sequence[bool]) -> str:
+    if not values:
+        return "none"
+    mean = bootstrap([float(value) for value in values], np.mean)
+    return f"{mean.value:.2f} [{mean.lo:.2f}, {mean.hi:.2f}] n={mean.n}"
+
+
+if __name__ == "__main__":
+    typer.run(main)
