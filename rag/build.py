@@ -291,9 +291,8 @@ def open_reranker(loaded: Loaded, report: Report = quiet) -> Reranker | None:
     if settings.model is None:
         return None
     folder = _resolve(settings.model, report).path
-    return CrossEncoderReranker(
-        open_pairs(folder, loaded.device, settings.max_length, settings.batch_size, settings.backend)
-    )
+    model = open_pairs(folder, loaded.device, settings.max_length, settings.batch_size, settings.backend)
+    return CrossEncoderReranker(model, settings.cosine_weight)
 
 
 def open_checker(loaded: Loaded, report: Report = quiet) -> CrossEncoderChecker | None:

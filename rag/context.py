@@ -13,7 +13,7 @@ def filter_hits(hits: Hits, settings: Filter) -> Hits:
     """The hits that reach the threshold of every score they have.
 
     A reranker learns the order of passages that share words with the question: what has nothing to do with it can get
-    any probability, and only the cosine tells.
+    any probability, and the cosine tells.
     """
     return tuple(
         hit

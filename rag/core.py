@@ -4,7 +4,7 @@ Seams, in the order a question meets them:
 
 * `Encoder`         text in, unit vectors out
 * `Searcher`        a batch of `Query` in, a batch of `Hits` out; caches and prefetchers wrap it and are one
-* `Reranker`        pairs in, calibrated scores out; used inside a `Searcher`
+* `Reranker`        a question's hits in, calibrated scores out; used inside a `Searcher`
 * `Generator`       the only asynchronous seam: a prompt in, text deltas out, then `GenerationStats`
 * `SupportChecker`  an answer's sentences and its sources in, the sentences with their `support` out
 """
@@ -370,10 +370,10 @@ class Encoder(Protocol):
 
 
 class Reranker(Protocol):
-    """Scores (question, passage) pairs. Synchronous, thread-safe."""
+    """Scores what a search found. Synchronous, thread-safe."""
 
-    def score(self, question: str, passages: Sequence[str]) -> Sequence[float]:
-        """Probability of relevance, 0 to 1, in the order of the passages."""
+    def score(self, question: str, hits: Sequence[Hit]) -> Sequence[float]:
+        """Probability of relevance, 0 to 1, in the order of the hits."""
         ...
 
 

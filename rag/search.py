@@ -60,7 +60,7 @@ class HybridSearcher:
     def _rerank(query: Query, hits: Hits, reranker: Reranker) -> Hits:
         if not hits:
             return hits
-        scores = reranker.score(query.text, [hit.passage.titled for hit in hits])
+        scores = reranker.score(query.text, hits)
         scored = [replace(hit, rerank=score) for hit, score in zip(hits, scores, strict=True)]
         return tuple(sorted(scored, key=lambda hit: -hit.score))
 

@@ -17,6 +17,7 @@ from rag.core import (
     EngineInfo,
     GenerationParams,
     GenerationStats,
+    Hit,
     Message,
     Sentence,
     Source,
@@ -53,9 +54,9 @@ class FakeEncoder:
 class FakeReranker:
     """The share of the question's words that a passage holds."""
 
-    def score(self, question: str, passages: Sequence[str]) -> list[float]:
+    def score(self, question: str, hits: Sequence[Hit]) -> list[float]:
         words = _words(question)
-        return [len(words & _words(passage)) / max(1, len(words)) for passage in passages]
+        return [len(words & _words(hit.passage.titled)) / max(1, len(words)) for hit in hits]
 
 
 class FakeSupportChecker:

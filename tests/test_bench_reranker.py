@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count
+from itertools import count, islice
 from math import log2
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from conftest import Cli
 from rag import build
 from rag.bench import reranker, results
 from rag.bench.reranker import Float32, Question, held_out, orders, summarise, times
-from rag.core import Document
+from rag.core import Document, Hit, Passage
 from rag.errors import UsageError
 from rag.index import IndexReader, Versions, check_current, open_index, write_version
 from rag.ingest import chunk
@@ -88,8 +88,8 @@ def test_every_passage_of_the_answer_counts_or_its_document_once(tmp_path: Path)
 class Backwards:
     """Prefers the passage that shares the fewest words with the question."""
 
-    def score(self, question: str, passages: Sequence[str]) -> list[float]:
-        return [1 - score for score in FakeReranker().score(question, passages)]
+    def score(self, question: str, hits: Sequence[Hit]) -> list[float]:
+        return [1 - score for score in FakeReranker().score(question, hits)]
 
 
 def test_each_method_has_its_own_order_and_all_see_as_many_candidates(tmp_path: Path) -> None:
@@ -112,14 +112,17 @@ def test_the_lexical_order_is_without_vectors_and_the_dense_one_without_words(tm
 # --- speed -----------------------------------------------------------------------------------------
 
 
+BECAUSE = Hit(Passage("p", "d", "Gout", "Because.", 0, 8), 0.5)
+
+
 class Timed:
     """Takes the given seconds by a clock of the test's."""
 
     def __init__(self, now: list[float], seconds: float) -> None:
         self.now, self.seconds, self.asked = now, seconds, 0
 
-    def score(self, question: str, passages: Sequence[str]) -> list[float]:
-        assert (question, list(passages)) == ("why?", ["because"])
+    def score(self, question: str, hits: Sequence[Hit]) -> list[float]:
+        assert (question, hits) == ("why?", [BECAUSE])
         self.now[0] += self.seconds
         self.asked += 1
         return [0.0]
@@ -130,32 +133,33 @@ def test_both_are_timed_in_turn_and_the_warm_up_is_not_counted(monkeypatch: pyte
     now = [0.0]
     ours, default = Timed(now, 1.0), Timed(now, 3.0)
     assert (
-        list(times(ours, default, "why?", ["because"], 2, clock=lambda: now[0]))
+        list(times(ours, default, "why?", [BECAUSE], 2, clock=lambda: now[0]))
         == [{"default": 3.0, "ours": 1.0, "default_again": 3.0}] * 2
     )
     assert (ours.asked, default.asked) == (2 + reranker.WARM_UP, 2 * (2 + reranker.WARM_UP))
 
 
-def texts(words: int) -> Iterable[str]:
+def passages(words: int) -> Iterable[Passage]:
     for number in count():
-        yield f"title\n{'fever cough rash ' * words}{number}"
+        text = f"{'fever cough rash ' * words}{number}"
+        yield Passage(f"p{number}", "d", "title", text, 0, len(text))
 
 
 def test_pairs_have_exactly_as_many_tokens_as_asked_for(cross_encoder: Make) -> None:
     exact = Float32(cross_encoder(["relevant"]), "cpu", 64)
-    question, passages = exact.pairs(texts(20), 40)
-    assert len(passages) == reranker.PAIRS
+    question, hits = exact.pairs(passages(20), 40)
+    assert len(hits) == reranker.PAIRS
     tokenizer = exact._model.tokenizer
     assert {
-        len(tokenizer(question, passage, truncation=False, padding=False)["input_ids"]) for passage in passages
+        len(tokenizer(question, hit.passage.titled, truncation=False, padding=False)["input_ids"]) for hit in hits
     } == {40}
-    assert all(passage.startswith("title\nfever cough") for passage in passages)
+    assert all(hit.passage.titled.startswith("title\nfever cough") for hit in hits)
 
 
 def test_too_few_long_passages_are_an_error_that_says_how_many_there_are(cross_encoder: Make) -> None:
     exact = Float32(cross_encoder(["relevant"]), "cpu", 64)
     with pytest.raises(UsageError, match=r"^0 passages make pairs of 40 tokens, 20 are needed"):
-        exact.pairs(["too short"] * 30, 40)
+        exact.pairs(islice(passages(0), 30), 40)
 
 
 def test_the_comparison_is_in_float32_whatever_the_weights_are_stored_in(cross_encoder: Make) -> None:

@@ -1,4 +1,4 @@
-"""Platt scaling: what it finds, what it refuses, and that folding it in changes the head alone."""
+"""What a cosine counts beside a logit; Platt scaling, and that folding it in changes the head alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,36 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from rag.training.calibration import fold, platt
+from rag.training.calibration import Candidates, cosine_weight, fold, platt
+
+
+def lists(weight: float, questions: int = 3000, scale: float = 0.8) -> list[Candidates]:
+    """One passage of ten answers, drawn by the softmax of `scale` times (logit + weight * cosine)."""
+    chance = np.random.default_rng(0)
+    found = []
+    for _ in range(questions):
+        logits, cosines = chance.normal(3, 2, 10), chance.uniform(0.1, 0.8, 10)
+        powers = np.exp(scale * (logits + weight * cosines))
+        answer = chance.choice(10, p=powers / powers.sum())
+        found.append(Candidates(logits, cosines, np.arange(10) == answer))
+    return found
+
+
+@pytest.mark.parametrize("weight", [0.5, 9.0])
+def test_a_known_weight_of_the_cosine_is_found_again(weight: float) -> None:
+    assert cosine_weight(lists(weight)) == pytest.approx(weight, abs=0.4)
+
+
+def test_a_cosine_that_only_harms_counts_nothing() -> None:
+    assert cosine_weight(lists(-5.0, questions=500)) == 0
+
+
+def test_questions_that_no_passage_answers_change_nothing() -> None:
+    some = lists(2.0, questions=200)
+    empty = Candidates(np.array([9.0, 1.0]), np.array([0.1, 0.9]), np.array([False, False]))
+    assert cosine_weight([empty, *some, empty]) == cosine_weight(some)
+    with pytest.raises(ValueError, match="none of 1 questions has a passage that answers"):
+        cosine_weight([empty])
 
 
 def test_known_probabilities_are_found_again() -> None:

@@ -198,3 +198,9 @@ def test_the_embedded_models_file_states_its_generators_vocabulary_and_fits_its_
     config = json.loads((ModelStore().resolve(generator.model).path / "config.json").read_text(encoding="utf-8"))
     assert config["vocab_size"] == generator.vocab_size
     assert config["max_position_embeddings"] >= generator.max_model_len
+
+
+def test_the_embedded_reranker_has_the_weight_of_the_cosine_that_it_was_calibrated_with() -> None:
+    rerank = load("auto-cpu", "embedded", "cpu").settings.rerank
+    assert rerank.model is not None
+    assert rerank.cosine_weight == ModelStore().status(rerank.model).recipe.training["cosine_weight"] > 0

@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from rag.core import Hit, Passage
 from rag.errors import ModelError
 from rag.pairs import convert, open_pairs
 from rag.rerank import CrossEncoderReranker
+
+
+def hit(text: str, cosine: float = 0.0) -> Hit:
+    return Hit(Passage(text, "d", "", text, 0, len(text)), cosine)
 
 
 class Table:
@@ -28,14 +33,19 @@ class Table:
 
 def test_a_score_is_the_sigmoid_of_its_logit_in_the_order_of_the_passages() -> None:
     table = Table()
-    scores = CrossEncoderReranker(table).score("why?", ["0", "-1.5", "3"])
+    scores = CrossEncoderReranker(table).score("why?", [hit("0"), hit("-1.5", 0.9), hit("3")])
     assert scores == pytest.approx([0.5, 1 / (1 + np.exp(1.5)), 1 / (1 + np.exp(-3))], rel=1e-6)
-    assert table.asked == [("why?", "0"), ("why?", "-1.5"), ("why?", "3")]
+    assert table.asked == [("why?", "\n0"), ("why?", "\n-1.5"), ("why?", "\n3")]
+
+
+def test_a_cosine_adds_its_weight_to_the_logit() -> None:
+    scores = CrossEncoderReranker(Table(), 4.0).score("why?", [hit("0", 0.5), hit("1", -0.25), hit("-2", 0.5)])
+    assert scores == pytest.approx([1 / (1 + np.exp(-2)), 0.5, 0.5])
 
 
 @pytest.mark.filterwarnings("error")
 def test_extreme_logits_are_probabilities_still() -> None:
-    assert CrossEncoderReranker(Table()).score("why?", ["-5000", "5000"]) == [0.0, 1.0]
+    assert CrossEncoderReranker(Table()).score("why?", [hit("-5000"), hit("5000")]) == [0.0, 1.0]
 
 
 def test_no_passages_have_no_scores() -> None:
@@ -53,14 +63,12 @@ def test_both_backends_score_as_sentence_transformers_does(cross_encoder: Callab
 
     folder = cross_encoder(["relevant"])
     convert(folder)
-    question, passages = (
-        "fever cough",
-        ["rash pain", "urate insulin thyroid mosquito", "lemons", "virus 5 12 blood cure"],
-    )
+    question = "fever cough"
+    hits = [hit("rash pain"), hit("urate insulin thyroid mosquito"), hit("lemons"), hit("virus 5 12 blood cure")]
     expected = CrossEncoder(str(folder), device="cpu", activation_fn=Sigmoid()).predict(
-        [(question, passage) for passage in passages]
+        [(question, one.passage.titled) for one in hits]
     )
     assert np.ptp(expected) > 0.1
     for backend, off in (("torch", 1e-6), ("openvino", 0.05)):
         reranker = CrossEncoderReranker(open_pairs(folder, "cpu", 64, 4, backend))  # type: ignore[arg-type]
-        assert reranker.score(question, passages) == pytest.approx(expected.tolist(), abs=off), backend
+        assert reranker.score(question, hits) == pytest.approx(expected.tolist(), abs=off), backend

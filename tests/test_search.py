@@ -235,7 +235,7 @@ def test_the_reranker_sets_the_order_and_loses_no_hit(index: IndexReader) -> Non
     before, after = search(index, text), search(index, text, FakeReranker())
     assert sorted(ids(after)) == sorted(ids(before))
     assert ids(after) != ids(before)
-    scores = FakeReranker().score(text, [f"{hit.passage.title}\n{hit.passage.text}" for hit in after])
+    scores = FakeReranker().score(text, after)
     assert [hit.rerank for hit in after] == [hit.score for hit in after] == scores
     assert scores == sorted(scores, reverse=True)
 

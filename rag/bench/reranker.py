@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rag import build, pairs
 from rag.bench import Progress, results
-from rag.core import Clock, Hits, Passage, Query, Reranker, Trace
+from rag.core import Clock, Hit, Hits, Passage, Query, Reranker, Trace
 from rag.errors import UsageError
 from rag.index import IndexReader
 from rag.metrics import hit, ndcg, ranks
 from rag.models import ModelStore
+from rag.rerank import CrossEncoderReranker
 from rag.search import HybridSearcher
 from rag.settings import Device, Loaded, Rerank, Retrieve
 from rag.stats import Floats, difference, ratio
@@ -87,7 +89,8 @@ def measure(
     served = build.open_reranker(loaded)
     assert served is not None
     model = ModelStore().resolve(loaded.settings.rerank.model).path
-    exact = Float32(model, loaded.device, loaded.settings.rerank.max_length)
+    float32 = Float32(model, loaded.device, loaded.settings.rerank.max_length)
+    exact = CrossEncoderReranker(float32, loaded.settings.rerank.cosine_weight)
     indexing = build.Progress(lambda done, total, _: progress("encoding passages", done, total), progress)
     indexed = {name: corpora.index(loaded, root, name, index if name == "medquad" else None, indexing) for name in DATA}
     samples = results.Samples(folder)
@@ -109,8 +112,8 @@ def measure(
     if rounds < ROUNDS:
         progress("speed", rounds, ROUNDS)
         tokens = min(PAIR_TOKENS, loaded.settings.rerank.max_length)
-        question, passages = exact.pairs(_texts(_open(indexed["medquad"]).index), tokens)
-        for number, seconds in enumerate(times(served, exact, question, passages, ROUNDS - rounds), start=rounds + 1):
+        question, hits = float32.pairs(_passages(_open(indexed["medquad"]).index), tokens)
+        for number, seconds in enumerate(times(served, exact, question, hits, ROUNDS - rounds), start=rounds + 1):
             samples.add({"data": SPEED, "tokens": tokens, **seconds})
             progress("speed", number, ROUNDS)
 
@@ -168,12 +171,10 @@ def _passages(index: IndexReader) -> Iterator[Passage]:
         yield from index.passages.get([row])
 
 
-def _texts(index: IndexReader) -> Iterator[str]:
-    return (passage.titled for passage in _passages(index))
-
-
 class Float32:
-    """sentence-transformers' `CrossEncoder` by its defaults, and in FP32 whatever the weights are stored in."""
+    """A pair model: sentence-transformers' `CrossEncoder` by its defaults, in FP32 whatever the weights are stored in."""
+
+    labels = ("relevant",)
 
     def __init__(self, folder: Path, device: Device, max_length: int) -> None:
         import torch
@@ -183,24 +184,25 @@ class Float32:
             str(folder),
             device=device,
             max_length=max_length,
+            activation_fn=torch.nn.Identity(),
             trust_remote_code=False,
             local_files_only=True,
             model_kwargs={"dtype": torch.float32, "use_safetensors": True},
         )
 
-    def score(self, question: str, passages: Sequence[str]) -> list[float]:
-        found = self._model.predict([(question, passage) for passage in passages], show_progress_bar=False)
-        scores: list[float] = np.asarray(found, dtype=np.float64).tolist()
-        return scores
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        found = self._model.predict(list(pairs), show_progress_bar=False)
+        return np.asarray(found, dtype=np.float32).reshape(len(pairs), 1)
 
-    def pairs(self, texts: Iterable[str], tokens: int) -> tuple[str, list[str]]:
-        """A question, and beginnings of `PAIRS` of the texts that make pairs of exactly `tokens` tokens with it.
+    def pairs(self, passages: Iterable[Passage], tokens: int) -> tuple[str, list[Hit]]:
+        """A question, and beginnings of `PAIRS` of the passages that make pairs of exactly `tokens` tokens with it.
 
-        Raises `UsageError` where too few of the texts are as long.
+        Raises `UsageError` where too few of them are as long.
         """
         tokenizer, question = self._model.tokenizer, "What is it, and how is it treated?"
-        found: list[str] = []
-        for text in texts:
+        found: list[Hit] = []
+        for passage in passages:
+            text = passage.titled
             pair = tokenizer(
                 question, text, truncation="only_second", max_length=tokens, return_offsets_mapping=True, padding=False
             )
@@ -208,7 +210,8 @@ class Float32:
             beginning = text[: pair["offset_mapping"][last][1]]
             # A word that was cut in the middle may be read as fewer tokens, or more.
             if len(tokenizer(question, beginning, truncation=False, padding=False)["input_ids"]) == tokens:
-                found.append(beginning)
+                title, _, rest = beginning.partition("\n")
+                found.append(Hit(Passage(passage.id, passage.doc_id, title, rest, 0, len(rest)), 0.0))
             if len(found) == PAIRS:
                 return question, found
         raise UsageError(f"{len(found)} passages make pairs of {tokens} tokens, {PAIRS} are needed. Is this MedQuAD?")
@@ -218,7 +221,7 @@ def times(
     ours: Reranker,
     default: Reranker,
     question: str,
-    passages: Sequence[str],
+    hits: Sequence[Hit],
     rounds: int,
     clock: Clock = time.perf_counter,
 ) -> Iterator[dict[str, float]]:
@@ -229,7 +232,7 @@ def times(
         for name, reranker in order.items():
             time.sleep(PAUSE)
             began = clock()
-            reranker.score(question, passages)
+            reranker.score(question, hits)
             seconds[name] = clock() - began
         if number >= 0:
             yield seconds

@@ -1,14 +1,16 @@
-"""The reranker's logits made probabilities, on the development questions: then a threshold on them means something.
+"""The reranker's scores made probabilities, on the development questions: then a threshold on them means something.
 
-A list-wise loss leaves the logits' scale and zero open. Platt's scaling puts both right without changing any
-order, and is folded into the head's weights, so that whoever runs the model has it. The logits are those of the
-model as it runs, with its weights of 8 bits where OpenVINO is.
+First how much the search's cosine counts beside the model's logit, by the list-wise loss that the model was trained
+with; it is a setting, since the cosine is another model's. That loss leaves the sum's scale and zero open. Platt's
+scaling puts both right without changing any order, and is folded into the head's weights, so that whoever runs the model
+has it. The logits are those of the model as it runs, with its weights of 8 bits where OpenVINO is.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,33 +27,83 @@ if TYPE_CHECKING:
 HEAD = ("classifier.weight", "classifier.bias")
 
 
-def on_development(model: Path, adapter: Path, report: build.Report = build.quiet) -> str:
-    """Calibrate what an adapter file holds, by the model in the folder `model` that was built with it; a line for the
-    record. The sample corpus is indexed where it isn't yet. Raises what searching it raises."""
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What is known of a question's passages, shape (passages,) each: the model's logits, their cosines, and whether
+    their documents answer."""
+
+    logits: NDArray[np.float64]
+    cosines: NDArray[np.float64]
+    relevant: NDArray[np.bool_]
+
+
+def on_development(model: Path, adapter: Path, report: build.Report = build.quiet) -> dict[str, Any]:
+    """Calibrate what an adapter file holds, by the model in the folder `model` that was built with it; what the record
+    says of that, `cosine_weight` for `rerank.cosine_weight` among it. The sample corpus is indexed where it isn't yet.
+    Raises what searching it raises."""
     loaded = settings.load(assignments=["rerank.model=null", f"index.name={build.SAMPLE}"])
     build.ensure_sample_index(loaded, build.Progress(step=report))
     pairs.convert(model)
     rerank = loaded.settings.rerank
     opened = pairs.open_pairs(model, loaded.device, rerank.max_length, rerank.batch_size)
-    logits, relevant = development_pairs(build.open_search(loaded), opened)
+    lists = development_lists(build.open_search(loaded), opened)
+    weight = cosine_weight(lists)
+    logits = np.concatenate([one.logits + weight * one.cosines for one in lists])
+    relevant = np.concatenate([one.relevant for one in lists])
     scale, shift = platt(logits, relevant)
     fold(adapter, scale, shift)
     read = f"{len(logits):,} passages found for dev_60, {int(relevant.sum())} of them relevant"
-    return f"Platt scaling on {read}: logits times {scale:.4f}, plus {shift:.4f}"
+    said = f"on {read}: logits and {weight:.2f} times the cosine, together times {scale:.4f}, plus {shift:.4f}"
+    return {"calibration": said, "cosine_weight": round(scale * weight, 2)}
 
 
-def development_pairs(search: build.Search, model: PairModel) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Logits of every candidate passage of dev_60's questions, and whether its document is one that answers."""
+def development_lists(search: build.Search, model: PairModel) -> list[Candidates]:
+    """The candidates of each of dev_60's questions."""
     rows: list[Mapping[str, Any]] = [
         json.loads(line) for line in paths.shipped("eval", "dev_60.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    logits: list[float] = []
-    relevant: list[bool] = []
+    lists = []
     for row, hits in zip(rows, search.search([row["question"] for row in rows], Trace()), strict=True):
-        scores = model.logits([(row["question"], hit.passage.titled) for hit in hits])
-        logits += scores[:, 0].tolist()
-        relevant += [hit.passage.doc_id in row["gold_doc_ids"] for hit in hits]
-    return np.asarray(logits, dtype=np.float64), np.asarray(relevant)
+        logits = model.logits([(row["question"], hit.passage.titled) for hit in hits])[:, 0].astype(np.float64)
+        cosines = np.array([hit.dense for hit in hits], dtype=np.float64)
+        lists.append(Candidates(logits, cosines, np.array([hit.passage.doc_id in row["gold_doc_ids"] for hit in hits])))
+    return lists
+
+
+def cosine_weight(lists: Sequence[Candidates], rounds: int = 50) -> float:
+    """How much a cosine counts beside a logit of 1, 0 where it only harms: the ratio of the two factors that make the
+    list-wise cross-entropy least (ListNet, Cao et al. 2007), by Newton's method.
+
+    Questions none of whose passages answers don't count. Raises `ValueError` where all are such.
+    """
+    some = [one for one in lists if one.relevant.any()]
+    if not some:
+        raise ValueError(f"none of {len(lists)} questions has a passage that answers")
+    factors = np.array([1.0, 0.0])
+
+    def loss(factors: NDArray[np.float64]) -> float:
+        scores = (factors[0] * one.logits + factors[1] * one.cosines for one in some)
+        return sum(
+            float(np.logaddexp.reduce(score) - score[one.relevant].mean())
+            for score, one in zip(scores, some, strict=True)
+        )
+
+    for _ in range(rounds):
+        gradient, curvature = np.zeros(2), 1e-6 * np.eye(2)
+        for one in some:
+            design = np.stack([one.logits, one.cosines], axis=1)
+            scores = design @ factors
+            p = np.exp(scores - np.logaddexp.reduce(scores))
+            mean = p @ design
+            gradient += mean - design[one.relevant].mean(axis=0)
+            curvature += (design * p[:, None]).T @ design - np.outer(mean, mean)
+        step, length = np.linalg.solve(curvature, gradient), 1.0
+        while loss(factors - length * step) > loss(factors) and length > 1e-8:
+            length /= 2
+        factors = factors - length * step
+        if np.abs(gradient).max() < 1e-7 * len(some):
+            break
+    return max(0.0, float(factors[1] / factors[0])) if factors[0] > 0 else 0.0
 
 
 def platt(logits: ArrayLike, relevant: Sequence[bool] | NDArray[np.bool_], rounds: int = 50) -> tuple[float, float]:

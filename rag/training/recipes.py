@@ -87,7 +87,7 @@ def write_record(folder: Path, kind: Kind, examples: int, seed: int, steps: int 
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-Calibrate = Callable[[Path, Path], str]
+Calibrate = Callable[[Path, Path], Mapping[str, Any]]
 """(folder of a built model, file of its adapter), which it calibrates, to what the record says of that."""
 
 
@@ -113,7 +113,7 @@ def write(
         _write_recipe(made, content)
         if calibrate is not None:
             built = ModelStore(made.parent, Path(scratch, "uncalibrated")).build(name)
-            content["training"]["calibration"] = calibrate(built, made / export.ADAPTER)
+            content["training"] |= calibrate(built, made / export.ADAPTER)
             content["adapter"]["sha256"] = files.sha256(made / export.ADAPTER)
             _write_recipe(made, content)
         built = ModelStore(made.parent, Path(scratch, "models")).build(name)
