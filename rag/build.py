@@ -20,7 +20,6 @@ from rag.core import (
     Hits,
     Passage,
     Query,
-    Reranker,
     Searcher,
     Sentence,
     Source,
@@ -38,6 +37,7 @@ from rag.settings import Loaded
 
 if TYPE_CHECKING:
     from rag.core import Matrix
+    from rag.rerank import CrossEncoderReranker
     from rag.verify import CrossEncoderChecker
 
 SAMPLE = "sample"
@@ -282,7 +282,7 @@ def _open_encoder(loaded: Loaded, report: Report) -> Encoder:
     return SentenceTransformerEncoder(model.path, model.fingerprint, loaded.settings.embed, loaded.device)
 
 
-def open_reranker(loaded: Loaded, report: Report = quiet) -> Reranker | None:
+def open_reranker(loaded: Loaded, report: Report = quiet) -> CrossEncoderReranker | None:
     """None where the settings name no model."""
     from rag.pairs import open_pairs
     from rag.rerank import CrossEncoderReranker
@@ -292,7 +292,14 @@ def open_reranker(loaded: Loaded, report: Report = quiet) -> Reranker | None:
         return None
     folder = _resolve(settings.model, report).path
     model = open_pairs(folder, loaded.device, settings.max_length, settings.batch_size, settings.backend)
-    return CrossEncoderReranker(model, settings.cosine_weight)
+    weight = settings.cosine_weight if settings.cosine_weight is not None else _recipe_cosine_weight(settings.model)
+    return CrossEncoderReranker(model, weight)
+
+
+def _recipe_cosine_weight(name: str) -> float:
+    store = model_store()
+    head = store.status(name).recipe.head if store.is_recipe(name) else None
+    return head.cosine_weight if head is not None and head.cosine_weight is not None else 0.0
 
 
 def open_checker(loaded: Loaded, report: Report = quiet) -> CrossEncoderChecker | None:

@@ -26,10 +26,10 @@ class CrossEncoderReranker:
                 "Name another one in rerank.model."
             )
         self._model = model
-        self._cosine_weight = cosine_weight
+        self.cosine_weight = cosine_weight
 
     def score(self, question: str, hits: Sequence[Hit]) -> list[float]:
         logits = self._model.logits([(question, hit.passage.titled) for hit in hits])[:, 0].astype(np.float64)
-        logits += self._cosine_weight * np.array([hit.dense for hit in hits], dtype=np.float64)
+        logits += self.cosine_weight * np.array([hit.dense for hit in hits], dtype=np.float64)
         scores: list[float] = (0.5 + 0.5 * np.tanh(0.5 * logits)).tolist()  # the sigmoid, without overflow
         return scores

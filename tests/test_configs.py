@@ -200,7 +200,9 @@ def test_the_embedded_models_file_states_its_generators_vocabulary_and_fits_its_
     assert config["max_position_embeddings"] >= generator.max_model_len
 
 
-def test_the_embedded_reranker_has_the_weight_of_the_cosine_that_it_was_calibrated_with() -> None:
-    rerank = load("auto-cpu", "embedded", "cpu").settings.rerank
-    assert rerank.model is not None
-    assert rerank.cosine_weight == ModelStore().status(rerank.model).recipe.training["cosine_weight"] > 0
+@pytest.mark.parametrize("models", MODELS)
+def test_the_source_s_profiles_filter_nothing_so_that_as_many_passages_reach_the_prompt(models: str) -> None:
+    for profile, passages in (("v3", 15), ("v3_1", 10)):
+        chosen = load(profile, models, "cpu").settings
+        assert (chosen.filter.min_cosine, chosen.filter.min_rerank) == (-1, 0)
+        assert chosen.context.passages == passages <= chosen.retrieve.candidates

@@ -63,8 +63,11 @@ class Retrieve(Section):
 class Rerank(Section):
     model: str | None = Field(None, min_length=1, description="cross-encoder: recipe, folder or hub id; null for none")
     backend: Backend = Field("auto", description="auto: OpenVINO on a CPU where the model was built for it, else torch")
-    cosine_weight: float = Field(
-        0.0, ge=0, le=1000, description="what the cosine adds to the model's logit; calibrated with the model"
+    cosine_weight: float | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="what the cosine adds to the model's logit; null: as its recipe says, else nothing",
     )
     batch_size: int = Field(32, ge=1, le=1024, description="pairs per forward pass")
     max_length: int = Field(512, ge=16, le=8192, description="longest pair, tokens")
@@ -73,9 +76,7 @@ class Rerank(Section):
 class Filter(Section):
     # On dev_60 with MiniLM the lowest best cosine of a gold passage is 0.30; questions from outside medicine reach 0.27.
     min_cosine: float = Field(0.25, ge=-1, le=1, description="lowest cosine kept")
-    # With minilm-rerank every gold document of dev_60 keeps a passage at 0.05, and a third of the candidates is left; at
-    # 0.1 the first one goes (scripts/thresholds.py).
-    min_rerank: float = Field(0.05, ge=0, le=1, description="lowest reranker probability kept")
+    min_rerank: float = Field(0.0, ge=0, le=1, description="lowest reranker probability kept; model by model another")
 
 
 class Context(Section):

@@ -1,7 +1,7 @@
 """The reranker's scores made probabilities, on the development questions: then a threshold on them means something.
 
 First how much the search's cosine counts beside the model's logit, by the list-wise loss that the model was trained
-with; it is a setting, since the cosine is another model's. That loss leaves the sum's scale and zero open. Platt's
+with; the recipe says it, since the cosine is another model's. That loss leaves the sum's scale and zero open. Platt's
 scaling puts both right without changing any order, and is folded into the head's weights, so that whoever runs the model
 has it. The logits are those of the model as it runs, with its weights of 8 bits where OpenVINO is.
 """
@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag import build, pairs, paths, settings
+from rag import build, pairs, paths
 from rag.core import Trace
 from rag.files import replacing_file
 from rag.pairs import PairModel
+from rag.training import corpora
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -37,11 +38,11 @@ class Candidates:
     relevant: NDArray[np.bool_]
 
 
-def on_development(model: Path, adapter: Path, report: build.Report = build.quiet) -> dict[str, Any]:
-    """Calibrate what an adapter file holds, by the model in the folder `model` that was built with it; what the record
-    says of that, `cosine_weight` for `rerank.cosine_weight` among it. The sample corpus is indexed where it isn't yet.
-    Raises what searching it raises."""
-    loaded = settings.load(assignments=["rerank.model=null", f"index.name={build.SAMPLE}"])
+def on_development(model: Path, adapter: Path, report: build.Report = build.quiet) -> tuple[str, float | None]:
+    """Calibrate what an adapter file holds, by the model in the folder `model` that was built with it: what the record
+    says of that, and the weight of the cosine. The sample corpus is indexed where it isn't yet. Raises what searching it
+    raises."""
+    loaded = corpora.embedded(["rerank.model=null", f"index.name={build.SAMPLE}"])
     build.ensure_sample_index(loaded, build.Progress(step=report))
     pairs.convert(model)
     rerank = loaded.settings.rerank
@@ -54,7 +55,7 @@ def on_development(model: Path, adapter: Path, report: build.Report = build.quie
     fold(adapter, scale, shift)
     read = f"{len(logits):,} passages found for dev_60, {int(relevant.sum())} of them relevant"
     said = f"on {read}: logits and {weight:.2f} times the cosine, together times {scale:.4f}, plus {shift:.4f}"
-    return {"calibration": said, "cosine_weight": round(scale * weight, 2)}
+    return said, round(scale * weight, 2)
 
 
 def development_lists(search: build.Search, model: PairModel) -> list[Candidates]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rag import build
+from rag import build, settings
 from rag.core import Document
 from rag.errors import UsageError
 from rag.settings import Loaded
@@ -39,6 +39,12 @@ CORPORA: Mapping[str, Callable[[Path], Iterator[Document]]] = {
     "scifact": scifact,
     "pubmedqa": pubmedqa,
 }
+
+
+def embedded(assignments: Sequence[str]) -> Loaded:
+    """The settings that the embedded models are trained and calibrated with, on every device and in every environment:
+    they belong to the embedded encoder."""
+    return settings.load("auto-cpu", "embedded", list(assignments), environ={})
 
 
 def index(

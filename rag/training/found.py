@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rag import build, settings
+from rag import build
 from rag.core import Encoder, Passage, Query, Searcher, Trace
 from rag.training import corpora
 
@@ -19,7 +19,7 @@ def medquad(root: Path, index: str | None, depth: int, report: build.Report = bu
     Without a reranker, also once the shipped settings name one: examples mustn't change with what learns from them.
     """
     deep = [f"retrieve.{name}={depth}" for name in ("dense_n", "lexical_n", "candidates")]
-    loaded = settings.load(assignments=[*deep, "rerank.model=null"])
+    loaded = corpora.embedded([*deep, "rerank.model=null"])
     loaded = corpora.index(loaded, root, "medquad", index, build.Progress(step=report))
     search = build.open_search(loaded, report)
     return searching(search.encoder, search.searcher)

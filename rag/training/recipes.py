@@ -87,8 +87,9 @@ def write_record(folder: Path, kind: Kind, examples: int, seed: int, steps: int 
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-Calibrate = Callable[[Path, Path], Mapping[str, Any]]
-"""(folder of a built model, file of its adapter), which it calibrates, to what the record says of that."""
+Calibrate = Callable[[Path, Path], tuple[str, float | None]]
+"""(folder of a built model, file of its adapter), which it calibrates, to what the record says of that and, where there
+is one, the weight of the cosine."""
 
 
 def write(
@@ -113,7 +114,9 @@ def write(
         _write_recipe(made, content)
         if calibrate is not None:
             built = ModelStore(made.parent, Path(scratch, "uncalibrated")).build(name)
-            content["training"] |= calibrate(built, made / export.ADAPTER)
+            content["training"]["calibration"], weight = calibrate(built, made / export.ADAPTER)
+            if weight is not None:
+                content["head"]["cosine_weight"] = weight
             content["adapter"]["sha256"] = files.sha256(made / export.ADAPTER)
             _write_recipe(made, content)
         built = ModelStore(made.parent, Path(scratch, "models")).build(name)
