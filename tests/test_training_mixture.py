@@ -40,17 +40,18 @@ def test_every_source_is_there_and_a_second_round_asks_otherwise(mixture: Mixtur
 
 def test_training_never_sees_what_is_held_out(mixture: Mixture, tmp_path: Path) -> None:
     root = tiny_datasets.write(tmp_path)
-    training, held_out = datasets.split_medquad(datasets.medquad(root))
+    training, validation, measured = datasets.split_medquad(datasets.medquad(root))
     allowed = {record.focus for record in training}
     for example in mixture.training(300, 0):
         if source(example.id) == "medquad":
             assert {piece.title for piece in example.passages} <= allowed
-    assert {example.id for example in mixture.held_out(100, 0)} <= {record.id for record in held_out}
+    assert {example.id for example in mixture.held_out(100, 0)} <= {record.id for record in validation} != set()
+    assert {example.id for example in mixture.measured(100, 0)} <= {record.id for record in measured} != set()
 
 
 def test_held_out_prompts_have_three_to_five_passages_of_all_sources(mixture: Mixture) -> None:
-    prompts = mixture.held_out(100, 0)
+    prompts = mixture.measured(100, 0)
     assert {len(example.passages) for example in prompts} <= {3, 4, 5}
     assert len({example.id for example in prompts}) == len(prompts) > 8
     assert {piece.title for example in prompts for piece in example.passages} & set(tiny_datasets.FOCI["GARD"])
-    assert mixture.held_out(5, 0) == prompts[:5]
+    assert mixture.measured(5, 0) == prompts[:5]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import tiny_datasets
 
 from rag.training import datasets
 from rag.training.corruption import KINDS
-from rag.training.support import PREMISE_CHARS, SHARES, Pair, Pairs
+from rag.training.datasets import Claim
+from rag.training.support import PREMISE_CHARS, SHARES, Pair, Pairs, from_claims
 from rag.verify import LABELS
 
 needs_real = pytest.mark.skipif("RAG_DATASETS" not in os.environ, reason="RAG_DATASETS isn't set: no real datasets")
@@ -82,10 +84,10 @@ def test_trials_are_told_rightly_and_the_wrong_way_round(pairs: list[Pair]) -> N
 
 
 def test_what_is_held_out_is_about_other_things(root: Path, made: Pairs, pairs: list[Pair]) -> None:
-    training, _ = datasets.split_medquad(datasets.medquad(root))
+    training, *_ = datasets.split_medquad(datasets.medquad(root))
     foci = {focus for group in tiny_datasets.FOCI.values() for focus in group}
     trained = {record.focus for record in training}
-    by_source = made.held_out_by_source(0)
+    by_source = made.measured(0)
     assert set(by_source) == set(SHARES)
     assert {title(pair) for pair in by_source["medquad"]} <= foci - trained
     assert {title(pair) for pair in pairs} & foci <= trained
@@ -98,13 +100,25 @@ def title(pair: Pair) -> str:
     return pair.premise.partition("\n")[0]
 
 
-def test_held_out_pairs_are_of_every_source_mixed(made: Pairs) -> None:
-    every = [pair for part in made.held_out_by_source(0).values() for pair in part]
-    some = made.held_out(60, 0)
-    assert len(some) == 60
-    assert set(some) <= set(every)
-    assert some != every[:60]
-    assert made.held_out(20, 0) == some[:20]
+def test_the_curve_is_of_other_diseases_than_the_figures(made: Pairs) -> None:
+    some = made.held_out(20, 0)
+    assert len(some) == 20
+    assert {title(pair) for pair in some} & {title(pair) for pair in made.measured(0)["medquad"]} == set()
+    assert made.held_out(10, 0) == some[:10]
+
+
+def test_the_model_reads_what_decides_a_claim() -> None:
+    rationale = "Statins halved the number of strokes in the trial that lasted five years."
+    filler = [
+        f"Statins and strokes in trial {n} were studied, and the statins of the trial were weighed." for n in range(9)
+    ]
+    abstracts = {"a": ("Statins", [*filler, rationale])}
+    claims = [Claim("1", "Statins prevent strokes in a trial.", ("a",), (("a", True, (9,)),))]
+    (pair,) = from_claims(claims, abstracts)
+    assert rationale in pair.premise
+    assert rationale in pair.passage
+    scattered = [replace(claims[0], evidence=(("a", True, tuple(range(10))),))]
+    assert list(from_claims(scattered, abstracts)) == []  # more than the model reads
 
 
 @needs_real

@@ -14,7 +14,8 @@ from rag.training import datasets
 
 FOCI = {
     "GARD": ["Amber fever", "Brass lung", "Cobalt rash", "Drift palsy", "Ember gout", "Flint cough"],
-    "NINDS": ["Gravel ataxia", "Hollow tremor", "Ember gout"],  # the last one is in training's source as well
+    # The first and the last are for validation; Ember's gout is in training's source as well, spelt otherwise.
+    "NINDS": ["Gravel ataxia", "Hollow tremor", "Ember's Gout Disease", "Opal tremor"],
     "NHLBI": ["Iron pulse"],
 }
 TEMPLATES = {
@@ -83,7 +84,7 @@ def _scifact() -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
             {
                 "id": number,
                 "claim": f"Zinc {name} speeds up cell {number}.",
-                "cited_doc_ids": [name],
+                "cited_doc_ids": [name, (name + 1) % 3] if number in (18, 33) else [name],
                 "evidence": evidence,
             }
         )

@@ -56,7 +56,7 @@ def held_out(folder: Path, root: Path | None, index: str | None, count: int, pro
         root = datasets.folder(root)
         search = found.medquad(root, index, mixture.CANDIDATES, lambda what: progress(what))
         progress("making prompts")
-        examples.write(path, mixture.Mixture(root, search).held_out(count, SEED))
+        examples.write(path, mixture.Mixture(root, search).measured(count, SEED))
     return examples.read(path, Example)
 
 

@@ -61,7 +61,7 @@ class Question:
 
 def held_out(root: Path, count: int) -> dict[str, list[Question]]:
     """By dataset, at most `count` of each, drawn with a fixed seed: those of a smaller count come first."""
-    _, records = datasets.split_medquad(datasets.medquad(root))
+    *_, records = datasets.split_medquad(datasets.medquad(root))
     _, claims, _ = datasets.scifact(root)
     _, papers = datasets.pubmedqa(root)
     found = {

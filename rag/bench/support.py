@@ -91,7 +91,7 @@ def measure(loaded: Loaded, folder: Path, root: Path, count: int, command: str, 
     assert checker is not None
     model = ModelStore().resolve(loaded.settings.verify.model).path
     progress("making pairs")
-    chosen = choose(support.Pairs(root).held_out_by_source(SEED), count)
+    chosen = choose(support.Pairs(root).measured(SEED), count)
     samples = results.Samples(folder)
     taken = samples.resume(results.header(BENCH, command, settings=_depends_on(loaded, model, count)))
 

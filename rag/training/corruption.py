@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 import yaml
 
 from rag import paths
+from rag.verify import numbers
 
 Part: TypeAlias = Literal["training", "held_out"]
 Kind: TypeAlias = Literal["number", "unit", "negation", "drug", "organism", "direction", "subgroup"]
@@ -35,15 +36,21 @@ _NO_VERB = "".join(
 )
 """Before what looks like a verb: an infinitive, or a noun."""
 
+_NO_NOUN = r"(?! (?:of|for|and|or|is|are|was|were|can|may|include)\b|[,.;])"
+"""After it: a noun has these."""
+
+_NEGATIVE = r"(?:un(?:known|able|clear|common|likely|usual)|never|without|rarely|seldom)\b"
+"""Isn't negated once more."""
+
 _NEGATIONS: dict[Part, Sequence[tuple[str, str]]] = {
     "training": (
-        (r"\b(is|are|was|were) (?!not\b)", r"\1 not "),
+        (rf"\b(is|are|was|were) (?!not\b|no\b|{_NEGATIVE})", r"\1 not "),
         (r"\b(can|may|could|might) (?!not\b)", r"\1 not "),
         (r"\b(do|does|did) not ", ""),
         (r"\b(is|are|was|were|can|may) not ", r"\1 "),
         (r"\bcannot\b", "can"),
-        (rf"{_NO_VERB}\b({_VERBS})\b", r"do not \1"),
-        (rf"{_NO_VERB}\b({_VERBS})s\b", r"does not \1"),
+        (rf"(?<=[a-z]s )(?:{_VERBS})\b{_NO_NOUN}", r"do not \g<0>"),
+        (rf"{_NO_VERB}\b({_VERBS})s\b{_NO_NOUN}", r"does not \1"),
         (r"\bthere (is|are) (?!no\b|not\b)(?:an? )?", r"there \1 no "),
         (r"\b(?:[Mm]ost|[Mm]any|[Ss]ome) (people|patients|cases|individuals|children)\b", r"no \1"),
         (r"\bin (?:most|many|some) cases\b", "in no case"),
@@ -80,6 +87,8 @@ def _number(sentence: str, part: Part, chance: random.Random, premise: str) -> s
     old = place[0]
     for _ in range(8):
         new = _other_number(old, chance)
+        if numbers(new) == numbers(old):  # 0.1 of 0.5, rounded
+            continue
         if not re.search(rf"\b{re.escape(new)}\b", premise) or chance.random() < 0.2:
             return _put(sentence, place, new)
     return None
@@ -181,13 +190,113 @@ _SYNONYMS: dict[Part, Sequence[tuple[str, str]]] = {
         (r"\bphysician\b", "doctor"),
         (r"\bis characterized by\b", "is marked by"),
         (r"\boccurs in\b", "is found in"),
-        (r"\bhelps?\b", "aids"),
+        (r"\bhelps\b", "aids"),
         (r"\bmedicines?\b", "drugs"),
         (r"\bsurgery\b", "an operation"),
         (r"\btreated with\b", "managed with"),
         (r"\ba number of\b", "several"),
         (r"\bbegin(s?)\b", r"start\1"),
         (r"\bshould\b", "ought to"),
+        (r"\bsome people\b", "certain people"),
+        (r"\bmost (?=people|patients|cases|children|women|men)", "the majority of "),
+        (r"\bmany (?=people|patients|cases|children|women|men)", "numerous "),
+        (r"\bolder adults\b", "elderly people"),
+        (r"\binfants\b", "babies"),
+        (r"\bchildren\b", "youngsters"),
+        (r"\bwomen\b", "females"),
+        (r"\bsevere\b", "serious"),
+        (r"\bmild\b", "slight"),
+        (r"\bfatal\b", "deadly"),
+        (r"\brare\b", "uncommon"),
+        (r"\bharmful\b", "damaging"),
+        (r"\bpainful\b", "sore"),
+        (r"\babnormal\b", "unusual"),
+        (r"\bpermanent\b", "lasting"),
+        (r"\bincreases the risk\b", "raises the risk"),
+        (r"\bincreased risk\b", "greater risk"),
+        (r"\breduces? the risk\b", "cuts the risk"),
+        (r"\bmore likely\b", "likelier"),
+        (r"\bdiagnosed\b", "identified"),
+        (r"\bdetect\b", "find"),
+        (r"\bshow\b", "reveal"),
+        (r"\bincludes\b", "comprises"),
+        (r"\binclude\b", "comprise"),
+        (r"\brequires\b", "calls for"),
+        (r"\bneed to\b", "have to"),
+        (r"\bprevent\b", "avert"),
+        (r"\bremove\b", "take out"),
+        (r"\bremoved\b", "taken out"),
+        (r"\bdamage to\b", "harm to"),
+        (r"\bdamaged\b", "harmed"),
+        (r"\bcured\b", "healed"),
+        (r"\bimproves\b", "gets better"),
+        (r"\bworsens?\b", "gets worse"),
+        (r"\bis called\b", "is named"),
+        (r"\bis also called\b", "also goes by the name of"),
+        (r"\bknown as\b", "called"),
+        (r"\bis a type of\b", "is a kind of"),
+        (r"\bis thought to\b", "is believed to"),
+        (r"\bdepends on\b", "hinges on"),
+        (r"\bdepend on\b", "hinge on"),
+        (r"\binvolves\b", "concerns"),
+        (r"\bappears?\b", "shows up"),
+        (r"\bhappens\b", "comes about"),
+        (r"\bdevelops in\b", "arises in"),
+        (r"\bspreads?\b", "passes"),
+        (r"(?<![Bb]y )\busing\b", "by means of"),
+        (r"\bduring\b", "in the course of"),
+        (r"\bbefore\b", "prior to"),
+        (r"\bafter\b", "following"),
+        (r"\bHowever,", "Still,"),
+        (r"\bIn addition,", "Besides,"),
+        (r"\bfor example\b", "for instance"),
+        (r"\bas well as\b", "and also"),
+        (r"\bin order to\b", "so as to"),
+        (r"\bdue to\b", "on account of"),
+        (r"\bbecause (?!of\b)", "since "),
+        (r"\b[Aa]lthough\b", "even though"),
+        (r"\boften\b", "commonly"),
+        (r"\bsometimes\b", "at times"),
+        (r"\brarely\b", "seldom"),
+        (r"\balways\b", "in every case"),
+        (r"\bgenerally\b", "on the whole"),
+        (r"\btypically\b", "ordinarily"),
+        (r"\bprimarily\b", "mainly"),
+        (r"\bmainly\b", "chiefly"),
+        (r"\bslowly\b", "gradually"),
+        (r"\b(?:quickly|rapidly)\b", "fast"),
+        (r"\bsuddenly\b", "all at once"),
+        (r"\bover time\b", "as time goes by"),
+        (r"\bthroughout\b", "all over"),
+        (r"\bworldwide\b", "around the world"),
+        (r"\bhealth care (?:provider|professional)\b", "health worker"),
+        (r"\bdoctor\b", "physician"),
+        (r"\bresearchers\b", "scientists"),
+        (r"\bcondition\b", "disorder"),
+        (r"\bdisorder\b", "condition"),
+        (r"\bsymptoms\b", "manifestations"),
+        (r"\btreatment of\b", "management of"),
+        (r"\btests\b", "examinations"),
+        (r"\bdifficulty\b", "trouble"),
+        (r"\bproblems with\b", "troubles with"),
+        (r"\bweight loss\b", "loss of weight"),
+        (r"\bmuscle weakness\b", "weakness of the muscles"),
+        (r"\bchest pain\b", "pain in the chest"),
+        (r"\bheart failure\b", "failure of the heart"),
+        (r"\blung cancer\b", "cancer of the lung"),
+        (r"\bbreast cancer\b", "cancer of the breast"),
+        (r"\bblood vessels\b", "vessels that carry blood"),
+        (r"\bimmune system\b", "body's defences"),
+        (r"\bhigh blood pressure\b", "hypertension"),
+        (r"\bmore than (?=\d)", "over "),
+        (r"\bless than (?=\d)", "under "),
+        (r"\bat least (?=\d)", "no fewer than "),
+        (r"\beach year\b", "every year"),
+        (r"\bin the United States\b", "in the US"),
+        (r"\bis inherited\b", "is passed on in families"),
+        (r"\bmutations in\b", "changes in"),
+        (r"\bis needed\b", "is necessary"),
+        (r"\bavailable\b", "at hand"),
     ),
     "held_out": (
         (r"\bcaused by\b", "brought on by"),
@@ -221,7 +330,7 @@ def reword(sentence: str, part: Part, chance: random.Random) -> str | None:
         after = re.sub(pattern, new, changed, count=1)
         count += after != changed
         changed = after
-    return changed if count >= (1 if len(sentence) < 110 else 2) else None
+    return changed if count >= (1 if len(sentence) < 110 else 2) and changed != sentence else None
 
 
 def shorten(sentence: str, chance: random.Random) -> str | None:

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,16 @@ class Trial:
     """What an intervention did to an outcome, with the sentence of the article that says so."""
 
     id: str
-    question: str
+    intervention: str
+    outcome: str
+    comparator: str
     answer: str
     evidence: str
     passage: ArticlePassage
+
+    @property
+    def question(self) -> str:
+        return f"What is the effect of {self.intervention} on {self.outcome} compared with {self.comparator}?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +115,16 @@ def medquad(root: Path) -> list[Record]:
     ]
 
 
-def split_medquad(records: list[Record]) -> tuple[list[Record], list[Record]]:
-    """(training, held out): by source, and no focus of the held-out ones is left in training."""
+def split_medquad(records: list[Record]) -> tuple[list[Record], list[Record], list[Record]]:
+    """(training, validation, held out): by source, and no focus of the held-out sources is left in training. A quarter of
+    their foci is for validation, the curve of a training; figures are taken on the others."""
     held_out = [record for record in records if record.source in HELD_OUT_SOURCES]
-    foci = {normalised(record.focus) for record in held_out}
-    training = [r for r in records if r.source not in HELD_OUT_SOURCES and normalised(r.focus) not in foci]
-    return training, held_out
+    foci = {disease(record.focus) for record in held_out}
+    training = [r for r in records if r.source not in HELD_OUT_SOURCES and disease(r.focus) not in foci]
+    parts: tuple[list[Record], list[Record]] = ([], [])
+    for record in held_out:
+        parts[not is_held_out(disease(record.focus))].append(record)
+    return training, *parts
 
 
 def pubmedqa(root: Path) -> tuple[list[Abstract], list[Abstract]]:
@@ -138,7 +149,7 @@ def scifact(root: Path) -> tuple[list[Claim], list[Claim], dict[str, tuple[str, 
     abstracts = {
         str(row["doc_id"]): (row["title"], row["abstract"]) for row in _rows(root / "scifact" / "corpus.jsonl.gz")
     }
-    return *_split(claims), abstracts
+    return *_split_claims(list(claims)), abstracts
 
 
 def articles(root: Path) -> dict[str, list[ArticlePassage]]:
@@ -161,10 +172,8 @@ def trials(root: Path, of: dict[str, list[ArticlePassage]]) -> tuple[list[Trial]
             continue
         passage = next((p for p in of.get(row["pmcid"], ()) if p.id == evidence["passage_ids"][0]), None)
         if passage is not None:
-            question = (
-                f"What is the effect of {row['intervention']} on {row['outcome']} compared with {row['comparator']}?"
-            )
-            trial = Trial(row["id"], question, row["answer"], evidence["text"], passage)
+            said = (row["intervention"], row["outcome"], row["comparator"], row["answer"])
+            trial = Trial(row["id"], *said, evidence["text"], passage)
             (training if row["split"] == "train" else held_out).append(trial)
     return training, held_out
 
@@ -194,16 +203,54 @@ def normalised(name: str) -> str:
     return " ".join(re.findall(r"[a-z0-9]+", name.lower()))
 
 
+_GENERIC = {"disease", "disorder", "syndrome"}
+
+
+@cache
+def disease(focus: str) -> str:
+    """The same for all spellings of a disease's name: "Leigh's Disease (SNE)" and "Leigh syndrome" are "leigh". Names
+    that share no word ("heart attack") stay apart."""
+    return _key(re.sub(r"\([^)]*\)", " ", focus)) or normalised(focus)
+
+
+def mentions(text: str, name: str) -> bool:
+    """Does a text name a disease, given as `disease` gives it?"""
+    return f" {name} " in f" {_key(text)} "
+
+
+def _key(text: str) -> str:
+    words = re.findall(r"[a-z0-9]+", re.sub(r"['\u2019]s\b", "", text.lower()))
+    singular = (word[:-1] if re.search(r"..[^sui]s$", word) else word for word in words)
+    return " ".join(word for word in singular if word not in _GENERIC)
+
+
 def is_held_out(identity: str, one_in: int = 4) -> bool:
     """By the identity alone, so that every script and session holds out the same."""
     return int(hashlib.sha256(identity.encode()).hexdigest(), 16) % one_in == 0
 
 
 def _split(rows: Iterator[Any]) -> tuple[list[Any], list[Any]]:
-    """By what a row is about: two claims about one abstract fall on the same side."""
     parts: tuple[list[Any], list[Any]] = ([], [])
     for row in rows:
-        parts[is_held_out(row.cited[0] if isinstance(row, Claim) else row.id)].append(row)
+        parts[is_held_out(row.id)].append(row)
+    return parts
+
+
+def _split_claims(claims: list[Claim]) -> tuple[list[Claim], list[Claim]]:
+    """Claims that an abstract links, also over others, fall on the same side."""
+    links: dict[str, str] = {}
+
+    def first(name: str) -> str:
+        while name in links:
+            name = links[name]
+        return name
+
+    for claim in claims:
+        names = sorted({first(name) for name in claim.cited})
+        links |= dict.fromkeys(names[1:], names[0])
+    parts: tuple[list[Claim], list[Claim]] = ([], [])
+    for claim in claims:
+        parts[is_held_out(first(claim.cited[0] if claim.cited else claim.id))].append(claim)
     return parts
 
 

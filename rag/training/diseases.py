@@ -50,7 +50,7 @@ class MedQuAD:
         self._by_focus: dict[str, list[Record]] = defaultdict(list)
         self._by_kind: dict[str, list[Record]] = defaultdict(list)
         for record in pool.values():
-            self._by_focus[datasets.normalised(record.focus)].append(record)
+            self._by_focus[datasets.disease(record.focus)].append(record)
             self._by_kind[record.qtype].append(record)
 
     def examples(self, chance: random.Random, plain: bool = False) -> Iterator[Example]:
@@ -94,8 +94,11 @@ class MedQuAD:
             last = span[1] if partner is None else span[0]
             golds[Piece(gold.focus, window(text, ranges, span[0], last, length, chance))] = gold
             answer += [(text[slice(*ranges[number])], position) for number in range(span[0], last + 1)]
-        wanted = " ".join(sentence for sentence, _ in answer)
-        others = self._others(record, question, count - len(golds), length, chance, list(golds.values()), wanted)
+        said = [
+            (gold, " ".join(sentence for sentence, at in answer if at == position))
+            for position, gold in enumerate(golds.values())
+        ]
+        others = self._others(record, question, count - len(golds), length, chance, said)
         kind = "both" if partner else "one"
         return arranged(record.id, kind, question, answer, list(golds), list(others), chance), golds | others
 
@@ -105,7 +108,7 @@ class MedQuAD:
         question = wording.ask(record.qtype, record.focus, record.question, chance, 1.0 if plain else 0.4)
         if question is None:
             return None
-        others = self._others(record, question, count, length, chance, [record], None)
+        others = self._others(record, question, count, length, chance, [])
         return arranged(record.id, "none", question, (), (), list(others), chance), others
 
     def _more(self, first: Example, told: Told, chance: random.Random) -> list[Example]:
@@ -148,10 +151,8 @@ class MedQuAD:
     def _another_kind(self, told: Told, chance: random.Random) -> str | None:
         """A kind of question about one of the diseases that no passage about it has the words for."""
         disease = chance.choice(list(told.values())).focus
-        focus = datasets.normalised(disease)
-        about = [
-            (piece, one) for piece, one in told.items() if focus in datasets.normalised(f"{one.focus} {piece.text}")
-        ]
+        focus = datasets.disease(disease)
+        about = [(piece, one) for piece, one in told.items() if datasets.mentions(f"{one.focus} {piece.text}", focus)]
         for kind in shuffled(sorted(wording.WORDINGS.keys() & wording.CUES.keys()), chance):
             cue = wording.CUES[kind]
             if not any(one.qtype == kind or cue.search(piece.text) for piece, one in about):
@@ -160,16 +161,16 @@ class MedQuAD:
 
     def _another_disease(self, first: Example, told: Told, chance: random.Random) -> str | None:
         """The question of a record that the search finds as well, about a disease that no passage names."""
-        texts = [datasets.normalised(f"{piece.title} {piece.text}") for piece in told]
+        texts = [f"{piece.title} {piece.text}" for piece in told]
         for passage in self._found(first.question):
             record = self._pool.get(passage.doc_id)
             if (
                 record is None
                 or record.id == first.id
-                or any(datasets.normalised(record.focus) in text for text in texts)
+                or any(datasets.mentions(text, datasets.disease(record.focus)) for text in texts)
             ):
                 continue
-            if not any(datasets.normalised(one.focus) in datasets.normalised(record.focus) for one in told.values()):
+            if not any(datasets.mentions(record.focus, datasets.disease(one.focus)) for one in told.values()):
                 return wording.ask(record.qtype, record.focus, record.question, chance)
         return None
 
@@ -178,12 +179,13 @@ class MedQuAD:
         roll = chance.random()
         if roll < 0.12:
             same = [
-                r for r in self._by_focus[datasets.normalised(record.focus)] if (record.qtype, r.qtype) in wording.BOTH
+                r for r in self._by_focus[datasets.disease(record.focus)] if (record.qtype, r.qtype) in wording.BOTH
             ]
             options = [r for r in same if pick(r, self._texts[r.id], self._sentences(r))]
         elif roll < 0.20 and record.qtype in wording.TWO:
-            options = [r for r in chance.sample(self._by_kind[record.qtype], 3) if r.focus != record.focus]
-            options = [r for r in options if pick(r, self._texts[r.id], self._sentences(r))]
+            focus = datasets.disease(record.focus)
+            alike = [r for r in self._alike(record, 3, chance) if datasets.disease(r.focus) != focus]
+            options = [r for r in alike if pick(r, self._texts[r.id], self._sentences(r))]
         else:
             return None
         return chance.choice(options) if options else None
@@ -195,20 +197,20 @@ class MedQuAD:
         count: int,
         length: int,
         chance: random.Random,
-        avoid: Sequence[Record],
-        answer: str | None,
+        said: Sequence[tuple[Record, str]],
     ) -> Told:
         """Passages that don't answer: of the same disease, of the real search, of the same kind of question.
 
-        With `answer` None nothing that is about the disease may have the words that answer this kind of question.
+        `said` are the records that the answer is taken from, each with its part. Without any, nothing that is about the
+        disease may have the words that answer this kind of question.
         """
-        focus = datasets.normalised(record.focus)
+        focus = datasets.disease(record.focus)
         cue = wording.CUES.get(record.qtype)
-        taken = {one.id for one in avoid}
+        taken = {record.id, *(gold.id for gold, _ in said)}
         siblings = [r for r in self._by_focus[focus] if r.qtype != record.qtype and r.id not in taken]
         nearest = [self._pool[p.doc_id] for p in self._found(question) if p.doc_id in self._pool]
         nearest = [r for r in dict.fromkeys(nearest) if r.id not in taken]
-        alike = chance.sample(self._by_kind[record.qtype], min(4, len(self._by_kind[record.qtype])))
+        alike = self._alike(record, 4, chance)
         chance.shuffle(siblings)
         near = nearest[:12]
         chance.shuffle(near)
@@ -218,20 +220,25 @@ class MedQuAD:
         for other in candidates:
             if len(chosen) == count:
                 break
-            same = datasets.normalised(other.focus) == focus
+            same = datasets.disease(other.focus) == focus
             if other.id in taken or (same and other.qtype == record.qtype) or not self._texts[other.id]:
                 continue
             piece = Piece(other.focus, shortened(self._texts[other.id], length, chance))
-            if answer is not None:
-                unfit = _answers_too(record, answer, piece, other)
+            if said:
+                unfit = any(_answers_too(gold, part, piece, other) for gold, part in said)
             else:
-                about = same or focus in datasets.normalised(piece.text)
+                about = same or datasets.mentions(piece.text, focus)
                 unfit = about and (cue is None or record.qtype == "information" or cue.search(piece.text) is not None)
             if unfit:
                 continue
             taken.add(other.id)
             chosen[piece] = other
         return chosen
+
+    def _alike(self, record: Record, count: int, chance: random.Random) -> list[Record]:
+        """Records of the same kind of question."""
+        alike = self._by_kind[record.qtype]
+        return chance.sample(alike, min(count, len(alike)))
 
     def _sentences(self, record: Record) -> list[Range]:
         if record.id not in self._ranges:
@@ -241,8 +248,8 @@ class MedQuAD:
 
 def _answers_too(record: Record, answer: str, piece: Piece, other: Record) -> bool:
     """May another passage, of the record `other`, be as good an answer to the question of `record`?"""
-    focus = datasets.normalised(record.focus)
-    if datasets.normalised(other.focus) == focus:
+    focus = datasets.disease(record.focus)
+    if datasets.disease(other.focus) == focus:
         return other.qtype == record.qtype or holds(piece.text, answer)
     both = record.qtype == other.qtype == "information"
-    return (both and focus in datasets.normalised(piece.text)) or holds(piece.text, answer)
+    return (both and datasets.mentions(piece.text, focus)) or holds(piece.text, answer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -20,12 +20,13 @@ CANDIDATES = 20
 
 
 class Mixture:
-    """`training` and `held_out` share no source of MedQuAD and no focus. `found` searches all of it, 20 deep."""
+    """`training`, `held_out` and `measured` share no focus of MedQuAD, nor do the latter any source with the first.
+    `found` searches all of it, 20 deep."""
 
     def __init__(self, root: Path, found: Found) -> None:
         self._found = found
         self._records = datasets.medquad(root)
-        self._training, self._held_out = datasets.split_medquad(self._records)
+        self._training, self._validation, self._held_out = datasets.split_medquad(self._records)
         self._abstracts, _ = datasets.pubmedqa(root)
         self._articles = datasets.articles(root)
         self._trials, _ = datasets.trials(root, self._articles)
@@ -37,9 +38,16 @@ class Mixture:
         return list(islice(chain.from_iterable(draw(SHARES, self._round, seed)), count))
 
     def held_out(self, count: int, seed: int) -> list[Example]:
+        """For the curve: none that is measured on."""
+        return self._plain(self._validation, count, seed)
+
+    def measured(self, count: int, seed: int) -> list[Example]:
         """Of the held-out sources of MedQuAD, worded as there, over 3 to 5 passages."""
+        return self._plain(self._held_out, count, seed)
+
+    def _plain(self, records: Sequence[datasets.Record], count: int, seed: int) -> list[Example]:
         pool = {record.id: record for record in self._records}
-        made = diseases.MedQuAD(self._held_out, pool, self._found).examples(random.Random(seed), plain=True)
+        made = diseases.MedQuAD(records, pool, self._found).examples(random.Random(seed), plain=True)
         return list(islice((e for e in made if 3 <= len(e.passages) <= 5), count))
 
     def _round(self, name: str, chance: random.Random) -> Iterator[Sheet]:

@@ -32,16 +32,16 @@ from rag.verify import missing_numbers
 def from_abstracts(
     abstracts: Sequence[Abstract], chance: random.Random, nearest: Callable[[str], Sequence[Abstract]]
 ) -> Iterator[Example]:
-    """PubMedQA: the conclusion answers the title's question; the other sections and like abstracts don't."""
+    """PubMedQA: the conclusion answers the title's question; the other sections and like abstracts don't. Without titles:
+    that of the passage that answers would be the question."""
     for abstract in abstracts:
         conclusion = " ".join(abstract.conclusion.split())
         ranges = sentences(conclusion)
         span = leading(conclusion, ranges)
         count = count_of_passages(chance)
         length = length_of_passages(count, chance)
-        title = _title(abstract.question)
         others = [
-            Piece(_title(other.question), shortened(chance.choice(other.contexts), length, chance))
+            Piece("", shortened(chance.choice(other.contexts), length, chance))
             for other in nearest(abstract.question)[: count + 2]
             if other.id != abstract.id
         ]
@@ -50,7 +50,7 @@ def from_abstracts(
             yield arranged(abstract.id, "none", abstract.question, (), (), others[:count], chance)
         elif span is not None:
             before = abstract.contexts[-1][-length // 2 :].partition(". ")[2] if chance.random() < 0.5 else ""
-            gold = Piece(title, f"{before} {conclusion}".strip() if before else conclusion)
+            gold = Piece("", f"{before} {conclusion}".strip() if before else conclusion)
             answer = [(conclusion[slice(*ranges[number])], 0) for number in range(span[0], span[1] + 1)]
             yield arranged(abstract.id, "one", abstract.question, answer, [gold], others[: count - 1], chance)
 
@@ -84,10 +84,6 @@ def from_trials(
         else:
             gold = Piece(trial.passage.title, window(text, ranges, hit[0], hit[0], length, chance))
             yield arranged(trial.id, "one", trial.question, [(evidence, 0)], [gold], others[: count - 1], chance)
-
-
-def _title(question: str) -> str:
-    return question.strip().rstrip("?").strip()
 
 
 # --- our own documents -------------------------------------------------------------------------

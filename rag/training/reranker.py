@@ -57,7 +57,7 @@ def from_medquad(
     search finds nearest."""
     kin: dict[str, list[Record]] = defaultdict(list)
     for record in pool.values():
-        kin[datasets.normalised(record.focus)].append(record)
+        kin[datasets.disease(record.focus)].append(record)
     for record in shuffled(records, chance):
         question = wording.ask(record.qtype, record.focus, record.question, chance, 0.5)
         own = passages.get(record.id, ())
@@ -65,8 +65,8 @@ def from_medquad(
             continue
         hits = [p for p in found(question) if p.doc_id in pool]
         relevant = [p for p in hits if p.doc_id == record.id] or list(own[:1])
-        about = (datasets.normalised(record.focus), record.qtype)
-        negatives = [p for p in hits if (datasets.normalised(p.title), pool[p.doc_id].qtype) != about]
+        about = (datasets.disease(record.focus), record.qtype)
+        negatives = [p for p in hits if (datasets.disease(p.title), pool[p.doc_id].qtype) != about]
         nearest, rest = negatives[:8], negatives[8:]
         chance.shuffle(nearest)
         chance.shuffle(rest)
@@ -155,13 +155,14 @@ CANDIDATES = 50
 
 
 class Lists:
-    """`training` and `held_out` share no source of MedQuAD and no focus. `found` searches all of it."""
+    """`training` and `held_out` share no source of MedQuAD and no focus; nothing of them is measured on. `found` searches
+    all of it."""
 
     def __init__(self, root: Path, found: Found) -> None:
         self._found = found
         records = datasets.medquad(root)
         self._records = {record.id: record for record in records}
-        self._training, self._held_out = datasets.split_medquad(records)
+        self._training, self._validation, _ = datasets.split_medquad(records)
         self._by_record = {r.id: _split(r.id, r.focus, r.answer) for r in records}
         self._claims, _, self._abstracts = datasets.scifact(root)
         self._papers, _ = datasets.pubmedqa(root)
@@ -182,7 +183,7 @@ class Lists:
         return list(islice(draw(SHARES, self._round, seed), count))
 
     def held_out(self, count: int, seed: int) -> list[Ranking]:
-        made = from_medquad(self._held_out, self._records, self._by_record, self._found, random.Random(seed))
+        made = from_medquad(self._validation, self._records, self._by_record, self._found, random.Random(seed))
         return list(islice(made, count))
 
     def _round(self, name: str, chance: random.Random) -> Iterator[Ranking]:

@@ -107,14 +107,27 @@ def from_own(rows: Sequence[Mapping[str, Any]], documents: Mapping[str, Mapping[
 def from_claims(claims: Sequence[Claim], abstracts: Mapping[str, tuple[str, Sequence[str]]]) -> Iterator[Pair]:
     """SciFact. A claim that its abstract doesn't decide is not stated there."""
     for claim in claims:
-        for name, supports, _ in claim.evidence:
+        for name, supports, rationale in claim.evidence:
             title, text = abstracts[name]
-            label: Label = "supported" if supports else "contradicted"
-            yield _pair(claim.text, title, " ".join(text), label, "claim")
+            passage = _around(text, rationale, claim.text, title)
+            if passage is not None:
+                yield _pair(claim.text, title, passage, "supported" if supports else "contradicted", "claim")
         if not claim.evidence:
             for name in claim.cited[:1]:
                 title, text = abstracts[name]
                 yield _pair(claim.text, title, " ".join(text), "not_stated", "claim")
+
+
+def _around(text: Sequence[str], rationale: Sequence[int], claim: str, title: str) -> str | None:
+    """A passage with the sentences of an abstract that decide a claim, of which the model reads them all: with their
+    neighbours, else they alone; None where that is too much."""
+    near = sorted({n + step for n in rationale for step in (-1, 0, 1) if 0 <= n + step < len(text)})
+    for chosen in (near, sorted(rationale)):
+        passage = " ".join(text[n].strip() for n in chosen)
+        read = premise(title, passage, claim, PREMISE_CHARS)
+        if all(text[n].strip() in read for n in rationale):
+            return passage
+    return None
 
 
 _RESULTS = {
@@ -127,20 +140,20 @@ _RESULTS = {
 def from_trials(trials: Sequence[Trial], chance: random.Random) -> Iterator[Pair]:
     """Evidence Inference: the result in words of ours, rightly and the wrong way round."""
     for trial in trials:
-        subject, _, rest = trial.question.removeprefix("What is the effect of ").rpartition(" compared with ")
-        intervention, _, outcome = subject.partition(" on ")
-        comparator = rest.rstrip("?")
-        if not outcome or len(trial.question) > 220:
+        if len(trial.question) > 220:
             continue
         label: Label
         for result in chance.sample(list(_RESULTS), 2):
             label = "supported" if result == trial.answer else "contradicted"
             said = " ".join(
-                f"{intervention} {chance.choice(_RESULTS[result])} {outcome} compared with {comparator}.".split()
+                f"{trial.intervention} {chance.choice(_RESULTS[result])} {trial.outcome} compared with "
+                f"{trial.comparator}.".split()
             )
             if label == "supported" and missing_numbers(said, f"{trial.passage.title}\n{trial.passage.text}"):
                 continue  # of a dose, mostly, that another part of the article tells
-            yield _pair(said[0].upper() + said[1:], trial.passage.title, trial.passage.text, label, "trial")
+            pair = _pair(said[0].upper() + said[1:], trial.passage.title, trial.passage.text, label, "trial")
+            if quoting.holds(pair.premise, trial.evidence):
+                yield pair
 
 
 def _pair(sentence: str, title: str, passage: str, label: Label, kind: str) -> Pair:
@@ -160,9 +173,10 @@ class Pairs:
     """`training` and `held_out` share no document, no source of MedQuAD and no list of words."""
 
     def __init__(self, root: Path) -> None:
-        self._records = dict(zip(("training", "held_out"), datasets.split_medquad(datasets.medquad(root)), strict=True))
-        training, held_out, self._abstracts = datasets.scifact(root)
-        self._claims = {"training": training, "held_out": held_out}
+        training, self._validation, held_out = datasets.split_medquad(datasets.medquad(root))
+        self._records = {"training": training, "held_out": held_out}
+        *claims, self._abstracts = datasets.scifact(root)
+        self._claims = dict(zip(("training", "held_out"), claims, strict=True))
         trials = datasets.trials(root, datasets.articles(root))
         self._trials = dict(zip(("training", "held_out"), trials, strict=True))
         self._documents = datasets.documents()
@@ -176,13 +190,11 @@ class Pairs:
         return list(islice(draw(SHARES, self._training_round, seed), count))
 
     def held_out(self, count: int, seed: int) -> list[Pair]:
-        """Of one round of each source, mixed."""
-        pairs = [pair for of_one in self.held_out_by_source(seed).values() for pair in of_one]
-        random.Random(seed).shuffle(pairs)
-        return pairs[:count]
+        """Of MedQuAD, for the curve: none that is measured on."""
+        return list(islice(from_medquad(self._validation, "held_out", random.Random(seed)), count))
 
-    def held_out_by_source(self, seed: int) -> dict[str, list[Pair]]:
-        """One round of each source."""
+    def measured(self, seed: int) -> dict[str, list[Pair]]:
+        """By source one round of what is measured on."""
         return {name: list(self._round(name, "held_out", random.Random(f"{seed}-{name}"))) for name in SHARES}
 
     def _training_round(self, name: str, chance: random.Random) -> Iterator[Pair]:
