@@ -68,11 +68,13 @@ def overhead(question: str) -> tuple[Message, ...]:
 
 
 def declines(text: str) -> bool:
-    """Does the model say that the sources don't hold the answer? One that cites a source answers."""
+    """Does the model say that the sources don't hold the answer? One that cites a source answers, unless it begins with
+    the sentence that it was told to decline with."""
     text = " ".join(text.split()).replace("\u2019", "'")
-    if not text or NOT_IN_SOURCES.lower() in text.lower():
+    if not text or text.lower().startswith(NOT_IN_SOURCES.lower().rstrip(".")):
         return True
-    return _DECLINES.match(text) is not None and _MARKER.search(text) is None
+    said = _DECLINES.match(text) is not None or NOT_IN_SOURCES.lower() in text.lower()
+    return said and _MARKER.search(text) is None
 
 
 def whole_sentences(text: str) -> str:

@@ -18,6 +18,7 @@ from rag import build, settings
 from rag.cli.ask import time_line
 from rag.cli.console import Terminal, library_output
 from rag.settings import Loaded
+from rag.training import options
 
 
 def main(
@@ -26,6 +27,7 @@ def main(
     profile: Annotated[str, typer.Option(help="Bundle of techniques.")] = "auto",
     assignments: Annotated[list[str] | None, typer.Option("--set", help="Settings, KEY=VALUE.")] = None,
 ) -> None:
+    """Answers to every n-th question of a set, as they are."""
     lines = questions.read_text(encoding="utf-8").splitlines()[::every]
     loaded = settings.load(profile, assignments=[f"index.name={build.SAMPLE}", *(assignments or [])])
     with library_output(verbose=False) as (terminal, _):
@@ -47,4 +49,4 @@ async def _answer(loaded: Loaded, records: list[dict[str, str]], terminal: Termi
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    options.run(main)

@@ -1,4 +1,4 @@
-"""Recall@k of gold documents on a question set, for dense, lexical and fused search.
+"""Recall@k of gold documents on a question set, for dense, lexical and fused search, and reranked.
 
     python scripts/recall.py [--questions eval/dev_60.jsonl] [--k 10] [--index sample]
 
@@ -19,12 +19,15 @@ from rag import build, settings
 from rag.core import Hits, Trace
 from rag.pipeline import check_question
 from rag.stats import bootstrap
+from rag.training import options
 
+ALONE = "rerank.model=null"
 METHODS = {
-    "dense": ["retrieve.lexical_n=0"],
-    "lexical (bm25s)": ["retrieve.dense_n=0"],
-    "lexical (rank_bm25)": ["retrieve.dense_n=0", "retrieve.lexical=rank_bm25"],
-    "fused": [],
+    "dense": ["retrieve.lexical_n=0", ALONE],
+    "lexical (bm25s)": ["retrieve.dense_n=0", ALONE],
+    "lexical (rank_bm25)": ["retrieve.dense_n=0", "retrieve.lexical=rank_bm25", ALONE],
+    "fused": [ALONE],
+    "fused and reranked": [],
 }
 
 
@@ -34,6 +37,7 @@ def main(
     index: Annotated[str, typer.Option(help="Name of the index.")] = build.SAMPLE,
     assignments: Annotated[list[str] | None, typer.Option("--set", help="Settings, KEY=VALUE.")] = None,
 ) -> None:
+    """Recall@k of gold documents, by search method."""
     records = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
     answerable = [record for record in records if record["gold_doc_ids"]]
     for method, changes in METHODS.items():
@@ -53,4 +57,4 @@ def recall(hits: Hits, gold: set[str], k: int) -> float:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    options.run(main)

@@ -2,8 +2,9 @@
 
     python scripts/thresholds.py [--questions eval/dev_60.jsonl] [--set KEY=VALUE]
 
-First what is left of the candidates at several values of `filter.min_rerank` (no generator needed), then the answers:
-who declined, what the support checker said of them, and what abstention comes to with each `verify.action`.
+First, with a reranker, what is left of the candidates at several values of `filter.min_rerank`; then the answers: who
+declined, what the support checker said of them, and what abstention comes to with each `verify.action`. The reranker was
+calibrated on dev_60: its rows there are in-sample.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rag.context import filter_hits
 from rag.core import Answer, Hits, Trace
 from rag.settings import Loaded
 from rag.stats import bootstrap
+from rag.training import options
 from rag.verify import shown
 
 VALUES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -38,9 +40,10 @@ def main(
     loaded = settings.load(assignments=[f"index.name={build.SAMPLE}", "verify.action=mark", *(assignments or [])])
     with library_output(verbose=False) as (terminal, _):
         build.ensure_sample_index(loaded)
-        found = build.open_search(loaded).search([record["question"] for record in records], Trace())
-        for line in filtered(records, found, loaded):
-            terminal.out.print(line, markup=False)
+        if loaded.settings.rerank.model is not None:
+            found = build.open_search(loaded).search([record["question"] for record in records], Trace())
+            for line in filtered(records, found, loaded):
+                terminal.out.print(line, markup=False)
         if answers:
             asyncio.run(answered(records, loaded, terminal.out))
 
@@ -77,16 +80,15 @@ async def answered(records: Sequence[dict[str, Any]], loaded: Loaded, out: Strea
             cited = ", ".join(f"{c.doc_id} {c.score:.2f}" for c in answer.citations) or "nothing"
             gold = ", ".join(record["gold_doc_ids"]) or "none"
             out.print(f"{record['id']} {record['type']:12} {said}; cites {cited}; gold {gold}", markup=False)
-    for what, abstains in (
-        ("the model's word", [answer.abstained for _, answer in rows]),
-        (
-            "or no sentence supported",
-            [answer.abstained or not any(shown(answer.sentences, "drop")) for _, answer in rows],
-        ),
-        ("or one sentence not", [answer.abstained or not all(shown(answer.sentences, "drop")) for _, answer in rows]),
-    ):
-        right = [not answerable for (answerable, _), gone in zip(rows, abstains, strict=True) if gone]
-        caught = [gone for (answerable, _), gone in zip(rows, abstains, strict=True) if not answerable]
+    supported = [shown(answer.sentences, "drop") for _, answer in rows]
+    abstains = {"the model's word": [answer.abstained for _, answer in rows]}
+    if loaded.settings.verify.model is not None:
+        said_so = abstains["the model's word"]
+        abstains["or no sentence supported"] = [a or not any(s) for a, s in zip(said_so, supported, strict=True)]
+        abstains["or one sentence not"] = [a or not all(s) for a, s in zip(said_so, supported, strict=True)]
+    for what, gone_of in abstains.items():
+        right = [not answerable for (answerable, _), gone in zip(rows, gone_of, strict=True) if gone]
+        caught = [gone for (answerable, _), gone in zip(rows, gone_of, strict=True) if not answerable]
         out.print(f"{what:26} precision {_said(right)}  recall {_said(caught)}", markup=False)
 
 
@@ -98,4 +100,4 @@ def _said(values: Sequence[bool]) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    options.run(main)

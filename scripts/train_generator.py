@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from rag import build
-from rag.training import datasets, found, generator, loop, mixture, options, recipes
+from rag.training import datasets, found, generator, loop, mixture, options, record
 from rag.training.examples import kept
 from rag.training.grounded import Example
+from rag.training.record import Run
 
 
 def main(
@@ -28,14 +29,16 @@ def main(
     """Train the grounded generator on prompts that the product itself builds."""
     loop.require_extra()
     loop.quieten()
+    run = Run("generator", examples, seed, steps, str(initial) if initial is not None else None)
+    record.check(folder, run, lengthens=True)
 
     def source() -> mixture.Mixture:
         root = datasets.folder(data)
         return mixture.Mixture(root, found.medquad(root, index, mixture.CANDIDATES, options.say))
 
     training, seen = kept(folder, Example, examples, held_out, seed, source)
+    record.write(folder, run)
     base = build.model_store().build("smollm2-135m-instruct", options.say)
-    recipes.write_record(folder, "generator", examples, seed, steps)
     generator.train(base, folder, training, seen, seed=seed, steps=steps, initial=initial)
 
 

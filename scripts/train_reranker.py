@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from rag import build
-from rag.training import datasets, found, loop, options, recipes, reranker
+from rag.training import datasets, found, loop, options, record, reranker
 from rag.training.examples import kept
+from rag.training.record import Run
 
 
 def main(
@@ -21,14 +22,16 @@ def main(
     """Train the reranker on lists of passages that the product's own search finds."""
     loop.require_extra()
     loop.quieten()
+    run = Run("reranker", examples, seed, steps)
+    record.check(folder, run)
 
     def source() -> reranker.Lists:
         root = datasets.folder(data)
         return reranker.Lists(root, found.medquad(root, index, reranker.CANDIDATES, options.say))
 
     training, seen = kept(folder, reranker.Ranking, examples, held_out, seed, source)
+    record.write(folder, run)
     base = build.model_store().build("all-minilm-l6-v2", options.say)
-    recipes.write_record(folder, "reranker", examples, seed, steps)
     reranker.train(base, folder, training, seen, seed=seed, steps=steps)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from rag import build
-from rag.training import datasets, loop, options, recipes, support
+from rag.training import datasets, loop, options, record, support
 from rag.training.examples import kept
+from rag.training.record import Run
 
 
 def main(
@@ -20,9 +21,11 @@ def main(
     """Train the support checker on sentences and the passages that they cite, rightly or wrongly."""
     loop.require_extra()
     loop.quieten()
+    run = Run("support", examples, seed, steps)
+    record.check(folder, run)
     training, seen = kept(folder, support.Pair, examples, held_out, seed, lambda: support.Pairs(datasets.folder(data)))
+    record.write(folder, run)
     base = build.model_store().build("all-minilm-l6-v2", options.say)
-    recipes.write_record(folder, "support", examples, seed, steps)
     support.train(base, folder, training, seen, seed=seed, steps=steps)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -11,12 +12,12 @@ from rag.errors import UsageError
 from rag.training import loop
 
 
-def checkpoint(folder: Path, step: int, whole: bool = True) -> Path:
+def checkpoint(folder: Path, step: int, whole: bool = True, of: int = 1200) -> Path:
     path = folder / f"checkpoint-{step}"
     path.mkdir(parents=True)
     (path / "adapter_model.safetensors").touch()
     if whole:
-        (path / "trainer_state.json").touch()
+        (path / "trainer_state.json").write_text(json.dumps({"max_steps": of}))
     return path
 
 
@@ -27,6 +28,8 @@ def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
     newest = checkpoint(tmp_path, 1000)  # by number: as text it would come before 900
     checkpoint(tmp_path, 1100, whole=False)  # the process was killed in the middle of it
     assert loop.last_checkpoint(tmp_path) == newest
+    assert loop.last_checkpoint(tmp_path, lambda step, of: step < 1000 and of == 1200) == tmp_path / "checkpoint-900"
+    assert loop.last_checkpoint(tmp_path, lambda *_: False) is None
 
 
 def test_the_curve_is_over_examples_and_of_a_mean_loss(tmp_path: Path) -> None:

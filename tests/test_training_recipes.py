@@ -20,7 +20,9 @@ from rag.errors import ModelError, UsageError
 from rag.models import ModelStore
 from rag.models.recipe import read
 from rag.training import datasets, recipes
-from rag.training.recipes import PRODUCTS, Product, product, write, write_card, write_record
+from rag.training.recipes import PRODUCTS, Product, product, write, write_card
+from rag.training.record import Run
+from rag.training.record import write as write_record
 
 RANK, HIDDEN = 2, 4
 WEIGHT = "model.layers.0.mlp.up_proj"
@@ -65,7 +67,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "recipes" / "plain").mkdir(parents=True)
     (tmp_path / "recipes" / "plain" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     adapter(tmp_path)
-    write_record(tmp_path / "training", "generator", 6400, 3, None)
+    write_record(tmp_path / "training", Run("generator", 6400, 3))
     (tmp_path / "training" / "curve.json").write_text(
         json.dumps(
             [{"examples": 0, "eval_loss": 2.5}, {"examples": 3200, "loss": 1.0}, {"examples": 6400, "eval_loss": 0.5}]

@@ -69,7 +69,8 @@ def train(
             super()._load_from_checkpoint(checkpoint_path)
             read_head(model, Path(checkpoint_path))
 
-    common = loop.arguments(folder, batch=batch, every=every, first=loop.last_checkpoint(folder) is None, seed=seed)
+    last = loop.last_checkpoint(folder)
+    common = loop.arguments(folder, batch=batch, every=every, first=last is None, seed=seed)
     arguments = CrossEncoderTrainingArguments(
         **common,
         num_train_epochs=1,
@@ -86,7 +87,7 @@ def train(
         eval_dataset=Dataset.from_dict(dict(held_out)),
         loss=loss(model),
     )
-    loop.run(trainer, folder, batch)
+    loop.run(trainer, folder, batch, last=last)
     export.write_adapter(model.transformers_model, folder / export.ADAPTER)
     return model
 

@@ -1,7 +1,7 @@
 """LoRA training of the grounded generator, with Hugging Face's Trainer and PEFT.
 
 The learning rate is constant after a warm-up and falls to zero over the last part ("warm-up, stable, decay",
-Hu et al. 2024, MiniCPM), so that a training can be lengthened later: it goes on from the checkpoint before the fall.
+Hu et al. 2024, MiniCPM), so that a training can be lengthened later: it goes on from the last checkpoint before the fall.
 """
 
 from __future__ import annotations
@@ -198,7 +198,8 @@ def train(
             with torch.no_grad(), self.compute_loss_context_manager():
                 return answer_loss(model, self._prepare_inputs(inputs)).detach(), None, None
 
-    common = loop.arguments(folder, batch=1, every=eval_every, first=loop.last_checkpoint(folder) is None, seed=seed)
+    last = loop.last_checkpoint(folder, lambda step, of: of == total or max(step / of, step / total) <= 1 - DECAY)
+    common = loop.arguments(folder, batch=1, every=eval_every, first=last is None, seed=seed)
     arguments = TrainingArguments(
         **common
         | {
@@ -219,6 +220,6 @@ def train(
     # PEFT would turn each layer's input into float32, only for autocast to turn it back: time and much memory.
     with disable_input_dtype_casting(model):
         examples_a_step = sum(max(one.branches) for part in training for one in part) / total
-        curve = loop.run(trainer, folder, examples_a_step, PARTS)
+        curve = loop.run(trainer, folder, examples_a_step, PARTS, last)
     model.save_pretrained(folder / "adapter")
     return curve

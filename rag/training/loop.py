@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -61,21 +61,30 @@ def arguments(folder: Path, *, batch: int, every: int, first: bool, seed: int) -
     }
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest that was written to its end: the Trainer's state is what it writes last."""
+def last_checkpoint(folder: Path, within: Callable[[int, int], bool] = lambda *_: True) -> Path | None:
+    """The newest that was written to its end: the Trainer's state is what it writes last. `within` tells of its step and
+    of the steps in all that it was written on the way to whether it may be gone on from."""
+
+    def step(path: Path) -> int:
+        return int(path.name.rpartition("-")[2])
+
+    def fits(path: Path) -> bool:
+        return within(step(path), json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["max_steps"])
+
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return max(filter(fits, whole), key=step, default=None)
 
 
-def run(trainer: Any, folder: Path, examples_a_step: float, parts: int = 1) -> list[dict[str, float]]:
-    """Train to the end, from the last checkpoint where there is one; the curve, which `folder` gets at each checkpoint.
+def run(
+    trainer: Any, folder: Path, examples_a_step: float, parts: int = 1, last: Path | None = None
+) -> list[dict[str, float]]:
+    """Train to the end, from the checkpoint `last` where there is one; the curve, which `folder` gets at each checkpoint.
 
     A step's loss is the sum over its `parts` where the model takes keywords beside its inputs, as a causal one does:
     the Trainer leaves the division to the model's own loss then, and the curve's is the mean.
     """
     from transformers import PrinterCallback
 
-    last = last_checkpoint(folder)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_progress(folder, examples_a_step, parts))
     trainer.train(resume_from_checkpoint=str(last) if last is not None else None)

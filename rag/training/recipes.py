@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import tempfile
@@ -18,10 +17,9 @@ from rag.errors import UsageError
 from rag.models import Kind, ModelStore, Recipe
 from rag.models.recipe import CLASSIFIERS, read
 from rag.models.store import CARD, RECIPE
-from rag.training import card, crossencoder, datasets, export, generator, loop
+from rag.training import card, crossencoder, datasets, export, generator, loop, record
 from rag.verify import LABELS
 
-RECORD = "record.json"
 MAX_BYTES = 15_000_000
 """Of all that a recipe's folder holds."""
 
@@ -77,14 +75,6 @@ def product(name: str) -> Product:
     if name not in PRODUCTS:
         raise UsageError(f"No trained model named {name!r}. Known: {', '.join(PRODUCTS)}.")
     return PRODUCTS[name]
-
-
-def write_record(folder: Path, kind: Kind, examples: int, seed: int, steps: int | None) -> None:
-    """What a training was run with, for recipe and card: nothing of the machine."""
-    said = f"--examples {examples} --seed {seed}" + (f" --steps {steps}" if steps is not None else "")
-    with files.replacing_file(folder / RECORD) as path:
-        record = {"command": f'make train-{kind} ARGS="{said}"', "examples": examples, "seed": seed}
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 Calibrate = Callable[[Path, Path], tuple[str, float | None]]
@@ -164,7 +154,7 @@ def _content(trained: Product, folder: Path, adapter: Path, base: Recipe) -> dic
         **({"head": {"labels": list(trained.labels)}} if trained.labels else {}),
         "produces": {},
         "disk_mb": 0,
-        "training": {"data": [f"{one.name} ({one.licence})" for one in trained.data], **_record(folder)},
+        "training": {"data": [f"{one.name} ({one.licence})" for one in trained.data], **record.read(folder)},
     }
 
 
@@ -181,8 +171,3 @@ def _results(folder: Path | None) -> Path:
 def _curve(folder: Path) -> list[dict[str, float]]:
     path = folder / loop.CURVE
     return loop.read_curve(path) if path.is_file() else []
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    path = folder / RECORD
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
