@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from decimal import Decimal
 from typing import get_args
 
 import numpy as np
@@ -13,43 +11,12 @@ import numpy as np
 from rag.core import Sentence, Source, Support
 from rag.errors import ModelError
 from rag.pairs import PairModel
+from rag.quantities import numbers, numbers_stand
 from rag.settings import Action, Verify
 from rag.text import content_words, cut, sentences
 
 LABELS: tuple[Support, ...] = tuple(label for label in get_args(Support) if label != "unchecked")
 """Best first: a sentence has the best verdict of the passages that it cites."""
-
-_WORDS = "one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
-_VALUES = {word: str(value) for value, word in enumerate(_WORDS, start=1)}
-_NUMBER_WORD = re.compile(rf"(?<!ty-)\b(?:{'|'.join(_WORDS)})\b", re.IGNORECASE)  # not the five of twenty-five
-_ONE = re.compile(r"\bone\b", re.IGNORECASE)
-_SPACES = "\u00a0\u2009\u202f"  # they may part thousands
-_DIGITS = re.compile(rf"[0-9]+(?:[.,·][0-9]+|[{_SPACES}][0-9]{{3}}(?![0-9]))*")
-_SPELLINGS = {
-    "%": "percent, per cent",
-    "\u03bcg": "\u00b5g, mcg, microgram, micrograms",
-    "mg": "milligram, milligrams",
-    "g": "gram, grams",
-    "kg": "kilogram, kilograms",
-    "ml": "milliliter, milliliters, millilitre, millilitres",
-    "l": "liter, liters, litre, litres",
-    "mm": "millimeter, millimeters, millimetre, millimetres",
-    "cm": "centimeter, centimeters, centimetre, centimetres",
-    "m": "meter, meters, metre, metres",
-    "km": "kilometer, kilometers, kilometre, kilometres",
-    "foot": "feet",
-    "inch": "inches",
-    "century": "centuries",
-    **{name: f"{name}s" for name in "second minute hour day week month year decade mile pound ounce degree".split()},  # noqa: SIM905
-    **dict.fromkeys(("dl", "mmol", "mol"), ""),
-}
-_UNITS = {spelling: unit for unit, others in _SPELLINGS.items() for spelling in (unit, *others.split(", ")) if spelling}
-_QUANTITY = re.compile(
-    rf"(?P<number>{_DIGITS.pattern}|{_NUMBER_WORD.pattern})"
-    rf"(?:[\s-]?(?P<unit>%|(?:{'|'.join(sorted(_UNITS, key=len, reverse=True))})\b))?",
-    re.IGNORECASE,
-)
-_THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 
 
 class CrossEncoderChecker:
@@ -71,8 +38,8 @@ class CrossEncoderChecker:
         cited = [(row, by_marker[marker]) for row, one in enumerate(sentences) for marker in one.markers]
         judged = self.judge([(sentences[row].text, source) for row, source in cited])
         verdicts: list[Support] = ["not_stated"] * len(sentences)  # and so they stay where nothing is cited
-        for (row, _), (probabilities, numbers_stand) in zip(cited, judged, strict=True):
-            found = verdict(probabilities, numbers_stand, self._settings.min_support)
+        for (row, _), (probabilities, stand) in zip(cited, judged, strict=True):
+            found = verdict(probabilities, stand, self._settings.min_support)
             verdicts[row] = min(verdicts[row], found, key=LABELS.index)
         return tuple(replace(one, support=support) for one, support in zip(sentences, verdicts, strict=True))
 
@@ -131,54 +98,6 @@ def _nearest(text: str, sentence: str, max_chars: int) -> str:
         elif not taken:
             return cut(parts[row], max_chars)
     return " ".join(parts[row] for row in sorted(taken))
-
-
-def numbers_stand(sentence: str, passage: str) -> bool:
-    return not missing_numbers(sentence, passage) and not wrong_units(sentence, passage)
-
-
-def missing_numbers(sentence: str, passage: str) -> frozenset[str]:
-    """The numbers of a sentence that its passage doesn't hold. The word "one" asks for none: it is mostly a pronoun."""
-    return numbers(_ONE.sub("", sentence)) - numbers(passage)
-
-
-def wrong_units(sentence: str, passage: str) -> frozenset[str]:
-    """The sentence's numbers that its passage holds with other units only: "2 months" where it says "2 weeks". A number
-    that stands there without a unit that is known ("between 2 and 4 weeks") may have any."""
-    told = _quantities(passage)
-    return frozenset(
-        value
-        for value, units in _quantities(sentence).items()
-        if value in told and "" not in told[value] and not units - {""} <= told[value]
-    )
-
-
-def _quantities(text: str) -> dict[str, set[str]]:
-    """By a number's value its units, "" for none."""
-    found: dict[str, set[str]] = {}
-    for match in _QUANTITY.finditer(text):
-        for value in numbers(match["number"]):
-            found.setdefault(value, set()).add(_UNITS.get((match["unit"] or "").lower(), ""))
-    return found
-
-
-def numbers(text: str) -> frozenset[str]:
-    """Values of a text's numbers as plain decimals: "1,200" and "1200", "3·50" and "3.5", "five" and "5", "5%"
-    and "5 per cent" are the same. For units see `wrong_units`."""
-    found = {_VALUES[match.lower()] for match in _NUMBER_WORD.findall(text)}
-    return frozenset(found.union(*(_decimals(match) for match in _DIGITS.findall(text))))
-
-
-def _decimals(written: str) -> Iterator[str]:
-    """A comma parts thousands where three digits follow each, a list where there are several, else decimals."""
-    written = re.sub(f"[{_SPACES}]", "", written).replace("·", ".")
-    if _THOUSANDS.fullmatch(written):
-        written = written.replace(",", "")
-    elif written.count(",") == 1 and "." not in written:
-        written = written.replace(",", ".")
-    for part in written.split(","):
-        # "1.2.3" is a section or a version: it stays as it is.
-        yield format(Decimal(part).normalize(), "f") if part.count(".") < 2 else part
 
 
 def _softmax(logits: Sequence[float]) -> list[float]:

@@ -28,7 +28,7 @@ def main(
     trained = recipes.product(name)
     source = folder if folder is not None else Path("training") / trained.kind
     if card_only:
-        recipes.write_card(name, trained, source)
+        recipes.write_card(name, trained)
     else:
         with library_output(verbose=False):
             calibrate = calibration.on_development if trained.kind == "reranker" else None

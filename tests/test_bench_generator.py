@@ -340,7 +340,7 @@ def test_the_curve_is_kept_with_the_samples_and_drawn_from_there(tmp_path: Path,
     curve.write_text(json.dumps([{"examples": 0, "eval_loss": 2.0}]))
     engine()
     measure(tmp_path / "results", loaded(model(tmp_path / "m")))
-    bench.keep_curve(tmp_path / "results", curve)
+    bench.keep_curve(tmp_path / "results", curve, "m")
     curve.unlink()
     bench.summarise(tmp_path / "results")
     assert "| 0 |  | 2.000 |" in (tmp_path / "results" / "report.md").read_text()
@@ -348,10 +348,14 @@ def test_the_curve_is_kept_with_the_samples_and_drawn_from_there(tmp_path: Path,
 
 def test_a_curve_that_was_named_has_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    bench.keep_curve(tmp_path, None)
-    assert not (tmp_path / "curve.json").exists()
     with pytest.raises(UsageError, match="no such file"):
-        bench.keep_curve(tmp_path, tmp_path / "missing.json")
+        bench.keep_curve(tmp_path, tmp_path / "missing.json", "m")
+
+
+def test_a_model_that_has_no_curve_leaves_none_of_another(tmp_path: Path) -> None:
+    (tmp_path / "curve.json").touch()
+    bench.keep_curve(tmp_path, None, "smollm2-135m-instruct")
+    assert not (tmp_path / "curve.json").exists()
 
 
 # --- the prompts -----------------------------------------------------------------------------------

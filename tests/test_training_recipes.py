@@ -109,7 +109,12 @@ def test_the_recipe_says_all_that_makes_the_model(root: Path) -> None:
         "seed": 3,
     }
     assert "head" not in content
-    assert sorted(path.name for path in folder.iterdir()) == ["MODEL_CARD.md", "adapter.safetensors", "recipe.yaml"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "MODEL_CARD.md",
+        "adapter.safetensors",
+        "curve.json",
+        "recipe.yaml",
+    ]
 
 
 def test_the_recipe_builds_to_what_it_promises(root: Path) -> None:
@@ -181,7 +186,7 @@ def test_a_card_without_figures_says_so_and_is_written_again_when_there_are(root
     recipe = (folder / "recipe.yaml").read_bytes()
     assert "Not measured yet." in (folder / "MODEL_CARD.md").read_text()
     summary(root)
-    write_card("small", TRAINED, root / "training", root / "recipes", root / "results")
+    write_card("small", TRAINED, root / "recipes", root / "results")
     card = (folder / "MODEL_CARD.md").read_text()
     assert "citation_exact" in card
     assert "Not measured yet." not in card
@@ -190,7 +195,7 @@ def test_a_card_without_figures_says_so_and_is_written_again_when_there_are(root
 
 def test_a_card_needs_its_recipe(root: Path) -> None:
     with pytest.raises(UsageError, match="No recipe in"):
-        write_card("small", TRAINED, root / "training", root / "recipes", root / "results")
+        write_card("small", TRAINED, root / "recipes", root / "results")
 
 
 # --- the ones that ship ----------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from rag import build, files
+from rag import build, files, paths
 from rag.bench import Progress, grounding, results
 from rag.bench.results import Figure
 from rag.core import GenerationParams, GenerationStats, Generator
@@ -36,7 +36,6 @@ MAX_TOKENS = 192
 """Of an answer: three sentences and some room; one that reaches it is counted as truncated."""
 
 TEXTS = "texts"
-TRAINING = Path("training", "generator", loop.CURVE)
 CURVE_ROWS = 12
 
 Sample = Mapping[str, Any]
@@ -210,15 +209,17 @@ def sample_of(example: Example, answer: str, stats: GenerationStats) -> dict[str
 # --- figures -----------------------------------------------------------------------------------
 
 
-def keep_curve(folder: Path, curve: Path | None) -> None:
-    """Copy the training's losses beside the samples; where `curve` is None, of the default training, if it is there.
-    Raises `UsageError` where a named one isn't."""
-    source = curve if curve is not None else TRAINING
+def keep_curve(folder: Path, curve: Path | None, model: str) -> None:
+    """Copy a training's losses beside the samples: `curve`, else what `model`'s recipe has of them, else none. Raises
+    `UsageError` where a named one isn't there."""
+    source = curve if curve is not None else paths.shipped("data", "models", model, loop.CURVE)
     if source.is_file():
         with files.replacing_file(folder / loop.CURVE) as path:
             shutil.copyfile(source, path)
     elif curve is not None:
         raise UsageError(f"--curve {curve}: no such file. A training writes it into its folder.")
+    else:
+        (folder / loop.CURVE).unlink(missing_ok=True)
 
 
 def summarise(folder: Path) -> list[Figure]:

@@ -156,7 +156,7 @@ def generator(
     curve: Annotated[
         Path | None,
         typer.Option(
-            help="The training's losses, copied beside the samples.", show_default="training/generator/curve.json"
+            help="The training's losses, copied beside the samples.", show_default="that of the model's recipe"
         ),
     ] = None,
     output: Results = None,
@@ -176,11 +176,14 @@ def generator(
 
     from rag.bench import generator as bench
     from rag.cli.run import run
+    from rag.engine import spec
 
     chosen = [[f"generator.model={json.dumps(name)}"] for name in names] if names else [[]]
     loads = [options.load(context, profile, models_file, [*(assignments or []), *model]) for model in chosen]
     named = options.choose_index(index, sample=False)
-    bench.keep_curve(_folder(output, loads[0].device, bench.BENCH), curve)
+    if not report_only or curve is not None:
+        model = spec.plan(loads[0]).model
+        bench.keep_curve(_folder(output, loads[0].device, bench.BENCH), curve, model)
 
     def measure(folder: Path, progress: Progress) -> None:
         # Outside of `run`, which an interrupt reaches only where something is awaited.

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import yaml
 
 from rag import paths
-from rag.verify import numbers
+from rag.quantities import numbers
 
 Part: TypeAlias = Literal["training", "held_out"]
 Kind: TypeAlias = Literal["number", "unit", "negation", "drug", "organism", "direction", "subgroup"]

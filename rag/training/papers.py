@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from rag.prompt import NOT_IN_SOURCES
+from rag.quantities import missing_numbers
 from rag.text import sentences
 from rag.training import datasets
 from rag.training.datasets import Abstract, ArticlePassage, Trial
@@ -24,7 +25,6 @@ from rag.training.grounded import (
     marked,
 )
 from rag.training.quoting import around, holds, leading, shortened, usable, window
-from rag.verify import missing_numbers
 
 # --- papers ------------------------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ def write(
     results: Path | None = None,
     calibrate: Calibrate | None = None,
 ) -> Recipe:
-    """`data/models/NAME` from the training in `folder`: adapter, recipe and card. The recipe is built once, to record
+    """`data/models/NAME` from the training in `folder`: adapter, recipe, curve and card. The recipe is built once, to record
     what it yields; what was there before stays where anything fails.
 
     Raises `UsageError` where `folder` holds no adapter or it is too large, `ModelError` where it doesn't fit its base.
@@ -114,7 +114,9 @@ def write(
         content["disk_mb"] = math.ceil(size * (FAST_FORM if trained.kind in CLASSIFIERS else 1) / 1e6)
         content["produces"] = {"model.safetensors": files.sha256(built / "model.safetensors")}
         recipe = _write_recipe(made, content)
-        text = card.render(name, recipe, trained.data, _curve(folder), _results(results))
+        if (folder / loop.CURVE).is_file():
+            shutil.copyfile(folder / loop.CURVE, made / loop.CURVE)
+        text = card.render(name, recipe, trained.data, _curve(made), _results(results))
         (made / CARD).write_text(text, encoding="utf-8")
         size = sum(path.stat().st_size for path in made.iterdir())
         if size > MAX_BYTES:
@@ -124,14 +126,12 @@ def write(
     return recipe
 
 
-def write_card(
-    name: str, trained: Product, folder: Path, recipes: Path | None = None, results: Path | None = None
-) -> None:
+def write_card(name: str, trained: Product, recipes: Path | None = None, results: Path | None = None) -> None:
     """The card of a recipe that is there, once more: figures are taken after a model is built."""
     place = (recipes if recipes is not None else paths.shipped("data", "models")) / name
     if not (place / RECIPE).is_file():
         raise UsageError(f"No recipe in {place}. Export the training first, without --card-only.")
-    text = card.render(name, read(place / RECIPE), trained.data, _curve(folder), _results(results))
+    text = card.render(name, read(place / RECIPE), trained.data, _curve(place), _results(results))
     with files.replacing_file(place / CARD) as path:
         path.write_text(text, encoding="utf-8")
 

@@ -14,13 +14,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from rag.quantities import missing_numbers
 from rag.settings import Verify
 from rag.text import sentences
 from rag.training import corruption, crossencoder, datasets, quoting
 from rag.training.corruption import Part
 from rag.training.datasets import Claim, Record, Trial
 from rag.training.examples import draw, shuffled
-from rag.verify import LABELS, missing_numbers, premise
+from rag.verify import LABELS, premise
 
 PREMISE_CHARS = Verify().premise_chars
 """What the stage reads by default is what the model is trained on."""
