@@ -272,7 +272,7 @@ def test_a_run_goes_on_where_it_was_interrupted(
     assert convert(model)
     command = ("bench", "reranker", "--datasets", str(datasets_folder), "--questions", "4", "--output", str(tmp_path))
     settings = (f"--set=rerank.model={model}", "--set=rerank.max_length=64")
-    refused = cli(*command)
+    refused = cli(*command, "--set=rerank.model=null")
     assert refused.returncode == 2
     assert "rerank.model is null" in refused.stderr
 

@@ -273,7 +273,7 @@ def test_a_run_goes_on_where_it_was_interrupted(
     assert convert(model)
     command = ("bench", "support", "--datasets", str(datasets_folder), "--questions", "2", "--output", str(tmp_path))
     settings = (f"--set=verify.model={model}", "--set=verify.max_length=64")
-    refused = cli(*command)
+    refused = cli(*command, "--set=verify.model=null")
     assert refused.returncode == 2
     assert "verify.model is null" in refused.stderr
 

@@ -258,7 +258,8 @@ def test_search_reranks_with_either_backend(
 
 @pytest.mark.usefixtures("indexed")
 def test_a_support_checker_that_is_not_there_is_refused_before_the_engine_starts(cli: Cli) -> None:
-    line = refused(cli, 2, "ask", "--index", "sample", "--set", "verify.action=drop", "What causes malaria?")
+    unchecked = ("--set", "verify.action=drop", "--set", "verify.model=null")
+    line = refused(cli, 2, "ask", "--index", "sample", *unchecked, "What causes malaria?")
     assert "nothing would be checked" in line
     line = refused(cli, 1, "ask", "--index", "sample", "--set", "verify.model=no/such/model", "What causes malaria?")
     assert "Unknown model 'no/such/model'" in line

@@ -44,7 +44,7 @@ def write_yaml(path: Path, **sections: Any) -> str:
 def test_the_plan_of_the_recommended_profile_on_a_cpu_is_exactly_this() -> None:
     spec = planned(profile="auto-cpu")
     assert spec == EngineSpec(
-        model="smollm2-135m-instruct",
+        model="smollm2-grounded",
         draft_model=None,
         args={
             "dtype": "bfloat16",
@@ -186,7 +186,7 @@ def test_awq_without_a_checkpoint_is_left_out_where_a_profile_asks(tmp_path: Pat
         engaged=False,
         reason="models file embedded names no awq checkpoint (generator.quantized.awq)",
     )
-    assert (spec.model, "quantization" in spec.args) == ("smollm2-135m-instruct", False)
+    assert (spec.model, "quantization" in spec.args) == ("smollm2-grounded", False)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

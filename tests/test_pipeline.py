@@ -128,8 +128,8 @@ async def test_a_small_context_window_shortens_the_first_source(index: IndexRead
 
 
 async def test_a_context_window_without_room_for_a_source_is_a_settings_error(index: IndexReader) -> None:
-    with pytest.raises(SettingsError, match="150 tokens has no room for a source"):
-        await make(index, FakeGenerator(context_window=150), "generator.max_tokens=40").answer("What cures scurvy?")
+    with pytest.raises(SettingsError, match="90 tokens has no room for a source"):
+        await make(index, FakeGenerator(context_window=90), "generator.max_tokens=40").answer("What cures scurvy?")
 
 
 @pytest.mark.parametrize("question", ["", "   \n\t "])

@@ -533,8 +533,9 @@ def test_a_lookup_whose_shortest_is_above_its_longest_is_refused() -> None:
 
 
 def test_an_answer_can_not_be_withheld_where_nothing_checks_it() -> None:
-    assert "action is withhold, and model is null: nothing would be checked" in refusal("verify.action=withhold")
-    assert "action is drop" in refusal("verify.action=drop")
+    said = refusal("verify.action=withhold", "verify.model=null")
+    assert "action is withhold, and model is null: nothing would be checked" in said
+    assert "action is drop" in refusal("verify.action=drop", "verify.model=null")
     settings.load(assignments=["verify.action=drop", "verify.model=some-folder"], environ={})
 
 

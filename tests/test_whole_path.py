@@ -101,7 +101,7 @@ def test_the_v3_1_profile_runs_on_a_cpu_and_says_that_fp8_was_left_out(cli: Cli)
 def test_in_a_pipe_the_answer_is_plain_text_and_progress_goes_elsewhere(cli: Cli) -> None:
     done = cli("ask", "--sample", QUESTION)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Malaria is caused by")
+    assert done.stdout.startswith("Malaria is ")
     assert "Sources" in done.stdout
     assert "(malaria)" in done.stdout
     assert "\x1b" not in done.stdout
