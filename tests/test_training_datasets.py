@@ -140,12 +140,26 @@ def test_no_question_that_is_trained_on_resembles_one_of_the_evaluation() -> Non
         for name in ("qa_120", "dev_60")
         for line in paths.shipped("eval", f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     ]
+    told = [(question, content_words(question)) for question in asked]
     questions, _ = datasets.own()
     for row in questions:
         words = content_words(row["question"])
-        for question in asked:
-            other = content_words(question)
+        for question, other in told:
             assert len(words & other) <= 0.4 * len(words | other), (row["question"], question)
+
+
+def test_a_document_of_training_has_a_name_of_its_own_and_a_question() -> None:
+    rows = [json.loads(line) for line in paths.shipped("data", "training", "documents.jsonl").open(encoding="utf-8")]
+    corpus = {
+        json.loads(line)["id"]
+        for path in paths.shipped("data", "corpus").glob("*.jsonl")
+        for line in path.read_text(encoding="utf-8").splitlines()
+    }
+    names = [row["id"] for row in rows]
+    assert len(set(names)) == len(names)
+    assert set(names) & corpus == set()
+    questions, _ = datasets.own()
+    assert set(names) <= {name for row in questions for name in row["doc_ids"]}
 
 
 def test_no_evaluation_question_is_about_a_document_that_is_trained_on() -> None:

@@ -179,13 +179,13 @@ def trials(root: Path, of: dict[str, list[ArticlePassage]]) -> tuple[list[Trial]
 
 
 def own() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Questions and sentences about documents of the shipped corpus that no evaluation question is about."""
+    """Questions and sentences about `documents`."""
     root = paths.shipped("data", "training")
     return list(_rows(root / "questions.jsonl")), list(_rows(root / "sentences.jsonl"))
 
 
 def documents() -> dict[str, Mapping[str, Any]]:
-    """The shipped documents that no evaluation question is about, by id."""
+    """By id the documents of the corpus that no evaluation question is about, and those written for training alone."""
     gold: set[str] = set()
     for name in ("qa_120", "dev_60"):
         path = paths.shipped("eval", f"{name}.jsonl")
@@ -196,7 +196,7 @@ def documents() -> dict[str, Mapping[str, Any]]:
             document = json.loads(line)
             if document["id"] not in gold:
                 found[document["id"]] = document
-    return found
+    return found | {row["id"]: row for row in _rows(paths.shipped("data", "training", "documents.jsonl"))}
 
 
 def normalised(name: str) -> str:
