@@ -6,7 +6,7 @@ stands in each of many resamples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import log2
 
 import numpy as np
@@ -35,6 +35,12 @@ def ndcg(ranks: Iterable[int], relevant: int, k: int) -> float:
 def hit(ranks: Iterable[int], k: int) -> float:
     """1.0 where a relevant one is among the first k, else 0.0."""
     return float(any(rank <= k for rank in ranks))
+
+
+def recall(found: Iterable[str], relevant: Collection[str]) -> float:
+    """The share of the relevant ones that is among those found. Raises ZeroDivisionError where there are none."""
+    wanted = frozenset(relevant)
+    return len(wanted & frozenset(found)) / len(wanted)
 
 
 def auroc(scores: ArrayLike, positive: ArrayLike, weights: ArrayLike = 1.0) -> NDArray[np.float64]:

@@ -88,8 +88,7 @@ def wrong_units(sentence: str, passage: str) -> frozenset[str]:
 def numbers(text: str) -> frozenset[str]:
     """Values of a text's numbers as plain decimals: "1,200" and "1200", "3\u00b750" and "3.5", ".5" and "0.5", "twenty-five"
     and "25", "1.5 million" and "1500000", "5%" and "5 per cent" are the same. For units see `wrong_units`."""
-    found: set[str] = set()
-    return frozenset(found.union(*(_decimals(match) for match in _DIGITS.findall(_in_digits(text)))))
+    return frozenset(_quantities(text))
 
 
 def _quantities(text: str) -> dict[str, set[str]]:

@@ -17,6 +17,7 @@ import typer
 
 from rag import build, settings
 from rag.core import Hits, Trace
+from rag.metrics import recall
 from rag.pipeline import check_question
 from rag.stats import bootstrap
 from rag.training import options
@@ -46,14 +47,15 @@ def main(
         if index == build.SAMPLE:
             build.ensure_sample_index(loaded)
         found = build.open_search(loaded).search([check_question(r["question"]) for r in answerable], Trace())
-        recalls = [recall(hits, set(r["gold_doc_ids"]), k) for hits, r in zip(found, answerable, strict=True)]
+        recalls = [
+            recall(first_documents(hits, k), r["gold_doc_ids"]) for hits, r in zip(found, answerable, strict=True)
+        ]
         mean = bootstrap(recalls, np.mean)
         typer.echo(f"{method:20} recall@{k} {mean.value:.3f} [{mean.lo:.3f}, {mean.hi:.3f}]  n={mean.n}")
 
 
-def recall(hits: Hits, gold: set[str], k: int) -> float:
-    documents = list(dict.fromkeys(hit.passage.doc_id for hit in hits))[:k]
-    return len(gold & set(documents)) / len(gold)
+def first_documents(hits: Hits, k: int) -> list[str]:
+    return list(dict.fromkeys(hit.passage.doc_id for hit in hits))[:k]
 
 
 if __name__ == "__main__":

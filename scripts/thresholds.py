@@ -22,6 +22,7 @@ from rag import build, settings
 from rag.cli.console import Stream, library_output
 from rag.context import filter_hits
 from rag.core import Answer, Hits, Trace
+from rag.metrics import recall
 from rag.settings import Loaded
 from rag.stats import bootstrap
 from rag.training import options
@@ -55,7 +56,7 @@ def filtered(records: Sequence[dict[str, Any]], found: Sequence[Hits], loaded: L
         chosen = loaded.settings.filter.model_copy(update={"min_rerank": value})
         left = [filter_hits(hits, chosen) for hits in found]
         golds = [
-            len({hit.passage.doc_id for hit in hits} & set(record["gold_doc_ids"])) / len(record["gold_doc_ids"])
+            recall((hit.passage.doc_id for hit in hits), record["gold_doc_ids"])
             for record, hits in zip(records, left, strict=True)
             if record["gold_doc_ids"]
         ]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.metrics import auroc, hit, ndcg, ranks, share_below, threshold
+from rag.metrics import auroc, hit, ndcg, ranks, recall, share_below, threshold
 
 TIED = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3)), min_size=1, max_size=30)
 """(score, positive, weight), with ties."""
@@ -40,6 +40,13 @@ def test_ndcg_of_a_question_that_nothing_answers_is_an_error() -> None:
 def test_a_hit_is_among_the_first_k() -> None:
     assert [hit([3, 9], k) for k in (2, 3, 10)] == [0.0, 1.0, 1.0]
     assert hit([], 10) == 0.0
+
+
+def test_recall_is_the_share_of_the_relevant_ones_whatever_else_is_found() -> None:
+    assert recall(["a", "x", "a", "y"], ["a", "b"]) == 0.5
+    assert recall([], {"a"}) == 0.0
+    with pytest.raises(ZeroDivisionError):
+        recall(["a"], [])
 
 
 def test_auroc_counts_the_pairs_that_are_in_order_and_half_of_those_that_tie() -> None:

@@ -76,7 +76,7 @@ class Rerank(Section):
 class Filter(Section):
     # On dev_60 with MiniLM the lowest best cosine of a gold passage is 0.30; questions from outside medicine reach 0.27.
     min_cosine: float = Field(0.25, ge=-1, le=1, description="lowest cosine kept")
-    min_rerank: float = Field(0.0, ge=0, le=1, description="lowest reranker probability kept; model by model another")
+    min_rerank: float = Field(0.0, ge=0, le=1, description="lowest reranker probability kept; 0 keeps all")
 
 
 class Context(Section):

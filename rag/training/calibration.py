@@ -9,7 +9,7 @@ has it. The logits are those of the model as it runs, with its weights of 8 bits
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,6 @@ def cosine_weight(lists: Sequence[Candidates], rounds: int = 50) -> float:
     some = [one for one in lists if one.relevant.any()]
     if not some:
         raise ValueError(f"none of {len(lists)} questions has a passage that answers")
-    factors = np.array([1.0, 0.0])
 
     def loss(factors: NDArray[np.float64]) -> float:
         scores = (factors[0] * one.logits + factors[1] * one.cosines for one in some)
@@ -89,7 +88,7 @@ def cosine_weight(lists: Sequence[Candidates], rounds: int = 50) -> float:
             for score, one in zip(scores, some, strict=True)
         )
 
-    for _ in range(rounds):
+    def derivatives(factors: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         gradient, curvature = np.zeros(2), 1e-6 * np.eye(2)
         for one in some:
             design = np.stack([one.logits, one.cosines], axis=1)
@@ -98,13 +97,10 @@ def cosine_weight(lists: Sequence[Candidates], rounds: int = 50) -> float:
             mean = p @ design
             gradient += mean - design[one.relevant].mean(axis=0)
             curvature += (design * p[:, None]).T @ design - np.outer(mean, mean)
-        step, length = np.linalg.solve(curvature, gradient), 1.0
-        while loss(factors - length * step) > loss(factors) and length > 1e-8:
-            length /= 2
-        factors = factors - length * step
-        if np.abs(gradient).max() < 1e-7 * len(some):
-            break
-    return max(0.0, float(factors[1] / factors[0])) if factors[0] > 0 else 0.0
+        return gradient, curvature
+
+    of_logit, of_cosine = _least(loss, derivatives, np.array([1.0, 0.0]), rounds, 1e-7 * len(some))
+    return max(0.0, float(of_cosine / of_logit)) if of_logit > 0 else 0.0
 
 
 def platt(logits: ArrayLike, relevant: Sequence[bool] | NDArray[np.bool_], rounds: int = 50) -> tuple[float, float]:
@@ -119,21 +115,40 @@ def platt(logits: ArrayLike, relevant: Sequence[bool] | NDArray[np.bool_], round
         raise ValueError(f"calibration needs passages of both kinds, got {positives} relevant and {negatives} others")
     targets = np.where(good, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     design = np.stack([x, np.ones_like(x)], axis=1)
-    weights = np.array([0.0, np.log(positives / negatives)])
-    loss = _cross_entropy(design @ weights, targets)
-    for _ in range(rounds):
+
+    def loss(weights: NDArray[np.float64]) -> float:
+        logits = design @ weights
+        return float(np.sum(np.logaddexp(0, logits) - targets * logits))
+
+    def derivatives(weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         p = 1 / (1 + np.exp(-design @ weights))
-        gradient = design.T @ (p - targets)
-        curvature = (design * (p * (1 - p))[:, None]).T @ design + 1e-10 * np.eye(2)
-        step = np.linalg.solve(curvature, gradient)
-        length = 1.0
-        while _cross_entropy(design @ (weights - length * step), targets) > loss and length > 1e-8:
+        return design.T @ (p - targets), (design * (p * (1 - p))[:, None]).T @ design + 1e-10 * np.eye(2)
+
+    start = np.array([0.0, np.log(positives / negatives)])
+    scale, shift = _least(loss, derivatives, start, rounds, 1e-7 * len(x))
+    return float(scale), float(shift)
+
+
+def _least(
+    loss: Callable[[NDArray[np.float64]], float],
+    derivatives: Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]],
+    start: NDArray[np.float64],
+    rounds: int,
+    tolerance: float,
+) -> NDArray[np.float64]:
+    """Where a convex loss is least, by Newton's method with steps halved until they don't climb; `derivatives` gives
+    gradient and curvature. Ends where no component of the gradient reaches `tolerance`."""
+    found, value = start, loss(start)
+    for _ in range(rounds):
+        gradient, curvature = derivatives(found)
+        step, length = np.linalg.solve(curvature, gradient), 1.0
+        while loss(found - length * step) > value and length > 1e-8:
             length /= 2
-        weights = weights - length * step
-        loss = _cross_entropy(design @ weights, targets)
-        if np.abs(gradient).max() < 1e-7 * len(x):
+        found = found - length * step
+        value = loss(found)
+        if np.abs(gradient).max() < tolerance:
             break
-    return float(weights[0]), float(weights[1])
+    return found
 
 
 def fold(adapter: Path, scale: float, shift: float) -> None:
@@ -145,7 +160,3 @@ def fold(adapter: Path, scale: float, shift: float) -> None:
     tensors |= {HEAD[0]: weight * scale, HEAD[1]: bias * scale + shift}
     with replacing_file(adapter) as temporary:
         save_file(tensors, temporary)
-
-
-def _cross_entropy(logits: NDArray[np.float64], targets: NDArray[np.float64]) -> float:
-    return float(np.sum(np.logaddexp(0, logits) - targets * logits))
