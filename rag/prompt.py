@@ -15,7 +15,8 @@ from rag.core import Citation, Message, Prompt, Sentence, Source
 from rag.settings import Cite
 from rag.text import content_words, sentences
 
-NOT_IN_SOURCES = "The sources do not contain the answer."
+NOT_IN_SOURCES = "None of the sources answers the question."
+"""Begins as hardly any answer does: a model decides to decline by its first token."""
 
 SYSTEM = (
     "Answer the question from the numbered sources, in their words. End each sentence with the number of its "

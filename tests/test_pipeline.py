@@ -94,7 +94,7 @@ async def test_where_nothing_is_close_enough_the_model_is_not_asked(index: Index
 
 
 async def test_a_model_that_declines_makes_an_abstention_without_citations(index: IndexReader) -> None:
-    answer = await make(index, FakeGenerator(["The sources do not contain the answer."])).answer("What cures gout?")
+    answer = await make(index, FakeGenerator(["None of the sources answers the question."])).answer("What cures gout?")
     assert (answer.abstained, answer.citations) == (True, ())
 
 
@@ -245,7 +245,7 @@ async def test_a_supported_answer_is_given_as_it_is(index: IndexReader, action: 
 
 @pytest.mark.parametrize("action", ["mark", "drop", "withhold"])
 async def test_an_abstention_is_not_checked(index: IndexReader, action: str) -> None:
-    _, answer = await run(checked(index, ["The sources do not contain the answer."], action))
+    _, answer = await run(checked(index, ["None of the sources answers the question."], action))
     assert (answer.abstained, answer.withheld, answer.timings.verify) == (True, False, None)
     assert [one.support for one in answer.sentences] == ["unchecked"]
 

@@ -370,7 +370,7 @@ def test_without_sources_nothing_is_attributed() -> None:
         " \n",
         NOT_IN_SOURCES,
         f"  {NOT_IN_SOURCES}\n",
-        "The sources do not contain the answer [1].",
+        f"{NOT_IN_SOURCES.rstrip('.')} [1].",
         f"I have looked. {NOT_IN_SOURCES}",
         "**The sources do not contain the answer.**",
         "The sources do not contain the answer",

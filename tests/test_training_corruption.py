@@ -1,4 +1,4 @@
-"""Sentences with one detail made wrong, and sentences in other words."""
+"""Sentences with one detail made wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from rag import paths
-from rag.training.corruption import KINDS, Kind, Part, corrupt, reword, shorten
+from rag.training.corruption import KINDS, Kind, Part, corrupt
 
 SENTENCES: Mapping[Kind, str] = {
     "number": "About 40 of 1,200 patients in 1987 had a fever of 38.5 degrees.",
@@ -139,45 +139,3 @@ def test_direction_goes_both_ways() -> None:
 
 def test_a_capital_stays_one() -> None:
     assert corrupted("Men have it.", "subgroup") == {"Women have it."}
-
-
-# --- in other words --------------------------------------------------------------------------------
-
-
-def test_rewording_takes_two_synonyms_or_one_in_a_short_sentence() -> None:
-    short = "It is caused by a worm."
-    long = f"It is caused by a worm, {'as was found long ago ' * 5}and so it stays."
-    assert reword(short, "training", random.Random(0)) in {"It results from a worm.", "It is due to a worm."}
-    assert reword(short, "held_out", random.Random(0)) == "It is brought on by a worm."
-    assert reword(long.replace("caused by", "owed to"), "training", random.Random(0)) is None
-    assert reword("Nothing fits here.", "training", random.Random(0)) is None
-
-
-def test_a_long_sentence_with_one_synonym_is_left_alone() -> None:
-    sentence = "It is found in a number of places " + "and in many more that nobody has ever counted " * 2 + "at all."
-    assert len(sentence) > 110
-    assert reword(sentence, "training", random.Random(0)) is None
-
-
-@pytest.mark.parametrize(
-    ("sentence", "short"),
-    [
-        ("The disease (a rare one) is found in the lungs of adults.", "The disease is found in the lungs of adults."),
-        (
-            "The disease is found in the lungs of older adults, which swell.",
-            "The disease is found in the lungs of older adults.",
-        ),
-        (
-            "The disease is found in the lungs of older adults and it is rare.",
-            "The disease is found in the lungs of older adults.",
-        ),
-        ("Usually, the disease is found in the lungs.", "The disease is found in the lungs."),
-    ],
-)
-def test_shortening_leaves_a_part_out(sentence: str, short: str) -> None:
-    assert shorten(sentence, random.Random(0)) == short
-
-
-@pytest.mark.parametrize("sentence", ["It is found in lungs.", "In some people, the disease is found in the lungs."])
-def test_what_does_not_follow_from_the_whole_is_not_made(sentence: str) -> None:
-    assert shorten(sentence, random.Random(0)) is None

@@ -65,6 +65,8 @@ def test_held_out_sources_and_their_foci_are_not_in_training() -> None:
         ("Thalassemias", "Thalassemia"),
         ("Von Hippel-Lindau Disease (VHL)", "von Hippel-Lindau syndrome"),
         ("Heart Valve Diseases", "Heart Valve Disease"),
+        ("Sjgren's Syndrome", "Sj\u00f6gren syndrome"),
+        ("Guillain-Barr Syndrome", "Guillain-Barre syndrome"),
     ],
 )
 def test_a_disease_is_the_same_in_every_spelling(one: str, other: str) -> None:

@@ -14,11 +14,12 @@ from rag.training.mixture import SHARES, Mixture
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory: pytest.TempPathFactory) -> Mixture:
     root = tiny_datasets.write(tmp_path_factory.mktemp("datasets"))
-    return Mixture(root, tiny_datasets.search(root))
+    with tiny_datasets.few_aspects():
+        return Mixture(root, tiny_datasets.search(root))
 
 
 def source(identity: str) -> str:
-    prefixes = {"m": "medquad", "own-": "own", "t": "trials", "9": "abstracts"}
+    prefixes = {"m": "medquad", "a": "medquad", "own-": "own", "t": "trials", "9": "abstracts"}
     return next(name for prefix, name in prefixes.items() if identity.startswith(prefix))
 
 
@@ -41,7 +42,7 @@ def test_every_source_is_there_and_a_second_round_asks_otherwise(mixture: Mixtur
 def test_training_never_sees_what_is_held_out(mixture: Mixture, tmp_path: Path) -> None:
     root = tiny_datasets.write(tmp_path)
     training, validation, measured = datasets.split_medquad(datasets.medquad(root))
-    allowed = {record.focus for record in training}
+    allowed = {record.focus for record in [*training, *datasets.aspects()]}
     for example in mixture.training(300, 0):
         if source(example.id) == "medquad":
             assert {piece.title for piece in example.passages} <= allowed

@@ -26,7 +26,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(root: Path) -> Pairs:
-    return Pairs(root)
+    with tiny_datasets.few_aspects():
+        return Pairs(root)
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from rag.core import Document, Passage
 from rag.ingest import chunk
@@ -149,3 +152,12 @@ def search(root: Path) -> Callable[[str], Sequence[Passage]]:
         return sorted(passages, key=lambda p: -len(words & content_words(p.titled)))[:30]
 
     return found
+
+
+@contextmanager
+def few_aspects() -> Iterator[None]:
+    """With six of our own records: all would drown the few of the tiny MedQuAD."""
+    few = datasets.aspects()[:6]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(datasets, "aspects", lambda: few)
+        yield

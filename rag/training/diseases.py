@@ -7,7 +7,7 @@ five has none that answers, with near misses in its place.
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
@@ -30,8 +30,12 @@ from rag.training.grounded import (
 )
 from rag.training.quoting import BOILERPLATE, MIN_ANSWER, holds, pick, shortened, tidy, window
 
-DECLINED = 0.4
-"""Of the sheets: those that get one question more that their passages don't answer."""
+DECLINED = (0, 0, 1, 1, 1, 2, 2)
+"""Questions that a sheet gets beside those that its passages answer, which they don't; one of these numbers."""
+
+COMMON = 0.9
+"""How much less often than its share of the records a common kind of question is asked: 0 for not at all, 1 for all kinds
+equally often. MedQuAD's sources differ in what they write about, and so does what users ask."""
 
 Told: TypeAlias = dict[Piece, Record]
 """Passages, and the records that they are of."""
@@ -47,6 +51,7 @@ class MedQuAD:
         self._found = found
         self._texts = {record.id: tidy(record.answer) for record in pool.values()}
         self._ranges: dict[str, list[Range]] = {}
+        self._asked: Counter[tuple[str, bool]] = Counter()
         self._by_focus: dict[str, list[Record]] = defaultdict(list)
         self._by_kind: dict[str, list[Record]] = defaultdict(list)
         for record in pool.values():
@@ -63,10 +68,15 @@ class MedQuAD:
         return ((first, *self._more(first, told, chance)) for first, told in self._first(chance, plain=False))
 
     def _first(self, chance: random.Random, plain: bool) -> Iterator[tuple[Example, Told]]:
-        for record in shuffled(self._records, chance):
+        for record in shuffled(self._records, chance) if plain else self._evenly(chance):
             made = self._example(record, chance, plain)
             if made is not None:
                 yield made
+
+    def _evenly(self, chance: random.Random) -> list[Record]:
+        """The records in a random order in which common kinds of questions come later (Efraimidis and Spirakis 2006)."""
+        counts = Counter(record.qtype for record in self._records)
+        return sorted(self._records, key=lambda one: chance.expovariate(counts[one.qtype] ** -COMMON))
 
     def _example(self, record: Record, chance: random.Random, plain: bool) -> tuple[Example, Told] | None:
         picked = pick(record, self._texts[record.id], self._sentences(record))
@@ -100,6 +110,7 @@ class MedQuAD:
         ]
         others = self._others(record, question, count - len(golds), length, chance, said)
         kind = "both" if partner else "one"
+        self._asked.update((gold.qtype, True) for gold in golds.values())
         return arranged(record.id, kind, question, answer, list(golds), list(others), chance), golds | others
 
     def _unanswerable(
@@ -109,12 +120,13 @@ class MedQuAD:
         if question is None:
             return None
         others = self._others(record, question, count, length, chance, [])
+        self._asked[record.qtype, False] += 1
         return arranged(record.id, "none", question, (), (), list(others), chance), others
 
     def _more(self, first: Example, told: Told, chance: random.Random) -> list[Example]:
         """Of the passages that don't answer the first question those that answer one of their own; and, for some, a
         question that none answers."""
-        found = []
+        found: list[tuple[str, Example]] = []
         for marker, piece in enumerate(first.passages, start=1):
             record = told[piece]
             answer = self._said(record, piece)
@@ -124,17 +136,20 @@ class MedQuAD:
             others = [one for number, one in enumerate(first.passages, start=1) if number != marker]
             if not any(_answers_too(record, " ".join(answer), one, told[one]) for one in others):
                 text = marked([(sentence, marker) for sentence in answer])
-                found.append(Example(record.id, "one", question, first.passages, text, (marker,)))
+                found.append((record.qtype, Example(record.id, "one", question, first.passages, text, (marker,))))
         chance.shuffle(found)
-        if chance.random() < DECLINED:
-            declined = (
-                self._another_kind(told, chance)
-                if chance.random() < 0.6
-                else self._another_disease(first, told, chance)
-            )
-            if declined is not None:
-                found.insert(0, Example(f"{first.id}-none", "none", declined, first.passages, NOT_IN_SOURCES, ()))
-        return found[: ASKED - 1]
+        declined = [
+            self._another_kind(told, chance) if chance.random() < 0.6 else self._another_disease(first, told, chance)
+            for _ in range(chance.choice(DECLINED))
+        ]
+        none = [
+            Example(f"{first.id}-none", "none", question, first.passages, NOT_IN_SOURCES, ())
+            for question in dict.fromkeys(declined)
+            if question is not None and question != first.question
+        ]
+        answered = found[: ASKED - 1 - len(none)]
+        self._asked.update((kind, True) for kind, _ in answered)
+        return [*none, *(example for _, example in answered)]
 
     def _said(self, record: Record, piece: Piece) -> list[str]:
         """The sentences of a passage that answer its record's question; none where it begins further down and they
@@ -149,20 +164,26 @@ class MedQuAD:
         return answer if whole or (cue is not None and cue.search(answer[0])) else []
 
     def _another_kind(self, told: Told, chance: random.Random) -> str | None:
-        """A kind of question about one of the diseases that no passage about it has the words for."""
+        """A kind of question about one of the diseases that no passage about it has the words for; of those the one that
+        was declined least for how often it was answered: a kind mustn't give the refusal away."""
         disease = chance.choice(list(told.values())).focus
         focus = datasets.disease(disease)
         about = [(piece, one) for piece, one in told.items() if datasets.mentions(f"{one.focus} {piece.text}", focus)]
-        for kind in shuffled(sorted(wording.WORDINGS.keys() & wording.CUES.keys()), chance):
-            cue = wording.CUES[kind]
-            if not any(one.qtype == kind or cue.search(piece.text) for piece, one in about):
-                return wording.ask(kind, disease, "", chance, as_given=0.0)
-        return None
+        fitting = [
+            kind
+            for kind in shuffled(sorted(wording.WORDINGS.keys() & wording.CUES.keys()), chance)
+            if not any(one.qtype == kind or wording.CUES[kind].search(piece.text) for piece, one in about)
+        ]
+        if not fitting:
+            return None
+        kind = min(fitting, key=lambda one: (1 + self._asked[one, False]) / (1 + self._asked[one, True]))
+        self._asked[kind, False] += 1
+        return wording.ask(kind, disease, "", chance, as_given=0.0)
 
     def _another_disease(self, first: Example, told: Told, chance: random.Random) -> str | None:
         """The question of a record that the search finds as well, about a disease that no passage names."""
         texts = [f"{piece.title} {piece.text}" for piece in told]
-        for passage in self._found(first.question):
+        for passage in shuffled(self._found(first.question), chance):
             record = self._pool.get(passage.doc_id)
             if (
                 record is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -25,6 +26,9 @@ from rag.training.grounded import (
     marked,
 )
 from rag.training.quoting import around, holds, leading, shortened, usable, window
+
+TIMES = {"synthesis": 3}
+"""How often a round asks those of our questions that aren't asked once, among other passages: they are few."""
 
 # --- papers ------------------------------------------------------------------------------------
 
@@ -96,7 +100,11 @@ def from_own(
     nearest: Callable[[str], Sequence[str]],
 ) -> Iterator[Sheet]:
     """Our questions on shipped documents that no evaluation question is about; `nearest` gives document ids."""
+    about: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in questions:
+        about[row["doc_ids"][0]].append(row)
+    turns = [row for row in questions for _ in range(TIMES.get(row["type"], 1))]
+    for row in shuffled(turns, chance):
         count = max(count_of_passages(chance), len(row["doc_ids"]) + 1)
         length = max(450, length_of_passages(count, chance))
         golds: dict[str, Piece] = {}
@@ -121,9 +129,17 @@ def from_own(
             first = arranged(_own_id(row), "none", row["question"], (), (), beside, chance)
         pieces = golds | others
         place = {name: first.passages.index(piece) + 1 for name, piece in pieces.items() if piece in first.passages}
-        more = [one for one in questions if one is not row and set(one["doc_ids"]) <= place.keys()]
-        asked = (_own(one, first.passages, place) for one in shuffled(more, chance))
+        more = [one for name in place for one in about[name] if one is not row and set(one["doc_ids"]) <= place.keys()]
+        asked = (_own(one, first.passages, place) for one in _chosen(more, chance))
         yield (first, *islice((example for example in asked if example is not None), ASKED - 1))
+
+
+def _chosen(rows: Sequence[Mapping[str, Any]], chance: random.Random) -> list[Mapping[str, Any]]:
+    """In random order: first the few about two documents, then at most one that neither answers, then the others."""
+    by_type: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in shuffled(rows, chance):
+        by_type[row["type"]].append(row)
+    return [*by_type["synthesis"][:2], *by_type["unanswerable"][: chance.choice((0, 1, 1))], *by_type["simple"]]
 
 
 def _own(row: Mapping[str, Any], passages: tuple[Piece, ...], place: Mapping[str, int]) -> Example | None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from rag.quantities import missing_numbers
 from rag.settings import Verify
 from rag.text import sentences
-from rag.training import corruption, crossencoder, datasets, quoting
+from rag.training import corruption, crossencoder, datasets, quoting, rewording
 from rag.training.corruption import Part
 from rag.training.datasets import Claim, Record, Trial
 from rag.training.examples import draw, shuffled
@@ -74,9 +74,9 @@ def from_medquad(records: Sequence[Record], part: Part, chance: random.Random) -
 
 def _variants(sentence: str, record: Record, passage: str, part: Part, chance: random.Random) -> Iterator[Pair]:
     said = {"verbatim": sentence}
-    if (short := corruption.shorten(sentence, chance)) is not None:
+    if (short := rewording.shorten(sentence, chance)) is not None:
         said["shortened"] = short
-    if (words := corruption.reword(said.get("shortened", sentence), part, chance)) is not None:
+    if (words := rewording.reword(said.get("shortened", sentence), part, chance)) is not None:
         said["reworded"] = words
     if len(said) > 1 and chance.random() < 0.9:
         del said["verbatim"]
@@ -167,7 +167,7 @@ def _of(text: str) -> list[str]:
 
 # --- all of them -------------------------------------------------------------------------------
 
-SHARES = {"medquad": 0.62, "own": 0.2, "trials": 0.08, "claims": 0.1}
+SHARES = {"medquad": 0.55, "own": 0.3, "trials": 0.06, "claims": 0.09}
 
 
 class Pairs:
@@ -175,7 +175,7 @@ class Pairs:
 
     def __init__(self, root: Path) -> None:
         training, self._validation, held_out = datasets.split_medquad(datasets.medquad(root))
-        self._records = {"training": training, "held_out": held_out}
+        self._records = {"training": [*training, *datasets.aspects()], "held_out": held_out}
         *claims, self._abstracts = datasets.scifact(root)
         self._claims = dict(zip(("training", "held_out"), claims, strict=True))
         trials = datasets.trials(root, datasets.articles(root))

@@ -86,6 +86,9 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "What is the outlook for people with X?",
         "What is the prognosis of X?",
         "How does X develop in the long run?",
+        "Do people recover from X?",
+        "Does X get better or worse with time?",
+        "Is X fatal?",
         "What can someone with X expect for the future?",
         "How long do people with X live?",
     ),
@@ -94,15 +97,33 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Who is at risk of X?",
         "What raises the risk of X?",
         "Which people are more likely to develop X?",
+        "Am I likely to get X?",
+        "Which groups does X affect most?",
     ),
     "prevention": (
         "How can X be prevented?",
         "What can one do to avoid X?",
         "How does one lower the risk of X?",
+        "Is there a way to prevent X?",
+        "What protects against X?",
+        "My aunt had X. How do I keep from getting it?",
     ),
-    "research": ("What research is being done on X?", "Which studies of X are under way?"),
-    "stages": ("What are the stages of X?", "How is X staged?"),
-    "complications": ("What are the complications of X?", "What can X lead to?"),
+    "research": (
+        "What research is being done on X?",
+        "Which studies of X are under way?",
+        "What are scientists trying to find out about X?",
+        "Are there clinical trials for X?",
+        "Who does or pays for research on X?",
+        "What do researchers hope to learn about X?",
+        "Is anyone studying X?",
+    ),
+    "stages": ("What are the stages of X?", "How is X staged?", "Which stages does X go through?"),
+    "complications": (
+        "What are the complications of X?",
+        "What can X lead to?",
+        "Which problems can follow from X?",
+        "What may happen if X gets worse or isn't treated?",
+    ),
 }
 
 # Two kinds asked in one question.
@@ -156,8 +177,9 @@ CUES = {kind: re.compile(pattern, re.IGNORECASE) for kind, pattern in _CUES.item
 
 
 def ask(kind: str, focus: str, template: str, chance: random.Random, as_given: float = 0.4) -> str | None:
-    """A question of a kind about `focus`: the dataset's own with probability `as_given`. None where there is none."""
-    if kind not in WORDINGS or chance.random() < as_given:
+    """A question of a kind about `focus`: the dataset's own, where it has one, with probability `as_given`. None where
+    there is none."""
+    if kind not in WORDINGS or (template and chance.random() < as_given):
         question = re.sub(r"\s+([?.])", r"\1", template).replace("??", "?").replace("is (are)", "is")
         question = question[0].upper() + question[1:]
         return question if question.endswith("?") else None if kind not in WORDINGS else f"{question}?"
