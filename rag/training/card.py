@@ -10,13 +10,13 @@ from typing import Any
 
 from rag import paths
 from rag.models import Recipe
-from rag.training.datasets import Source
+from rag.training.datasets import Dataset
 
 CARDS = ("data", "training", "cards")
 
 
 def render(
-    name: str, recipe: Recipe, data: Sequence[Source], curve: Sequence[Mapping[str, float]], results: Path
+    name: str, recipe: Recipe, data: Sequence[Dataset], curve: Sequence[Mapping[str, float]], results: Path
 ) -> str:
     """`curve` is the training's, () where it isn't known; `results` the folder of the devices' results."""
     text = paths.shipped(*CARDS, f"{recipe.kind}.md").read_text(encoding="utf-8")
@@ -31,7 +31,7 @@ def render(
     )
 
 
-def _linked(source: Source) -> str:
+def _linked(source: Dataset) -> str:
     return f"[{source.name}]({source.address})" if "://" in source.address else f"{source.name} (`{source.address}`)"
 
 

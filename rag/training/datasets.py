@@ -25,7 +25,7 @@ HELD_OUT_SOURCES = frozenset({"NINDS", "NHLBI"})
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Dataset:
     """A dataset as a model card names it."""
 
     name: str
@@ -33,13 +33,13 @@ class Source:
     address: str
 
 
-MEDQUAD = Source("MedQuAD", "CC BY 4.0", "https://github.com/abachaa/MedQuAD")
-PUBMEDQA = Source("PubMedQA", "MIT", "https://pubmedqa.github.io")
-EVIDENCE_INFERENCE = Source(
+MEDQUAD = Dataset("MedQuAD", "CC BY 4.0", "https://github.com/abachaa/MedQuAD")
+PUBMEDQA = Dataset("PubMedQA", "MIT", "https://pubmedqa.github.io")
+EVIDENCE_INFERENCE = Dataset(
     "Evidence Inference", "MIT; its articles CC BY or CC0", "https://evidence-inference.ebm-nlp.com"
 )
-SCIFACT = Source("SciFact", "claims CC BY 4.0, abstracts ODC-By 1.0", "https://github.com/allenai/scifact")
-OWN = Source("documents, questions and sentences of this project", "Apache-2.0", "data/")
+SCIFACT = Dataset("SciFact", "claims CC BY 4.0, abstracts ODC-By 1.0", "https://github.com/allenai/scifact")
+OWN = Dataset("documents, questions and sentences of this project", "Apache-2.0", "data/")
 
 
 @dataclass(frozen=True, slots=True)

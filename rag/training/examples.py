@@ -49,7 +49,7 @@ def shuffled(items: Sequence[Item], chance: random.Random) -> list[Item]:
     return chance.sample(items, len(items))
 
 
-class Source(Protocol[Made]):
+class Examples(Protocol[Made]):
     """Gives the same examples for the same seed, the first ones whatever the count."""
 
     def training(self, count: int, seed: int) -> Sequence[Made]: ...
@@ -58,7 +58,7 @@ class Source(Protocol[Made]):
 
 
 def kept(
-    folder: Path, kind: type[Item], training: int, held_out: int, seed: int, source: Callable[[], Source[Item]]
+    folder: Path, kind: type[Item], training: int, held_out: int, seed: int, source: Callable[[], Examples[Item]]
 ) -> tuple[list[Item], list[Item]]:
     """So many examples of the dataclass `kind` to train on, and held-out ones. They are made once and stay in `folder`:
     a training that goes on sees what it saw, and needs neither the datasets nor their index."""

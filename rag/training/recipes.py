@@ -36,7 +36,7 @@ class Product:
     description: str
     rank: int
     alpha: float
-    data: tuple[datasets.Source, ...]
+    data: tuple[datasets.Dataset, ...]
     labels: tuple[str, ...] = ()
 
 
