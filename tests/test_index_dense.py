@@ -23,8 +23,15 @@ def unit_vectors(count: int, dimension: int = 64, seed: int = 0) -> Matrix:
     return unit
 
 
+def write(folder: Path, vectors: Matrix, settings: Index, grown: Path | None = None) -> str:
+    with dense.VectorWriter(folder) as writer:
+        for start in range(0, len(vectors), 300):
+            writer.add(vectors[start : start + 300])
+    return dense.write_graph(folder, settings, grown)
+
+
 def make(folder: Path, vectors: Matrix, settings: Index) -> DenseIndex:
-    return DenseIndex(folder, dense.write(folder, vectors, settings), settings, "cpu")
+    return DenseIndex(folder, write(folder, vectors, settings), settings, "cpu")
 
 
 def nearest(vectors: Matrix, queries: Matrix, k: int) -> tuple[Matrix, Rows]:
@@ -40,7 +47,7 @@ def recall(found: Rows, expected: Rows) -> float:
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("graph")
-    assert dense.write(folder, unit_vectors(3000), Index(exact_up_to=2999)) == "hnsw"
+    assert write(folder, unit_vectors(3000), Index(exact_up_to=2999)) == "hnsw"
     return folder
 
 
@@ -82,7 +89,7 @@ def test_a_graph_is_searched_for_more_than_its_search_effort(graph: Path) -> Non
 def test_a_graph_is_built_above_the_limit_and_only_there(
     tmp_path: Path, exact_up_to: int, kind: str, files: int
 ) -> None:
-    assert dense.write(tmp_path, unit_vectors(20), Index(exact_up_to=exact_up_to)) == kind
+    assert write(tmp_path, unit_vectors(20), Index(exact_up_to=exact_up_to)) == kind
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dense.hnsw.faiss", "vectors.npy"][-files:]
 
 
@@ -91,7 +98,7 @@ def test_the_links_of_the_settings_reach_the_graph(tmp_path: Path) -> None:
     for links in (4, 64):
         folder = tmp_path / str(links)
         folder.mkdir()
-        dense.write(folder, unit_vectors(500), Index(exact_up_to=0, hnsw_m=links))
+        write(folder, unit_vectors(500), Index(exact_up_to=0, hnsw_m=links))
         sizes.append((folder / dense.GRAPH).stat().st_size)
     # Layer 0 holds 2 * hnsw_m links of 4 bytes for each vector.
     assert sizes[1] - sizes[0] == pytest.approx(500 * 2 * 60 * 4, rel=0.1)

@@ -41,10 +41,16 @@ RARE = sorted(word for word, frequency in FREQUENCIES.items() if 2 * frequency <
 COMMON = sorted(set(FREQUENCIES) - set(RARE))
 
 
+def write(folder: Path, passages: Sequence[Sequence[str]]) -> None:
+    with lexical.TokenWriter(folder, {}) as writer:
+        for tokens in passages:
+            writer.add(tokens)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lexical")
-    lexical.write(folder, CORPUS)
+    write(folder, CORPUS)
     return folder
 
 
@@ -54,7 +60,7 @@ def indexes(folder: Path) -> dict[str, LexicalIndex]:
 
 
 def make(folder: Path, passages: Sequence[Sequence[str]], implementation: Implementation) -> LexicalIndex:
-    lexical.write(folder, passages)
+    write(folder, passages)
     return lexical.open_index(folder, implementation)
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from rag.core import Document
 from rag.errors import SearchIndexError
-from rag.index import Versions, check_current, manifest, write_version
+from rag.index import Versions, check_current, manifest
 from rag.index.manifest import FileEntry, Manifest
 from rag.ingest import chunk
 from rag.settings import Index
-from rag.testing import FakeEncoder
+from rag.testing import FakeEncoder, write_index
 
 FILES = (
     "bm25s/data.csc.index.npy",
@@ -41,7 +41,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     documents = [Document(f"d{n}", f"Title {n}", f"Passage number {n} tells of gout.") for n in range(20)]
     passages = [passage for document in documents for passage in chunk.split(document, 1000)]
     encoder = FakeEncoder()
-    write_version(
+    write_index(
         Versions(root, "notes"),
         [(documents, passages, encoder.encode_passages([passage.text for passage in passages]))],
         model=encoder.model,
@@ -83,7 +83,7 @@ def test_the_manifest_knows_every_file_but_itself(versions: Versions) -> None:
 def test_a_missing_file_is_named(versions: Versions, name: str) -> None:
     path = versions.current()[1] / name
     path.unlink()
-    assert refusal(versions) == f"The index file {path} is missing. Build the index again: rag index PATH."
+    assert refusal(versions) == f"The index file {path} is missing. Build the index again: rag index PATH --rebuild."
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -93,7 +93,7 @@ def test_a_file_that_was_cut_short_is_named_with_both_sizes(versions: Versions, 
     with path.open("r+b") as file:
         file.truncate(size - 1)
     assert refusal(versions) == (
-        f"The index file {path} has {size - 1:,} bytes instead of {size:,}. Build the index again: rag index PATH."
+        f"The index file {path} has {size - 1:,} bytes instead of {size:,}. Build the index again: rag index PATH --rebuild."
     )
 
 
@@ -105,7 +105,7 @@ def test_a_file_of_which_one_bit_has_changed_is_named(versions: Versions, name: 
     path.write_bytes(content)
     assert refusal(versions) == (
         f"The index file {path} has changed since it was written (SHA-256 differs). "
-        "Build the index again: rag index PATH."
+        "Build the index again: rag index PATH --rebuild."
     )
 
 
@@ -138,7 +138,7 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
 def test_a_missing_manifest_is_said_to_be_missing(versions: Versions) -> None:
     folder = versions.current()[1]
     (folder / manifest.NAME).unlink()
-    assert refusal(versions) == f"The index in {folder} has no manifest. Build it again: rag index PATH."
+    assert refusal(versions) == f"The index in {folder} has no manifest. Build it again: rag index PATH --rebuild."
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_missing_manifest_is_said_to_be_missing(versions: Versions) -> None:
 def test_a_damaged_manifest_is_said_to_be_damaged(versions: Versions, content: bytes) -> None:
     folder = versions.current()[1]
     (folder / manifest.NAME).write_bytes(content)
-    assert refusal(versions) == f"The manifest in {folder} is damaged. Build the index again: rag index PATH."
+    assert refusal(versions) == f"The manifest in {folder} is damaged. Build the index again: rag index PATH --rebuild."
 
 
 @pytest.mark.parametrize("key", ["model", "dimension", "dense", "chunking", "documents_sha256", "files"])
@@ -168,12 +168,12 @@ def test_a_manifest_cut_at_any_length_is_refused(versions: Versions) -> None:
 
 def test_a_manifest_of_another_format_names_both(versions: Versions) -> None:
     folder = versions.current()[1]
-    rewrite(versions, format=2)
+    rewrite(versions, format=3)
     assert refusal(versions) == (
-        f"The index in {folder} has format 2, this version of rag reads 1. Build it again: rag index PATH."
+        f"The index in {folder} has format 3, this version of rag reads 2. Build it again: rag index PATH --rebuild."
     )
 
 
 def test_another_format_is_no_damage_where_its_keys_differ_too(versions: Versions) -> None:
-    rewrite(versions, format=2, shards=4, files=None)
-    assert "has format 2, this version of rag reads 1" in refusal(versions)
+    rewrite(versions, format=3, shards=4, files=None)
+    assert "has format 3, this version of rag reads 2" in refusal(versions)

@@ -20,21 +20,28 @@ HOLDER = """
 import sys
 from pathlib import Path
 from rag.index.versions import Versions
-with Versions(Path(sys.argv[1]), sys.argv[2]).write() as folder:
+versions = Versions(Path(sys.argv[1]), sys.argv[2])
+with versions.writing(), versions.new() as folder:
     (folder / "half.bin").write_bytes(b"half")
     print("held", flush=True)
     sys.stdin.readline()
 """
 
 
+@contextmanager
+def writing(versions: Versions) -> Iterator[Path]:
+    with versions.writing(), versions.new() as folder:
+        yield folder
+
+
 def write(versions: Versions, content: str = "text") -> str:
-    with versions.write() as folder:
+    with writing(versions) as folder:
         (folder / "data").write_text(content)
     return versions.current()[0]
 
 
 def write_and_fail(versions: Versions, error: BaseException) -> None:
-    with versions.write() as folder:
+    with writing(versions) as folder:
         (folder / "sub").mkdir()
         (folder / "sub/data").write_text("new")
         raise error
@@ -79,7 +86,7 @@ def test_versions_are_numbered_from_one(tmp_path: Path) -> None:
 
 def test_a_version_holds_what_was_written_and_nothing_else_is_left(tmp_path: Path) -> None:
     versions = Versions(tmp_path, "notes")
-    with versions.write() as folder:
+    with writing(versions) as folder:
         assert list(folder.iterdir()) == []
         (folder / "sub").mkdir()
         (folder / "sub/data").write_text("text")
@@ -101,7 +108,7 @@ def test_others_can_read_a_version(tmp_path: Path) -> None:
 def test_the_old_version_is_current_until_the_new_one_is_whole(tmp_path: Path) -> None:
     versions = Versions(tmp_path, "notes")
     write(versions, "old")
-    with versions.write() as folder:
+    with writing(versions) as folder:
         (folder / "data").write_text("new")
         assert versions.current()[0] == "000001"
         assert versions.all() == ["000001"]
@@ -139,7 +146,7 @@ def test_a_reader_finds_a_whole_version_at_any_moment(tmp_path: Path) -> None:
 
 def test_indexes_of_different_names_share_nothing(tmp_path: Path) -> None:
     one, two = Versions(tmp_path, "one"), Versions(tmp_path, "two")
-    with one.write() as folder:
+    with writing(one) as folder:
         (folder / "data").write_text("one")
         write(two, "two")
     assert [(versions.current()[1] / "data").read_text() for versions in (one, two)] == ["one", "two"]
@@ -208,9 +215,11 @@ def test_a_second_process_is_told_that_the_index_is_being_written(tmp_path: Path
     write(versions, "old")
     with another_writer(tmp_path, "notes") as process:
         before = tree(tmp_path)
-        with pytest.raises(SearchIndexError) as caught, versions.write():
+        with pytest.raises(SearchIndexError) as caught, versions.writing():
             pytest.fail("two writers at once")
-        assert str(caught.value) == "Index 'notes' is being written by another process. Try again later."
+        assert (
+            str(caught.value) == "Index 'notes' is being written by another process. Try again later, or with --wait."
+        )
         assert tree(tmp_path) == before
         assert versions.current()[0] == "000001"
         process.communicate("\n", timeout=20)

@@ -11,11 +11,11 @@ import pytest
 from rag import settings
 from rag.core import Answer, Document, Hits, Query, SupportChecker, Trace, covered
 from rag.errors import EngineDied, QuestionError, SettingsError
-from rag.index import IndexReader, Versions, check_current, open_index, write_version
+from rag.index import IndexReader, Versions, check_current, open_index
 from rag.ingest import chunk
 from rag.pipeline import MAX_QUESTION, WITHHELD, Delta, Pipeline, Searched
 from rag.search import HybridSearcher
-from rag.testing import FakeEncoder, FakeGenerator, FakeSupportChecker
+from rag.testing import FakeEncoder, FakeGenerator, FakeSupportChecker, write_index
 
 DOCUMENTS = [
     Document("malaria", "Malaria", "Malaria is caused by Plasmodium parasites. A mosquito carries them."),
@@ -30,7 +30,7 @@ def index(tmp_path: Path) -> IndexReader:
     encoder, versions = FakeEncoder(), Versions(tmp_path, "test")
     passages = [passage for document in DOCUMENTS for passage in chunk.split(document, 1000)]
     vectors = encoder.encode_passages([f"{p.title}\n{p.text}" for p in passages])
-    write_version(
+    write_index(
         versions,
         [(DOCUMENTS, passages, vectors)],
         model=encoder.model,

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag.core import Document, Hits, Query, Reranker, Trace
-from rag.index import IndexReader, Versions, check_current, open_index, write_version
+from rag.index import IndexReader, Versions, check_current, open_index
 from rag.ingest import chunk
 from rag.search import HybridSearcher, fuse_ranks
 from rag.settings import Index, Retrieve
-from rag.testing import FakeEncoder, FakeReranker
+from rag.testing import FakeEncoder, FakeReranker, write_index
 
 NAMES = ("fever", "cough", "rash", "pain", "urate", "insulin", "thyroid", "mosquito", "lemons", "anaemia", "virus")
 WORDS = (*NAMES, *(f"sign{number}" for number in range(12)))
@@ -45,7 +45,7 @@ def make_index(root: Path, documents: Sequence[Document]) -> IndexReader:
     encoder, versions = FakeEncoder(), Versions(root, "notes")
     passages = [passage for document in documents for passage in chunk.split(document, 1000)]
     vectors = encoder.encode_passages([f"{passage.title}\n{passage.text}" for passage in passages])
-    write_version(versions, [(documents, passages, vectors)], model=encoder.model, settings=Index(), chunking={})
+    write_index(versions, [(documents, passages, vectors)], model=encoder.model, settings=Index(), chunking={})
     return open_index(check_current(versions), Index(), Retrieve(), "cpu")
 
 

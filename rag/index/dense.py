@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,18 +22,66 @@ if TYPE_CHECKING:
 
 VECTORS = "vectors.npy"
 GRAPH = "dense.hnsw.faiss"
+_BLOCK = 8192
 
 
-def write(folder: Path, vectors: Matrix, settings: Index) -> str:
-    """Vectors, shape (passages, dimension), and an HNSW graph where there are many. Returns the kind."""
+class VectorWriter:
+    """Writes `vectors.npy` row by row, however many there will be."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / VECTORS).open("wb")
+        self._shape = (0, 0)
+
+    @property
+    def dimension(self) -> int:
+        return self._shape[1]
+
+    def add(self, vectors: Matrix) -> None:
+        """Shape (rows, dimension)."""
+        if self._shape == (0, 0):
+            self._file.write(_header((0, vectors.shape[1])))
+        self._shape = (self._shape[0] + len(vectors), vectors.shape[1])
+        self._file.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.seek(0)
+        self._file.write(_header(self._shape))
+        self._file.close()
+
+
+def _header(shape: tuple[int, int]) -> bytes:
+    """Of any number of rows as long as of none: NumPy pads it for files that grow."""
+    header = BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def read_vectors(folder: Path) -> Matrix:
+    """In a memory map, shape (passages, dimension)."""
+    vectors: Matrix = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
+    return vectors
+
+
+def write_graph(folder: Path, settings: Index, grown: Path | None = None) -> str:
+    """An HNSW graph beside the vectors, where there are many. Returns the kind of index.
+
+    `grown` is another version's folder whose vectors are the first of these: its graph is added to.
+    """
     import faiss
 
-    np.save(folder / VECTORS, vectors, allow_pickle=False)
+    vectors = read_vectors(folder)
     if len(vectors) <= settings.exact_up_to:
         return "flat"
-    graph = faiss.IndexHNSWFlat(vectors.shape[1], settings.hnsw_m, faiss.METRIC_INNER_PRODUCT)
+    if grown is not None and (grown / GRAPH).is_file():
+        graph = faiss.read_index(str(grown / GRAPH))
+    else:
+        graph = faiss.IndexHNSWFlat(vectors.shape[1], settings.hnsw_m, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = settings.hnsw_ef_construction
-    graph.add(vectors)
+    for start in range(graph.ntotal, len(vectors), _BLOCK):
+        graph.add(np.ascontiguousarray(vectors[start : start + _BLOCK]))
     faiss.write_index(graph, str(folder / GRAPH))
     return "hnsw"
 
@@ -43,7 +92,7 @@ class DenseIndex:
     def __init__(self, folder: Path, kind: str, settings: Index, device: Device) -> None:
         import faiss
 
-        self.vectors: Matrix = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
+        self.vectors = read_vectors(folder)
         self._lock = threading.Lock() if device == "cuda" else None
         self._parameters = None
         if device == "cuda" and faiss.get_num_gpus() > 0:

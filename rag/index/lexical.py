@@ -8,10 +8,9 @@ than half of the passages, whose negative weight bm25s sets to 0 and rank_bm25 t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 from unicodedata import normalize
 
 import numpy as np
@@ -23,6 +22,7 @@ K1, B = 1.5, 0.75
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _TOKENS, _OFFSETS = "tokens.npy", "token_offsets.npy"
+_BM25S = "bm25s"
 
 
 class Tokenizer:
@@ -52,20 +52,62 @@ class LexicalIndex(Protocol):
         ...
 
 
-def write(folder: Path, passages: Iterable[Sequence[str]]) -> None:
-    """Store the tokens of every passage, in order, and the bm25s index over them."""
+class TokenWriter:
+    """Writes the tokens of every passage, in order, as numbers of a vocabulary that grows with them; then, at the end of its
+    `with` block, the bm25s index over them."""
+
+    def __init__(self, folder: Path, vocabulary: Mapping[str, int]) -> None:
+        self._folder = folder
+        self._vocabulary = dict(vocabulary)
+        self._ids: list[NDArray[np.int32]] = []
+
+    def add(self, tokens: Sequence[str]) -> None:
+        """Of one passage."""
+        number = self._vocabulary.setdefault
+        self._ids.append(np.array([number(token, len(self._vocabulary)) for token in tokens], dtype=np.int32))
+
+    def copy(self, passages: Iterable[NDArray[np.int32]]) -> None:
+        """Passages in numbers of the vocabulary that this one began with."""
+        self._ids += passages
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._write()
+
+    def _write(self) -> None:
+        import bm25s
+
+        if not self._vocabulary:  # bm25s can't index nothing: a term that no query has
+            self._vocabulary, self._ids = {"": 0}, [np.zeros(1, dtype=np.int32) for _ in self._ids]
+        np.save(self._folder / _OFFSETS, np.cumsum([0, *map(len, self._ids)], dtype=np.int64), allow_pickle=False)
+        np.save(self._folder / _TOKENS, np.concatenate(self._ids), allow_pickle=False)
+        retriever = bm25s.BM25(k1=K1, b=B, method="robertson")
+        retriever.index(([ids.tolist() for ids in self._ids], self._vocabulary), show_progress=False)
+        retriever.save(str(self._folder / _BM25S), show_progress=False)
+
+
+class TokenFile:
+    """The passages' tokens as numbers of a vocabulary, by row, in a memory map."""
+
+    def __init__(self, folder: Path) -> None:
+        self._offsets = np.load(folder / _OFFSETS, allow_pickle=False)
+        self._ids: NDArray[np.int32] = np.load(folder / _TOKENS, mmap_mode="r", allow_pickle=False)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, row: int) -> NDArray[np.int32]:
+        return self._ids[self._offsets[row] : self._offsets[row + 1]]
+
+
+def vocabulary(folder: Path) -> Mapping[str, int]:
     import bm25s
 
-    vocabulary: dict[str, int] = {}
-    ids = [[vocabulary.setdefault(token, len(vocabulary)) for token in tokens] for tokens in passages]
-    if not vocabulary:  # bm25s can't index nothing: a term that no query has
-        vocabulary, ids = {"": 0}, [[0] for _ in ids]
-    np.save(folder / _OFFSETS, np.cumsum([0, *map(len, ids)], dtype=np.int64), allow_pickle=False)
-    flat = np.fromiter((token for tokens in ids for token in tokens), dtype=np.int32)
-    np.save(folder / _TOKENS, flat, allow_pickle=False)
-    retriever = bm25s.BM25(k1=K1, b=B, method="robertson")
-    retriever.index((ids, vocabulary), show_progress=False)
-    retriever.save(str(folder / "bm25s"), show_progress=False)
+    words: Mapping[str, int] = bm25s.BM25.load(str(folder / _BM25S), mmap=True).vocab_dict
+    return words
 
 
 def open_index(folder: Path, implementation: Literal["bm25s", "rank_bm25"]) -> LexicalIndex:
@@ -76,7 +118,7 @@ class Bm25s:
     def __init__(self, folder: Path) -> None:
         import bm25s
 
-        self._index = bm25s.BM25.load(str(folder / "bm25s"), mmap=True)
+        self._index = bm25s.BM25.load(str(folder / _BM25S), mmap=True)
 
     def search(self, tokens: Sequence[str], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         ids = self._index.get_tokens_ids(list(tokens))
@@ -90,10 +132,9 @@ class RankBm25:
     def __init__(self, folder: Path) -> None:
         from rank_bm25 import BM25Okapi
 
-        offsets = np.load(folder / _OFFSETS, allow_pickle=False)
-        flat = np.load(folder / _TOKENS, allow_pickle=False).tolist()
-        self._index = BM25Okapi([flat[a:b] for a, b in pairwise(offsets)], k1=K1, b=B)
-        self._vocabulary = Bm25s(folder)._index.vocab_dict
+        tokens = TokenFile(folder)
+        self._index = BM25Okapi([tokens[row].tolist() for row in range(len(tokens))], k1=K1, b=B)
+        self._vocabulary = vocabulary(folder)
 
     def search(self, tokens: Sequence[str], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         ids = [self._vocabulary[token] for token in tokens if token in self._vocabulary]

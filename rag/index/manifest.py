@@ -15,7 +15,7 @@ from typing import Any
 from rag.errors import SearchIndexError
 from rag.files import sha256
 
-FORMAT = 1
+FORMAT = 2
 NAME = "manifest.json"
 
 
@@ -56,18 +56,20 @@ def describe_files(folder: Path) -> dict[str, FileEntry]:
 
 def read(folder: Path) -> Manifest:
     """Raises `SearchIndexError` where the manifest is missing, damaged or of another format."""
-    damaged = f"The manifest in {folder} is damaged. Build the index again: rag index PATH."
+    damaged = f"The manifest in {folder} is damaged. Build the index again: rag index PATH --rebuild."
     try:
         raw: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
         found = raw["format"]
     except FileNotFoundError:
-        raise SearchIndexError(f"The index in {folder} has no manifest. Build it again: rag index PATH.") from None
+        raise SearchIndexError(
+            f"The index in {folder} has no manifest. Build it again: rag index PATH --rebuild."
+        ) from None
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise SearchIndexError(damaged) from error
     if found != FORMAT:
         raise SearchIndexError(
             f"The index in {folder} has format {found}, this version of rag reads {FORMAT}. "
-            "Build it again: rag index PATH."
+            "Build it again: rag index PATH --rebuild."
         )
     try:
         raw["files"] = {name: FileEntry(**entry) for name, entry in raw["files"].items()}
@@ -90,4 +92,4 @@ def verify(folder: Path, manifest: Manifest) -> None:
             problem = "has changed since it was written (SHA-256 differs)"
         else:
             continue
-        raise SearchIndexError(f"The index file {path} {problem}. Build the index again: rag index PATH.")
+        raise SearchIndexError(f"The index file {path} {problem}. Build the index again: rag index PATH --rebuild.")

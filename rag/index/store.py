@@ -1,4 +1,4 @@
-"""Passages by row: JSON lines with a table of offsets, so that only the hits of a search are read."""
+"""Documents and passages by row: JSON lines with a table of offsets, so that only the hits of a search are read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rag.core import Document, Passage
 
@@ -20,7 +21,7 @@ def offsets_of(file: str) -> str:
 
 
 class LineWriter:
-    """Writes JSON lines, and at the end of its `with` block a table of where each begins."""
+    """Writes lines, and at the end of its `with` block a table of where each begins."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._path = folder / name
@@ -28,8 +29,8 @@ class LineWriter:
         self._file = self._path.open("wb")
         self._offsets = [0]
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+    def add(self, line: bytes) -> None:
+        self._file.write(line)
         self._offsets.append(self._file.tell())
 
     def __enter__(self) -> Self:
@@ -44,28 +45,53 @@ class LineWriter:
         return len(self._offsets) - 1
 
 
-def document_record(document: Document, digest: str) -> dict[str, Any]:
-    """A document without its text, which the passages hold."""
-    return {"id": document.id, "title": document.title, "sha256": digest, "metadata": dict(document.metadata)}
+class Lines:
+    """What a `LineWriter` wrote. Thread-safe: reads through a memory map."""
 
-
-def passage_record(passage: Passage) -> dict[str, Any]:
-    return asdict(passage)
-
-
-class PassageStore:
-    """Thread-safe: reads through a memory map."""
-
-    def __init__(self, folder: Path) -> None:
-        self._offsets = np.load(folder / offsets_of(PASSAGES), allow_pickle=False)
-        self._bytes = np.memmap(folder / PASSAGES, dtype=np.uint8, mode="r")
+    def __init__(self, folder: Path, name: str) -> None:
+        self._offsets: NDArray[np.int64] = np.load(folder / offsets_of(name), allow_pickle=False)
+        self._bytes = np.memmap(folder / name, dtype=np.uint8, mode="r")
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
-    def get(self, rows: Sequence[int]) -> list[Passage]:
-        return [self._read(row) for row in rows]
+    def __getitem__(self, row: int) -> bytes:
+        return self._bytes[self._offsets[row] : self._offsets[row + 1]].tobytes()
 
-    def _read(self, row: int) -> Passage:
-        start, end = self._offsets[row], self._offsets[row + 1]
-        return Passage(**json.loads(self._bytes[start:end].tobytes()))
+
+def line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+
+
+def document_line(document: Document, digest: str, passages: int) -> bytes:
+    """A document without its text, which its `passages`, so many, hold."""
+    return line(
+        {
+            "id": document.id,
+            "title": document.title,
+            "sha256": digest,
+            "passages": passages,
+            "metadata": dict(document.metadata),
+        }
+    )
+
+
+def passage_line(passage: Passage) -> bytes:
+    return line(asdict(passage))
+
+
+def passage_of(line: bytes) -> Passage:
+    return Passage(**json.loads(line))
+
+
+class PassageStore:
+    """Thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        self._lines = Lines(folder, PASSAGES)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def get(self, rows: Sequence[int]) -> list[Passage]:
+        return [passage_of(self._lines[row]) for row in rows]

@@ -3,6 +3,7 @@
     indexes/NAME/CURRENT            the number of the version in use; replaced by rename
     indexes/NAME/writer.lock        held while a version is being written
     indexes/NAME/versions/000007/   one version, never changed once it is there
+    indexes/NAME/unfinished/        what a writer has encoded and not put into a version yet
 
 A reader that opened a version keeps it: its files stay on disk until three newer ones exist.
 """
@@ -43,39 +44,69 @@ class Versions:
         folder = self.root / "versions" / version
         if not version.isdigit() or not folder.is_dir():
             raise SearchIndexError(
-                f"Index {self.name!r} points to version {version!r}, which isn't there. Build it again: rag index PATH."
+                f"Index {self.name!r} points to version {version!r}, which isn't there. Build it again: rag index PATH --rebuild."
             )
         return version, folder
 
     @contextmanager
-    def write(self) -> Iterator[Path]:
-        """An empty folder for a new version, which becomes the current one on success.
-
-        Raises `SearchIndexError` where another process is writing this index.
-        """
+    def writing(self, wait: bool = False) -> Iterator[None]:
+        """One process at a time. Raises `SearchIndexError` where another one is writing this index, unless told to `wait`."""
         with explaining_storage(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / "writer.lock")
         try:
-            held = lock.acquire(timeout=0)
+            held = lock.acquire(timeout=-1 if wait else 0)
         except Timeout:
             raise SearchIndexError(
-                f"Index {self.name!r} is being written by another process. Try again later."
+                f"Index {self.name!r} is being written by another process. Try again later, or with --wait."
             ) from None
         with held:
             self._sweep()
-            number = f"{int(self.all()[-1]) + 1 if self.all() else 1:06d}"
-            target = self.root / "versions" / number
-            with replacing_folder(target) as folder:
-                yield folder
-            try:
-                with replacing_file(self.root / "CURRENT") as pointer:
-                    pointer.write_text(number + "\n", encoding="ascii")
-            except BaseException:
-                shutil.rmtree(target, ignore_errors=True)
-                raise
-            for old in self.all()[:-KEPT]:
-                shutil.rmtree(self.root / "versions" / old, ignore_errors=True)
+            yield
+
+    @contextmanager
+    def new(self) -> Iterator[Path]:
+        """An empty folder for a new version, which becomes the current one on success. Only while `writing`."""
+        number = f"{int(self.all()[-1]) + 1 if self.all() else 1:06d}"
+        target = self.root / "versions" / number
+        with replacing_folder(target) as folder:
+            yield folder
+        try:
+            self._point_to(number)
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
+        for old in self.all()[:-KEPT]:
+            shutil.rmtree(self.root / "versions" / old, ignore_errors=True)
+
+    def roll_back(self, to: str | None = None) -> str:
+        """Switch to version `to`, else to the one before the current one; its number.
+
+        Raises `IndexMissing`, and `SearchIndexError` where that one isn't there or another process is writing.
+        """
+        with self.writing():
+            current, _ = self.current()
+            before = [version for version in self.all() if version < current]
+            chosen = to if to is not None else before[-1] if before else None
+            if chosen not in self.all():
+                there = ", ".join(self.all())
+                raise SearchIndexError(
+                    f"Index {self.name!r} has no version {to if to is not None else f'before {current}'}. It has {there}."
+                )
+            self._point_to(chosen)
+            return chosen
+
+    def remove(self) -> None:
+        """All versions. Raises `IndexMissing` where there is none, `SearchIndexError` where another process is writing."""
+        if not self.root.is_dir():
+            self.current()
+        with self.writing(), explaining_storage(self.root):
+            (self.root / "CURRENT").unlink(missing_ok=True)  # first: half of an index is none
+            shutil.rmtree(self.root)
+
+    def _point_to(self, number: str) -> None:
+        with replacing_file(self.root / "CURRENT") as pointer:
+            pointer.write_text(number + "\n", encoding="ascii")
 
     def _sweep(self) -> None:
         """Remove what a killed writer left behind. Safe under the lock: nobody else writes here."""
