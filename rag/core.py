@@ -30,18 +30,21 @@ if TYPE_CHECKING:
 Clock: TypeAlias = Callable[[], float]
 """Monotonic seconds."""
 
+Metadata: TypeAlias = Mapping[str, str | int | float]
+"""What a reader found beside a document's text."""
+
 
 # --- corpus ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text of the corpus. `metadata` holds what a reader found beside it (strings and numbers)."""
+    """One text of the corpus."""
 
     id: str
     title: str
     text: str
-    metadata: Mapping[str, str | int | float] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,8 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A run of whole sentences of a document: `document.text[start:end] == text`."""
+    """A run of whole sentences of a document: `document.text[start:end] == text`. `metadata` is the document's; empty
+    until the passage comes out of an index."""
 
     id: str
     doc_id: str
@@ -63,6 +67,7 @@ class Passage:
     text: str
     start: int
     end: int
+    metadata: Metadata = field(default_factory=dict, hash=False)
 
     @property
     def titled(self) -> str:
@@ -75,10 +80,12 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question and its unit vector. Made once; nothing downstream embeds again."""
+    """A question and its unit vector. Made once; nothing downstream embeds again. `where` is a condition that documents
+    have to meet (`rag.where`)."""
 
     text: str
     vector: Vector
+    where: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +183,7 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A source that the answer uses. `origin` is "model" where the model wrote the marker itself and
+    """A source that the answer uses, with its document's `metadata`. `origin` is "model" where the model wrote the marker itself and
     "attributed" where `rag` found the passage by word overlap; quality figures count "model" only."""
 
     marker: int
@@ -186,6 +193,7 @@ class Citation:
     quote: str
     origin: Literal["model", "attributed"]
     score: float
+    metadata: Metadata = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

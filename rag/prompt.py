@@ -161,6 +161,7 @@ def cite(
             by_marker[marker].quote,
             "model" if origin == "model" else "attributed",
             by_marker[marker].hit.score,
+            by_marker[marker].hit.passage.metadata,
         )
         for marker, origin in origins.items()
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rag.core import Hit, Hits, Query, Reranker, Trace
 from rag.index import IndexReader
@@ -33,20 +34,30 @@ class HybridSearcher:
             return [self._rerank(query, hits, self._reranker) for query, hits in zip(queries, found, strict=True)]
 
     def _retrieve(self, queries: Sequence[Query]) -> list[Hits]:
-        dense = self._dense(queries)
+        dense: list[list[int]] = [[] for _ in queries]
+        for where in dict.fromkeys(query.where for query in queries):
+            positions = [number for number, query in enumerate(queries) if query.where == where]
+            found = self._dense([queries[number] for number in positions], self._allowed(where))
+            for number, rows in zip(positions, found, strict=True):
+                dense[number] = rows
         return [self._fuse(query, rows) for query, rows in zip(queries, dense, strict=True)]
 
-    def _dense(self, queries: Sequence[Query]) -> list[list[int]]:
-        if self._settings.dense_n == 0 or not queries:
+    def _allowed(self, where: str | None) -> NDArray[np.bool_] | None:
+        return self._index.passages.where(where) if where is not None else None
+
+    def _dense(self, queries: Sequence[Query], allowed: NDArray[np.bool_] | None) -> list[list[int]]:
+        if self._settings.dense_n == 0:
             return [[] for _ in queries]
-        _, rows = self._index.dense.search(np.stack([query.vector for query in queries]), self._settings.dense_n)
+        vectors = np.stack([query.vector for query in queries])
+        _, rows = self._index.dense.search(vectors, self._settings.dense_n, allowed)
         return [[int(row) for row in line if row >= 0] for line in rows]
 
     def _fuse(self, query: Query, dense: Sequence[int]) -> Hits:
         settings = self._settings
         lexical: dict[int, float] = {}
         if settings.lexical_n > 0:
-            scores, rows = self._index.lexical.search(self._index.tokenizer(query.text), settings.lexical_n)
+            tokens = self._index.tokenizer(query.text)
+            scores, rows = self._index.lexical.search(tokens, settings.lexical_n, self._allowed(query.where))
             lexical = {int(row): float(score) for row, score in zip(rows, scores, strict=True)}
         fused = fuse_ranks([(list(dense), 1.0), (list(lexical), settings.lexical_weight)], settings.rrf_k)
         best = sorted(fused, key=lambda row: (-fused[row], row))[: settings.candidates]

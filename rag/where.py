@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
+from rag.core import Metadata
 from rag.errors import UsageError
 
 MAX_DEPTH = 50
 """Of parentheses and `not`s in one another: a reader of conditions is recursive."""
 
 Value: TypeAlias = str | int | float
-Metadata: TypeAlias = Mapping[str, Value]
 Test: TypeAlias = Callable[[Metadata], bool]
 
 _TOKEN = re.compile(

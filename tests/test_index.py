@@ -76,7 +76,8 @@ def versions(tmp_path: Path) -> Versions:
 
 def test_a_written_index_opens_with_every_passage_in_its_row(versions: Versions) -> None:
     batches = [batch(DOCUMENTS[:1]), batch(DOCUMENTS[1:])]
-    expected = [passage for _, passages, _ in batches for passage in passages]
+    metadata = {document.id: document.metadata for document in DOCUMENTS}
+    expected = [replace(passage, metadata=metadata[passage.doc_id]) for _, some, _ in batches for passage in some]
     write(versions, *batches)
     index = reader_of(versions)
     assert (index.name, index.version) == ("notes", "000001")

@@ -26,6 +26,7 @@ FILES = (
     "dense.hnsw.faiss",
     "documents.jsonl",
     "documents.offsets.npy",
+    "passage_documents.npy",
     "passages.jsonl",
     "passages.offsets.npy",
     "token_offsets.npy",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag.core import Document, Hits, Query, Reranker, Trace
+from rag.errors import UsageError
 from rag.index import IndexReader, Versions, check_current, open_index
 from rag.ingest import chunk
 from rag.search import HybridSearcher, fuse_ranks
 from rag.settings import Index, Retrieve
 from rag.testing import FakeEncoder, FakeReranker, write_index
+from rag.where import parse
 
 NAMES = ("fever", "cough", "rash", "pain", "urate", "insulin", "thyroid", "mosquito", "lemons", "anaemia", "virus")
 WORDS = (*NAMES, *(f"sign{number}" for number in range(12)))
@@ -31,6 +34,7 @@ def corpus(count: int = 80) -> list[Document]:
             f"d{number}",
             f"{random.choice(WORDS).capitalize()} {number}",
             " ".join(random.choice(WORDS, size=random.integers(3, 12))).capitalize() + ".",
+            {"year": 2000 + number % 10, **({"retracted": "yes"} if number % 7 == 0 else {})},
         )
         for number in range(count)
     ]
@@ -41,12 +45,16 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> IndexReader:
     return make_index(tmp_path_factory.mktemp("indexes"), corpus())
 
 
-def make_index(root: Path, documents: Sequence[Document]) -> IndexReader:
+def make_index(
+    root: Path, documents: Sequence[Document], settings: Index | None = None, lexical: str = "bm25s"
+) -> IndexReader:
+    settings = settings if settings is not None else Index()
     encoder, versions = FakeEncoder(), Versions(root, "notes")
     passages = [passage for document in documents for passage in chunk.split(document, 1000)]
     vectors = encoder.encode_passages([f"{passage.title}\n{passage.text}" for passage in passages])
-    write_index(versions, [(documents, passages, vectors)], model=encoder.model, settings=Index(), chunking={})
-    return open_index(check_current(versions), Index(), Retrieve(), "cpu")
+    write_index(versions, [(documents, passages, vectors)], model=encoder.model, settings=settings, chunking={})
+    retrieve = Retrieve.model_validate({"lexical": lexical})
+    return open_index(check_current(versions), settings, retrieve, "cpu")
 
 
 def query(text: str) -> Query:
@@ -276,3 +284,39 @@ def test_spans_tell_which_stages_ran(index: IndexReader) -> None:
 def test_the_version_names_index_and_number(tmp_path: Path) -> None:
     first, second = (HybridSearcher(make_index(tmp_path, corpus(3)), Retrieve()) for _ in range(2))
     assert (first.index_version, second.index_version) == ("notes/000001", "notes/000002")
+
+
+# --- conditions --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["year>=2004 and not retracted", "retracted", "year=2003"])
+@pytest.mark.parametrize("exact_up_to", [1000, 5, 0])
+@pytest.mark.parametrize("lexical", ["bm25s", "rank_bm25"])
+def test_under_a_condition_only_what_meets_it_is_found_and_nothing_of_it_is_lost(
+    tmp_path: Path, where: str, exact_up_to: int, lexical: str
+) -> None:
+    documents = corpus()
+    chosen = Index(exact_up_to=exact_up_to, hnsw_ef_search=200)
+    index = make_index(tmp_path, documents, chosen, lexical)
+    met = {document.id for document in documents if parse(where).meets(document.metadata)}
+    assert 0 < len(met) < len(documents)
+    asked = [replace(query("fever and urate"), where=where), query("fever and urate")]
+    searcher = HybridSearcher(index, Retrieve(dense_n=100, lexical_n=100, candidates=100))
+    hits, unfiltered = searcher.search(asked, Trace())
+    assert {hit.passage.doc_id for hit in hits} == met
+    assert {hit.passage.doc_id for hit in unfiltered} == {document.id for document in documents}
+    by_words = HybridSearcher(index, Retrieve(dense_n=0, lexical_n=100, candidates=100)).search(asked, Trace())
+    assert ids(by_words[0]) == [hit.passage.id for hit in by_words[1] if hit.passage.doc_id in met]
+    of_all = {hit.passage.id: (hit.dense, hit.lexical) for hit in unfiltered}
+    assert {hit.passage.id: (hit.dense, hit.lexical) for hit in hits}.items() <= of_all.items()
+    assert all(hit.passage.metadata == documents[int(hit.passage.doc_id[1:])].metadata for hit in hits)
+
+
+def test_a_condition_that_nothing_meets_finds_nothing(index: IndexReader) -> None:
+    searcher = HybridSearcher(index, Retrieve())
+    assert searcher.search([replace(query("fever"), where="year>3000")], Trace()) == [()]
+
+
+def test_a_name_that_no_document_has_is_refused_with_those_that_are_there(index: IndexReader) -> None:
+    with pytest.raises(UsageError, match=r"'journal', which 'journal=Lancet' asks for\. There is retracted, year"):
+        HybridSearcher(index, Retrieve()).search([replace(query("fever"), where="journal=Lancet")], Trace())

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rag.core import Metadata
 from rag.errors import UsageError
-from rag.where import MAX_DEPTH, Metadata, Value, parse
+from rag.where import MAX_DEPTH, Value, parse
 
 PAPER: Metadata = {
     "year": 2021,

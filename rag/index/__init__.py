@@ -178,6 +178,7 @@ class Update:
         report("passages and vectors")
         tokenizer = Tokenizer()
         digests: list[str] = []
+        counts: list[int] = []
         base = self._base
         with (
             store.LineWriter(folder, store.DOCUMENTS) as documents,
@@ -188,7 +189,9 @@ class Update:
             for block in chain(base.blocks(kept) if base is not None else (), self._unfinished.blocks()):
                 for line in block.documents:
                     documents.add(line)
-                    digests.append(json.loads(line)["sha256"])
+                    record = json.loads(line)
+                    digests.append(record["sha256"])
+                    counts.append(record["passages"])
                 for line in block.passages:
                     passages.add(line)
                 vectors.add(block.vectors)
@@ -199,6 +202,7 @@ class Update:
                         tokens.add(tokenizer(store.passage_of(line).titled))
             if len(passages) == 0:
                 raise CorpusError("The corpus holds no text to index.")
+            store.write_owners(folder, counts)
             report("lexical index")
         report("dense index")
         kind = dense.write_graph(folder, self._settings, base.folder if base is not None and kept.all() else None)

@@ -93,6 +93,7 @@ class DenseIndex:
         import faiss
 
         self.vectors = read_vectors(folder)
+        self._exact_up_to = settings.exact_up_to
         self._lock = threading.Lock() if device == "cuda" else None
         self._parameters = None
         if device == "cuda" and faiss.get_num_gpus() > 0:
@@ -103,13 +104,40 @@ class DenseIndex:
         else:
             self._index = self._flat(faiss)
 
-    def search(self, vectors: Matrix, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Cosines and rows, best first, each of shape (queries, min(k, passages)); row -1 where fewer are found."""
+    def search(
+        self, vectors: Matrix, k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Cosines and rows, best first, each of shape (queries, min(k, passages)); row -1 where fewer are found.
+
+        `allowed`, by row, are those that may be found; among few the search is exact.
+        """
         k = min(k, len(self.vectors))
-        if self._lock is not None:
+        if allowed is not None and np.count_nonzero(allowed) <= self._exact_up_to:
+            return self._exact(vectors, k, np.flatnonzero(allowed))
+        if self._lock is not None and allowed is None:
             with self._lock:
                 return self._index.search(vectors, k)  # type: ignore[no-any-return]
-        return self._index.search(vectors, k, params=self._parameters)  # type: ignore[no-any-return]
+        return self._index.search(vectors, k, params=self._selecting(allowed))  # type: ignore[no-any-return]
+
+    def _exact(self, vectors: Matrix, k: int, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        cosines = vectors @ self.vectors[rows].T
+        order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+        rest = ((0, 0), (0, k - order.shape[1]))
+        return (
+            np.pad(np.take_along_axis(cosines, order, axis=1), rest, constant_values=-1.0),
+            np.pad(rows[order], rest, constant_values=-1),
+        )
+
+    def _selecting(self, allowed: NDArray[np.bool_] | None) -> Any:
+        import faiss
+
+        if allowed is None:
+            return self._parameters
+        bits = np.packbits(allowed, bitorder="little")
+        selector = faiss.IDSelectorBitmap(bits)
+        if self._parameters is None:
+            return faiss.SearchParameters(sel=selector)
+        return faiss.SearchParametersHNSW(efSearch=self._parameters.efSearch, sel=selector)  # type: ignore[attr-defined]
 
     def cosines(self, vector: Vector, rows: Sequence[int]) -> NDArray[np.float32]:
         """Cosine of one query with the given rows, also of rows that a search didn't return."""

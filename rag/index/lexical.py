@@ -47,8 +47,11 @@ class Tokenizer:
 
 
 class LexicalIndex(Protocol):
-    def search(self, tokens: Sequence[str], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """BM25 scores and rows, best first, at most k; only passages that share a term with the query."""
+    def search(
+        self, tokens: Sequence[str], k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """BM25 scores and rows, best first, at most k; only passages that share a term with the query, and of those
+        the `allowed` ones, by row."""
         ...
 
 
@@ -120,12 +123,14 @@ class Bm25s:
 
         self._index = bm25s.BM25.load(str(folder / _BM25S), mmap=True)
 
-    def search(self, tokens: Sequence[str], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def search(
+        self, tokens: Sequence[str], k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         ids = self._index.get_tokens_ids(list(tokens))
         if not ids:
-            return _top(np.zeros(0, dtype=np.float32), k)
+            return _top(np.zeros(0, dtype=np.float32), k, None)
         # bm25s leaves out the constant factor (k1 + 1): the ranks are the same, now the scores are too.
-        return _top(self._index.get_scores_from_ids(ids) * np.float32(K1 + 1), k)
+        return _top(self._index.get_scores_from_ids(ids) * np.float32(K1 + 1), k, allowed)
 
 
 class RankBm25:
@@ -136,13 +141,19 @@ class RankBm25:
         self._index = BM25Okapi([tokens[row].tolist() for row in range(len(tokens))], k1=K1, b=B)
         self._vocabulary = vocabulary(folder)
 
-    def search(self, tokens: Sequence[str], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def search(
+        self, tokens: Sequence[str], k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         ids = [self._vocabulary[token] for token in tokens if token in self._vocabulary]
-        return _top(self._index.get_scores(ids).astype(np.float32), k)
+        return _top(self._index.get_scores(ids).astype(np.float32), k, allowed)
 
 
-def _top(scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _top(
+    scores: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Ties are broken by row, so that equal scores give equal orders in both implementations."""
+    if allowed is not None and len(scores) > 0:
+        scores = np.where(allowed, scores, np.float32(0))
     k = min(k, int(np.count_nonzero(scores > 0)))
     if k == 0:
         return np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64)

@@ -6,14 +6,23 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.core import Document, Passage
+from rag import where
+from rag.core import Document, Metadata, Passage
+from rag.errors import UsageError
+from rag.where import Where
 
 PASSAGES, DOCUMENTS = "passages.jsonl", "documents.jsonl"
+_OWNERS = "passage_documents.npy"
+"""For each passage the row of its document."""
+
+REMEMBERED = 32
+"""Conditions whose passages are known: each takes a byte a passage."""
 
 
 def offsets_of(file: str) -> str:
@@ -77,21 +86,55 @@ def document_line(document: Document, digest: str, passages: int) -> bytes:
 
 
 def passage_line(passage: Passage) -> bytes:
-    return line(asdict(passage))
+    """Without the metadata, which is its document's."""
+    fields = asdict(passage)
+    del fields["metadata"]
+    return line(fields)
 
 
-def passage_of(line: bytes) -> Passage:
-    return Passage(**json.loads(line))
+def passage_of(line: bytes, metadata: Metadata = MappingProxyType({})) -> Passage:
+    return Passage(**json.loads(line), metadata=metadata)
+
+
+def write_owners(folder: Path, passages: Sequence[int]) -> None:
+    """`passages` are the numbers of each document's, in order."""
+    np.save(folder / _OWNERS, np.repeat(np.arange(len(passages), dtype=np.int32), passages), allow_pickle=False)
 
 
 class PassageStore:
     """Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
-        self._lines = Lines(folder, PASSAGES)
+        self._passages = Lines(folder, PASSAGES)
+        self._documents = Lines(folder, DOCUMENTS)
+        self._met: dict[str, NDArray[np.bool_]] = {}
+        self._owners: NDArray[np.int32] = np.load(folder / _OWNERS, mmap_mode="r", allow_pickle=False)
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._passages)
 
     def get(self, rows: Sequence[int]) -> list[Passage]:
-        return [passage_of(self._lines[row]) for row in rows]
+        return [passage_of(self._passages[row], self._metadata(self._owners[row])) for row in rows]
+
+    def where(self, condition: str) -> NDArray[np.bool_]:
+        """By passage, whether its document meets a condition. The last ones are remembered. Raises `UsageError` for what
+        is none, and for a name that no document has."""
+        if condition not in self._met:
+            while len(self._met) >= REMEMBERED:
+                self._met.pop(next(iter(self._met)), None)
+            self._met[condition] = self._meeting(where.parse(condition))
+        return self._met[condition]
+
+    def _meeting(self, where: Where) -> NDArray[np.bool_]:
+        metadata = [self._metadata(row) for row in range(len(self._documents))]
+        known = set().union(*metadata)
+        if unknown := sorted(where.names - known):
+            raise UsageError(
+                f"No document of this index has {', '.join(map(repr, unknown))}, which {where.text!r} asks for. "
+                f"There is {', '.join(sorted(known)) or 'no metadata at all'}."
+            )
+        return np.array([where.meets(one) for one in metadata], dtype=np.bool_)[self._owners]
+
+    def _metadata(self, document: int) -> Metadata:
+        metadata: Metadata = json.loads(self._documents[document])["metadata"]
+        return metadata
