@@ -132,10 +132,11 @@ class Search:
     searcher: Searcher
     index: index.IndexReader
 
-    def search(self, questions: Sequence[str], trace: Trace) -> list[Hits]:
+    def search(self, questions: Sequence[str], trace: Trace, where: str | None = None) -> list[Hits]:
         with trace.span("embed"):
             vectors = self.encoder.encode_queries(questions)
-        return self.searcher.search([Query(*pair) for pair in zip(questions, vectors, strict=True)], trace)
+        queries = [Query(question, vector, where) for question, vector in zip(questions, vectors, strict=True)]
+        return self.searcher.search(queries, trace)
 
 
 def open_search(loaded: Loaded, report: Report = quiet) -> Search:

@@ -104,30 +104,30 @@ class Pipeline:
         """Must an answer be checked before any of it is shown?"""
         return self._checker is not None and self.settings.verify.action != "mark"
 
-    async def answer(self, question: str) -> Answer:
+    async def answer(self, question: str, where: str | None = None) -> Answer:
         """Raises what `stream` raises."""
-        async for event in self.stream(question):
+        async for event in self.stream(question, where):
             if isinstance(event, Answer):
                 return event
         raise AssertionError("a stream ends with its answer")
 
-    async def stream(self, question: str) -> AsyncIterator[Event]:
+    async def stream(self, question: str, where: str | None = None) -> AsyncIterator[Event]:
         """`Searched`, then `Delta`s (none where the pipeline `holds_back`), then the `Answer`. Closing it early
-        aborts the generation.
+        aborts the generation. `where` is a condition that the sources' documents have to meet (`rag.where`).
 
-        Raises `QuestionError`, `SettingsError` where the context window holds no source, and `EngineError`
-        where the engine is lost.
+        Raises `UsageError` for a condition that is none or asks for what no document has, `QuestionError`,
+        `SettingsError` where the context window holds no source, and `EngineError` where the engine is lost.
         """
         question = check_question(question)
         trace = Trace()
         with trace.span("embed"):
-            query = await self._run(self._embed, question)
+            query = replace(await self._run(self._embed, question), where=where)
         hits = await self._run(self._search, query, trace)
         with trace.span("filter"):
             kept = filter_hits(hits, self.settings.filter)
         if not kept:
             yield Searched(None)
-            yield self._abstention(question, trace)
+            yield self._abstention(question, where, trace)
             return
         with trace.span("context"):
             prompt, prompt_tokens = await self._run(self._fit, question, kept)
@@ -236,10 +236,10 @@ class Pipeline:
             timings=trace.timings(stats),
         )
 
-    def _abstention(self, question: str, trace: Trace) -> Answer:
+    def _abstention(self, question: str, where: str | None, trace: Trace) -> Answer:
         return Answer(
             question=question,
-            answer=NOTHING_FOUND,
+            answer=NOTHING_FOUND if where is None else f"{NOTHING_FOUND[:-1]}, of what meets {where}.",
             abstained=True,
             withheld=False,
             truncated=False,

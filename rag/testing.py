@@ -7,29 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rag.core import (
-    Document,
     EngineInfo,
     GenerationParams,
     GenerationStats,
     Hit,
     Message,
-    Passage,
     Sentence,
     Source,
     Support,
     Technique,
 )
 from rag.errors import EngineDied
-from rag.index import Shape, Versions, updating
-from rag.index.manifest import Manifest
-from rag.settings import Index
 
 if TYPE_CHECKING:
     from rag.core import Matrix
@@ -129,19 +124,3 @@ class FakeGenerator:
 
 def _words(text: str) -> set[str]:
     return set(_WORD.findall(text.lower()))
-
-
-def write_index(
-    versions: Versions,
-    batches: Iterable[tuple[Sequence[Document], Sequence[Passage], Matrix]],
-    *,
-    model: str,
-    settings: Index,
-    chunking: Mapping[str, int],
-    report: Callable[[str], None] = lambda _: None,
-) -> Manifest:
-    """A version of these documents alone, from vectors that are there already."""
-    with updating(versions, Shape(model, dict(chunking)), settings, rebuild=True) as update:
-        for batch in batches:
-            update.add(*batch)
-        return update.finish(prune=True, report=report)[0]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from indexes import write_index
 from numpy.typing import NDArray
 
 from rag.core import Document, Passage
@@ -26,7 +27,7 @@ from rag.index import (
 from rag.index.manifest import Manifest
 from rag.ingest import chunk
 from rag.settings import Index, Retrieve
-from rag.testing import FakeEncoder, write_index
+from rag.testing import FakeEncoder
 
 Batch = tuple[list[Document], list[Passage], NDArray[np.float32]]
 

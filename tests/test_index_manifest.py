@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from indexes import write_index
 
 from rag.core import Document
 from rag.errors import SearchIndexError
@@ -15,7 +16,7 @@ from rag.index import Versions, check_current, manifest
 from rag.index.manifest import FileEntry, Manifest
 from rag.ingest import chunk
 from rag.settings import Index
-from rag.testing import FakeEncoder, write_index
+from rag.testing import FakeEncoder
 
 FILES = (
     "bm25s/data.csc.index.npy",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from indexes import write_index
 
 from rag import settings
 from rag.core import Answer, Document, Hits, Query, SupportChecker, Trace, covered
@@ -15,7 +16,7 @@ from rag.index import IndexReader, Versions, check_current, open_index
 from rag.ingest import chunk
 from rag.pipeline import MAX_QUESTION, WITHHELD, Delta, Pipeline, Searched
 from rag.search import HybridSearcher
-from rag.testing import FakeEncoder, FakeGenerator, FakeSupportChecker, write_index
+from rag.testing import FakeEncoder, FakeGenerator, FakeSupportChecker
 
 DOCUMENTS = [
     Document("malaria", "Malaria", "Malaria is caused by Plasmodium parasites. A mosquito carries them."),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from indexes import write_index
 
 from rag.core import Document, Hits, Query, Reranker, Trace
 from rag.errors import UsageError
@@ -19,7 +20,7 @@ from rag.index import IndexReader, Versions, check_current, open_index
 from rag.ingest import chunk
 from rag.search import HybridSearcher, fuse_ranks
 from rag.settings import Index, Retrieve
-from rag.testing import FakeEncoder, FakeReranker, write_index
+from rag.testing import FakeEncoder, FakeReranker
 from rag.where import parse
 
 NAMES = ("fever", "cough", "rash", "pain", "urate", "insulin", "thyroid", "mosquito", "lemons", "anaemia", "virus")

@@ -18,7 +18,7 @@ from rag.errors import EngineError, QuestionError
 
 if TYPE_CHECKING:
     from rag.cli.console import Terminal
-    from rag.core import Message, StageTimings
+    from rag.core import Message, Metadata, StageTimings
     from rag.settings import Action, Loaded
 
 ABSTAINED = 3
@@ -32,6 +32,7 @@ def ask(
             metavar="QUESTION", help="The question; left out or -, it is read from standard input.", show_default=False
         ),
     ] = None,
+    where: options.Where = None,
     sample: options.Sample = False,
     index_name: options.IndexName = None,
     show_prompt: Annotated[bool, typer.Option("--show-prompt", help="Show what the model reads, too.")] = False,
@@ -51,9 +52,10 @@ def ask(
 
     loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
     question = check_question(" ".join(words) if words and words != ["-"] else _from_stdin())
+    options.check_where(where)
     with library_output(verbose or context.obj.verbose) as (terminal, log):
         try:
-            code = run(_ask(question, loaded, terminal, sample, show_prompt, as_json))
+            code = run(_ask(question, where, loaded, terminal, sample, show_prompt, as_json))
         except EngineError as error:
             raise type(error)(f"{error} vLLM's log: {log}" if log else str(error)) from error
     raise typer.Exit(code)
@@ -68,7 +70,13 @@ def _from_stdin() -> str:
 
 
 async def _ask(
-    question: str, loaded: Loaded, terminal: Terminal, sample: bool, show_prompt: bool, as_json: bool
+    question: str,
+    where: str | None,
+    loaded: Loaded,
+    terminal: Terminal,
+    sample: bool,
+    show_prompt: bool,
+    as_json: bool,
 ) -> int:
     from rag import build
     from rag.pipeline import Delta, Searched
@@ -82,7 +90,7 @@ async def _ask(
         messages: tuple[Message, ...] = ()
         streamed = False
         waiting = stack.enter_context(ExitStack())
-        async for event in pipeline.stream(question):
+        async for event in pipeline.stream(question, where):
             if isinstance(event, Searched):
                 messages = event.prompt.messages if event.prompt is not None else ()
                 if show_prompt and not as_json:
@@ -120,6 +128,10 @@ def _show(answer: Answer, action: Action, terminal: Terminal, streamed: bool) ->
         for citation in answer.citations:
             origin = "" if citation.origin == "model" else " (attributed by word overlap)"
             out.print(f"  [{citation.marker}] {citation.title}  ({citation.doc_id}){origin}", markup=False)
+            if about := described(citation.metadata):
+                out.print(f"      {about}", style="dim", markup=False)
+            if retracted := citation.metadata.get("retracted"):
+                out.print(f"      {retracted}", style="bold red", markup=False)
     elif not answer.abstained:
         terminal.err.print("No source was found for this answer: don't rely on it.", style="yellow")
     for line in unsupported_lines(answer, action):
@@ -148,6 +160,15 @@ def unsupported_lines(answer: Answer, action: Action) -> list[str]:
         reason = f"{reasons[sentence.support]} {markers}" if markers else "Without a source"
         lines.append(f"{reason}: {' '.join(sentence.text.split())}")
     return lines
+
+
+def described(metadata: Metadata) -> str:
+    """What a reader wants to know of a paper, of what is known."""
+    parts = [str(metadata[name]) for name in ("authors", "journal", "year") if name in metadata]
+    if parts and len(parts[0]) > 60 and "authors" in metadata:
+        parts[0] = f"{parts[0].split('; ')[0]} et al."
+    parts += [f"doi:{metadata['doi']}"] if "doi" in metadata else []
+    return ", ".join(parts)
 
 
 def time_line(timings: StageTimings, output_tokens: int | None, startup_s: float | None) -> str:

@@ -46,6 +46,15 @@ IndexName = Annotated[
     str | None, typer.Option("--index", "-i", metavar="NAME", help="Which index.", show_default="default")
 ]
 Sample = Annotated[bool, typer.Option("--sample", help="Use the corpus that ships with rag; indexed at first use.")]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help='Only documents that meet it, e.g. [cyan]year>=2020 and journal~"Lancet" and not retracted[/cyan].',
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show what vLLM and other libraries log.", rich_help_panel=_PANEL)
@@ -98,3 +107,11 @@ def choose_index(index_name: str | None, sample: bool) -> str | None:
     if sample and index_name not in (None, SAMPLE):
         raise UsageError(f"--sample and --index {index_name} name two indexes: give one of them.")
     return SAMPLE if sample else index_name
+
+
+def check_where(where: str | None) -> None:
+    """Before anything is loaded. Raises `UsageError`."""
+    from rag.where import parse
+
+    if where is not None:
+        parse(where)

@@ -14,6 +14,7 @@ def search(
     context: typer.Context,
     question: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="Passages to show.")] = 10,
+    where: options.Where = None,
     sample: options.Sample = False,
     index_name: options.IndexName = None,
     as_json: options.Json = False,
@@ -24,12 +25,13 @@ def search(
 ) -> None:
     """Show the passages that a question finds."""
     from rag import build
-    from rag.cli.ask import time_line
+    from rag.cli.ask import described, time_line
     from rag.cli.console import library_output
     from rag.core import Trace
     from rag.pipeline import check_question
 
     question = check_question(question)
+    options.check_where(where)
     loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
     if count > loaded.settings.retrieve.candidates:
         deep = [f"retrieve.{name}={count}" for name in ("dense_n", "lexical_n", "candidates")]
@@ -40,7 +42,7 @@ def search(
                 build.ensure_sample_index(loaded, build.Progress(step=report))
             opened = build.open_search(loaded, report)
         trace = Trace()
-        hits = opened.search([question], trace)[0][:count]
+        hits = opened.search([question], trace, where)[0][:count]
         timings = trace.timings()
         if as_json:
             terminal.json(
@@ -58,6 +60,8 @@ def search(
             scores += [f"reranker {hit.rerank:.3f}"] if hit.rerank is not None else []
             terminal.out.print(f"{rank:2}. {hit.passage.title}", style="bold", end="  ", markup=False)
             terminal.out.print(f"{hit.passage.id}  {', '.join(scores)}", style="dim", markup=False)
+            if about := described(hit.passage.metadata):
+                terminal.out.print(f"    {about}", style="dim", markup=False)
             terminal.out.print("    " + " ".join(hit.passage.text.split())[:160], markup=False)
         if not hits:
             terminal.out.print("Nothing found.")
