@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ SAMPLE = "sample"
 """Name of the index of the corpus that ships with `rag`."""
 
 BATCH = 512
-"""Passages that are read, encoded and written together. Texts don't pile up; vectors and tokens do, until the end."""
+"""Passages that are read, encoded and written together: neither texts nor vectors pile up, and a kill loses no more."""
 
 INDEX_PER_SOURCE = 4
 """Bytes of an index for each byte of its corpus: a vector is twice as large as the passage it stands for."""
@@ -183,6 +184,7 @@ class Built:
     name: str
     version: str
     manifest: manifest.Manifest
+    changes: index.Changes
     skipped: dict[str, int]
     seconds: float
 
@@ -195,29 +197,35 @@ class Progress:
     step: Report = quiet
 
 
-def build_index(loaded: Loaded, sources: Sequence[Path], progress: Progress = Progress()) -> Built:
-    """Read, split, encode and write a corpus as a new version of the index that the settings name.
+def build_index(
+    loaded: Loaded,
+    sources: Sequence[Path],
+    progress: Progress = Progress(),
+    *,
+    prune: bool = False,
+    rebuild: bool = False,
+    wait: bool = False,
+) -> Built:
+    """Read a corpus into a new version of the index that the settings name.
 
-    Raises `CorpusError`, `StorageError` or `SearchIndexError`; the version before it stays in use then.
+    Documents that the index has as they are aren't encoded again; others of the same id are replaced. Those that no source
+    has stay, unless `prune`. `rebuild` begins with nothing. What was encoded outlives a kill, for the next call. Another
+    writer is waited for, if `wait`. Raises `CorpusError`, `StorageError` or `SearchIndexError`; the version before stays in use then.
     """
     began = time.monotonic()
+    settings = loaded.settings
     versions = _versions(loaded)
     files, skipped = find_files(sources)
     total = sum(path.stat().st_size for path, _ in files)
     require_room(versions.root, INDEX_PER_SOURCE * total)
-    progress.step("loading the encoder")
-    encoder = _open_encoder(loaded, progress.step)
-    progress.step("encoding")
-    chunking = loaded.settings.chunk
-    contents = index.write_version(
-        versions,
-        _batches(files, loaded, encoder, lambda done, passages: progress.update(done, total, passages)),
-        model=encoder.model,
-        settings=loaded.settings.index,
-        chunking=chunking.model_dump(),
-        report=progress.step,
-    )
-    return Built(versions.name, versions.current()[0], contents, dict(skipped), time.monotonic() - began)
+    shape = index.Shape(_resolve(settings.embed.model, progress.step).fingerprint, settings.chunk.model_dump())
+    with index.updating(versions, shape, settings.index, rebuild=rebuild, wait=wait) as update:
+        progress.step("reading and encoding")
+        for batch in _batches(files, update, loaded, progress, total):
+            update.add(*batch)
+        contents, changes = update.finish(prune, progress.step)
+        version, _ = versions.current()
+    return Built(versions.name, version, contents, changes, dict(skipped), time.monotonic() - began)
 
 
 def ensure_sample_index(loaded: Loaded, progress: Progress = Progress()) -> Built | None:
@@ -225,7 +233,7 @@ def ensure_sample_index(loaded: Loaded, progress: Progress = Progress()) -> Buil
     documents = (located.document for located in read_corpus(find_files(sample_corpus())[0]))
     if index_holds(loaded, documents, progress.step):
         return None
-    return build_index(loaded, sample_corpus(), progress)
+    return build_index(loaded, sample_corpus(), progress, rebuild=True, wait=True)
 
 
 def index_holds(loaded: Loaded, documents: Iterable[Document], report: Report = quiet) -> bool:
@@ -243,29 +251,27 @@ def sample_corpus() -> list[Path]:
 
 
 def _batches(
-    files: Sequence[tuple[Path, str]], loaded: Loaded, encoder: Encoder, report: Callable[[int, int], None]
+    files: Sequence[tuple[Path, str]], update: index.Update, loaded: Loaded, progress: Progress, total: int
 ) -> Iterator[tuple[list[Document], list[Passage], Matrix]]:
+    """What the index doesn't hold, encoded. The encoder is loaded where there is any."""
     settings = loaded.settings.chunk
+    encoder: Encoder | None = None
     documents: list[Document] = []
     passages: list[Passage] = []
     read = encoded = 0
-
-    def finish() -> tuple[list[Document], list[Passage], Matrix]:
-        vectors = encoder.encode_passages([passage.titled for passage in passages])
-        return documents, passages, vectors
-
-    for located in read_corpus(files):
-        documents.append(located.document)
-        passages += chunk.split(located.document, settings.max_chars, settings.overlap_sentences)
-        read += located.size
-        if len(passages) >= BATCH:
-            yield finish()
+    for located in chain(read_corpus(files), [None]):
+        if located is not None:
+            read += located.size
+            if not update.holds(located.document):
+                documents.append(located.document)
+                passages += chunk.split(located.document, settings.max_chars, settings.overlap_sentences)
+        if len(passages) >= BATCH or (located is None and documents):
+            if encoder is None:
+                encoder = _open_encoder(loaded, quiet)
+            yield documents, passages, encoder.encode_passages([passage.titled for passage in passages])
             encoded += len(passages)
-            report(read, encoded)
             documents, passages = [], []
-    if passages:
-        yield finish()
-        report(read, encoded + len(passages))
+        progress.update(read, total, encoded)
 
 
 # --- parts -------------------------------------------------------------------------------------

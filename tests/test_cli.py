@@ -92,7 +92,7 @@ def test_no_index_yet(cli: Cli) -> None:
 
 
 def test_index_wants_a_source(cli: Cli) -> None:
-    assert "Give the files and folders to index, or --sample" in refused(cli, 2, "index")
+    assert "Give the files and folders to index, or --sample" in refused(cli, 2, "index", "--prune")
 
 
 CORPORA = {

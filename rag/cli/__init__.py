@@ -46,7 +46,7 @@ def root(
 
 app.command(name="ask")(ask.ask)
 app.command(name="search")(search.search)
-app.command(name="index")(index.build)
+app.add_typer(index.app, name="index")
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.command(name="config")(config.config)

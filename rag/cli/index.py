@@ -1,17 +1,40 @@
-"""`rag index`: a corpus becomes searchable."""
+"""`rag index`: a corpus becomes searchable, and stays so."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from click import Context
+from typer.core import TyperGroup
 
 from rag.cli import options
 
+if TYPE_CHECKING:
+    from rag.cli.console import Terminal
+    from rag.index import Changes, Versions
 
+
+class PathsOrCommand(TyperGroup):
+    """What isn't a command's name is a path: `rag index PATH...` is `rag index build PATH...`."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["build", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=PathsOrCommand,
+    help="Index a corpus: [cyan]rag index PATH...[/cyan] ([cyan]build[/cyan] can be left out). Indexes are kept in versions.",
+    no_args_is_help=True,
+)
+
+
+@app.command(name="build")
 def build(
     context: typer.Context,
     sources: Annotated[
@@ -19,6 +42,13 @@ def build(
         typer.Argument(metavar="PATH...", help="Files and folders: .jsonl, .txt, .md.", show_default=False),
     ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Index the corpus that ships with rag.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove the documents that aren't in these files and folders.")
+    ] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Begin with nothing, e.g. for another embedding model or chunk length.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another process that writes this index.")] = False,
     index_name: options.IndexName = None,
     as_json: options.Json = False,
     profile: options.Profile = None,
@@ -26,9 +56,10 @@ def build(
     assignments: options.Assignments = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Index a corpus. The index that was there before stays in use until the new one is complete.
+    """Index files and folders, or what changed in them. The version before stays in use until the new one is complete.
 
-    With --sample, nothing is done where the index of the shipped corpus is up to date.
+    Documents that are there as they are aren't encoded again. An interrupted run goes on where it stopped. With --sample,
+    nothing is done where the index of the shipped corpus is up to date.
     """
     from rag import build as building
     from rag import paths
@@ -58,7 +89,9 @@ def build(
             if sample:
                 built = building.ensure_sample_index(loaded, progress)
             else:
-                built = building.build_index(loaded, list(sources or []), progress)
+                built = building.build_index(
+                    loaded, list(sources or []), progress, prune=prune, rebuild=rebuild, wait=wait
+                )
         if built is None:
             terminal.err.print("The sample index is up to date.")
             return
@@ -73,6 +106,7 @@ def build(
                     "version": built.version,
                     "seconds": built.seconds,
                     "bytes": size,
+                    **asdict(built.changes),
                     "skipped": built.skipped,
                     **manifest,
                 }
@@ -83,6 +117,94 @@ def build(
             f"{size / 1e6:.1f} MB, in {built.seconds:.1f} s ({contents.model}, {contents.dense}).",
             markup=False,
         )
+        terminal.out.print(_changed(built.changes), markup=False)
         if built.skipped:
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(built.skipped.items()))
             terminal.err.print(f"Left out files of other types: {kinds}.", style="yellow", markup=False)
+
+
+def _changed(changes: Changes) -> str:
+    counts = {name: count for name, count in asdict(changes).items() if count}
+    return "Documents: " + (", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none") + "."
+
+
+@app.command(name="list")
+def list_indexes(as_json: options.Json = False) -> None:
+    """The indexes on this machine and their versions; the one in use is marked."""
+    from rag import paths
+    from rag.cli.console import Terminal
+    from rag.index import all_versions
+
+    terminal = Terminal()
+    found = list(all_versions(paths.indexes_dir()))
+    if as_json:
+        terminal.json([asdict(one) for one in found])
+        return
+    for one in found:
+        mark = "in use" if one.is_current else ""
+        said = (
+            f"{one.created}  {one.documents:>9,} documents  {one.passages:>9,} passages  {one.bytes / 1e6:>9.1f} MB"
+            if one.problem is None
+            else one.problem
+        )
+        terminal.out.print(f"{one.name:20} {one.version}  {mark:6}  {said}", markup=False)
+    if not found:
+        terminal.err.print("There is no index yet. Build one: rag index PATH, or rag index --sample.")
+
+
+@app.command()
+def verify(context: typer.Context, index_name: options.IndexName = None, as_json: options.Json = False) -> None:
+    """Compare every file of every version with the checksum that was taken when it was written.
+
+    Exit code 1 where one is damaged.
+    """
+    from rag.index import check
+
+    terminal, versions = _opened(context, index_name)
+
+    versions.current()
+    problems = {version: check(versions, version) for version in versions.all()}
+    if as_json:
+        terminal.json({"index": versions.name, "versions": problems})
+    else:
+        for version, problem in problems.items():
+            terminal.out.print(f"{versions.name} {version}  {problem or 'whole'}", markup=False)
+    if any(problems.values()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def rollback(
+    context: typer.Context,
+    version: Annotated[
+        str | None, typer.Argument(help="Which; the one before where left out.", show_default=False)
+    ] = None,
+    index_name: options.IndexName = None,
+) -> None:
+    """Go back to an earlier version. The last three are kept."""
+    terminal, versions = _opened(context, index_name)
+    chosen = versions.roll_back(version)
+    terminal.out.print(f"Index {versions.name!r} is at version {chosen}.", markup=False)
+
+
+@app.command()
+def remove(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="An index's name.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+) -> None:
+    """Remove an index with all its versions."""
+    terminal, versions = _opened(context, name)
+    if not yes and versions.root.is_dir():
+        typer.confirm(f"Remove the index {name} with {len(versions.all())} versions?", abort=True, err=True)
+    versions.remove()
+    terminal.out.print(f"Index {name!r} is removed.", markup=False)
+
+
+def _opened(context: typer.Context, index_name: str | None) -> tuple[Terminal, Versions]:
+    from rag import paths
+    from rag.cli.console import Terminal
+    from rag.index import Versions
+
+    loaded = options.load(context, None, None, None, options.choose_index(index_name, sample=False))
+    return Terminal(), Versions(paths.indexes_dir(), loaded.settings.index.name)

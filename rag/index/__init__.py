@@ -39,7 +39,10 @@ __all__ = [
     "IndexReader",
     "Shape",
     "Update",
+    "VersionStatus",
     "Versions",
+    "all_versions",
+    "check",
     "check_current",
     "open_index",
     "updating",
@@ -78,6 +81,60 @@ def check_current(versions: Versions) -> CheckedVersion:
     contents = manifest.read(folder)
     manifest.verify(folder, contents)
     return CheckedVersion(versions.name, version, folder, contents)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """What `rag index list` tells of a version; `problem` where its manifest can't be read."""
+
+    name: str
+    version: str
+    is_current: bool
+    created: str | None = None
+    documents: int | None = None
+    passages: int | None = None
+    model: str | None = None
+    bytes: int = 0
+    problem: str | None = None
+
+
+def all_versions(indexes: Path) -> Iterator[VersionStatus]:
+    for root in sorted(indexes.iterdir()) if indexes.is_dir() else ():
+        versions = Versions(indexes, root.name)
+        for version in versions.all():
+            yield _status(versions, version)
+
+
+def _status(versions: Versions, version: str) -> VersionStatus:
+    try:
+        is_current = versions.current()[0] == version
+    except SearchIndexError:
+        is_current = False
+    folder = versions.folder(version)
+    try:
+        contents = manifest.read(folder)
+    except SearchIndexError as error:
+        return VersionStatus(versions.name, version, is_current, bytes=folder_size(folder), problem=str(error))
+    return VersionStatus(
+        versions.name,
+        version,
+        is_current,
+        contents.created,
+        contents.documents,
+        contents.passages,
+        contents.model,
+        folder_size(folder),
+    )
+
+
+def check(versions: Versions, version: str) -> str | None:
+    """What is wrong with a version: None where every file is what it was when it was written."""
+    folder = versions.folder(version)
+    try:
+        manifest.verify(folder, manifest.read(folder))
+    except SearchIndexError as error:
+        return str(error)
+    return None
 
 
 def open_index(checked: CheckedVersion, settings: Index, retrieve: Retrieve, device: Device) -> IndexReader:
@@ -199,7 +256,7 @@ class Update:
                     tokens.copy(block.tokens)
                 else:
                     for line in block.passages:
-                        tokens.add(tokenizer(store.passage_of(line).titled))
+                        tokens.add(tokenizer(store.passage_of(line, {}).titled))
             if len(passages) == 0:
                 raise CorpusError("The corpus holds no text to index.")
             store.write_owners(folder, counts)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -92,7 +91,7 @@ def passage_line(passage: Passage) -> bytes:
     return line(fields)
 
 
-def passage_of(line: bytes, metadata: Metadata = MappingProxyType({})) -> Passage:
+def passage_of(line: bytes, metadata: Metadata) -> Passage:
     return Passage(**json.loads(line), metadata=metadata)
 
 

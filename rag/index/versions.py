@@ -32,6 +32,9 @@ class Versions:
         folder = self.root / "versions"
         return sorted(path.name for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
 
+    def folder(self, version: str) -> Path:
+        return self.root / "versions" / version
+
     def current(self) -> tuple[str, Path]:
         """Version number and folder. Raises `IndexMissing` or `SearchIndexError`."""
         try:
@@ -41,7 +44,7 @@ class Versions:
                 f"No index named {self.name!r} yet. Build it: rag index PATH --index {self.name}; "
                 "or try the sample corpus: rag ask --sample QUESTION."
             ) from None
-        folder = self.root / "versions" / version
+        folder = self.folder(version)
         if not version.isdigit() or not folder.is_dir():
             raise SearchIndexError(
                 f"Index {self.name!r} points to version {version!r}, which isn't there. Build it again: rag index PATH --rebuild."
@@ -68,7 +71,7 @@ class Versions:
     def new(self) -> Iterator[Path]:
         """An empty folder for a new version, which becomes the current one on success. Only while `writing`."""
         number = f"{int(self.all()[-1]) + 1 if self.all() else 1:06d}"
-        target = self.root / "versions" / number
+        target = self.folder(number)
         with replacing_folder(target) as folder:
             yield folder
         try:
@@ -77,7 +80,7 @@ class Versions:
             shutil.rmtree(target, ignore_errors=True)
             raise
         for old in self.all()[:-KEPT]:
-            shutil.rmtree(self.root / "versions" / old, ignore_errors=True)
+            shutil.rmtree(self.folder(old), ignore_errors=True)
 
     def roll_back(self, to: str | None = None) -> str:
         """Switch to version `to`, else to the one before the current one; its number.

@@ -75,5 +75,5 @@ def index(
         path = Path(folder, f"{corpus}.jsonl")
         with path.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps({"id": d.id, "title": d.title, "text": d.text}) + "\n" for d in documents)
-        build.build_index(found, [path], progress)
+        build.build_index(found, [path], progress, rebuild=True)
     return found
