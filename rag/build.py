@@ -30,7 +30,7 @@ from rag.engine import spec as engine_spec
 from rag.errors import SearchIndexError
 from rag.files import require_room
 from rag.index import manifest
-from rag.ingest import chunk, find_files, read_corpus
+from rag.ingest import File, LeftOut, chunk, find_files, read_corpus
 from rag.models import ModelStore, ResolvedModel
 from rag.pipeline import Pipeline
 from rag.settings import Loaded
@@ -177,12 +177,10 @@ def _open_search(loaded: Loaded, checked: index.CheckedVersion, report: Report) 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """`skipped` counts the files left out, by suffix."""
-
     name: str
     version: str
     manifest: manifest.Manifest
-    skipped: dict[str, int]
+    left_out: LeftOut
     seconds: float
 
 
@@ -197,12 +195,14 @@ class Progress:
 def build_index(loaded: Loaded, sources: Sequence[Path], progress: Progress = Progress()) -> Built:
     """Read, split, encode and write a corpus as a new version of the index that the settings name.
 
+    What can't be read is left out, and told in the result.
     Raises `CorpusError`, `StorageError` or `SearchIndexError`; the version before it stays in use then.
     """
     began = time.monotonic()
     versions = _versions(loaded)
-    files, skipped = find_files(sources)
-    total = sum(path.stat().st_size for path, _ in files)
+    left_out = LeftOut()
+    files = find_files(sources, left_out)
+    total = sum(file.size for file in files)
     require_room(versions.root, INDEX_PER_SOURCE * total)
     progress.step("loading the encoder")
     encoder = _open_encoder(loaded, progress.step)
@@ -210,18 +210,19 @@ def build_index(loaded: Loaded, sources: Sequence[Path], progress: Progress = Pr
     chunking = loaded.settings.chunk
     contents = index.write_version(
         versions,
-        _batches(files, loaded, encoder, lambda done, passages: progress.update(done, total, passages)),
+        _batches(files, left_out, loaded, encoder, lambda done, passages: progress.update(done, total, passages)),
         model=encoder.model,
         settings=loaded.settings.index,
         chunking=chunking.model_dump(),
         report=progress.step,
     )
-    return Built(versions.name, versions.current()[0], contents, dict(skipped), time.monotonic() - began)
+    return Built(versions.name, versions.current()[0], contents, left_out, time.monotonic() - began)
 
 
 def ensure_sample_index(loaded: Loaded, progress: Progress = Progress()) -> Built | None:
     """Build the index of the shipped corpus where it isn't there, or isn't of this corpus and these settings."""
-    documents = (located.document for located in read_corpus(find_files(sample_corpus())[0]))
+    left_out = LeftOut()
+    documents = (located.document for located in read_corpus(find_files(sample_corpus(), left_out), left_out))
     if index_holds(loaded, documents, progress.step):
         return None
     return build_index(loaded, sample_corpus(), progress)
@@ -242,7 +243,7 @@ def sample_corpus() -> list[Path]:
 
 
 def _batches(
-    files: Sequence[tuple[Path, str]], loaded: Loaded, encoder: Encoder, report: Callable[[int, int], None]
+    files: Sequence[File], left_out: LeftOut, loaded: Loaded, encoder: Encoder, report: Callable[[int, int], None]
 ) -> Iterator[tuple[list[Document], list[Passage], Matrix]]:
     settings = loaded.settings.chunk
     documents: list[Document] = []
@@ -253,7 +254,7 @@ def _batches(
         vectors = encoder.encode_passages([passage.titled for passage in passages])
         return documents, passages, vectors
 
-    for located in read_corpus(files):
+    for located in read_corpus(files, left_out):
         documents.append(located.document)
         passages += chunk.split(located.document, settings.max_chars, settings.overlap_sentences)
         read += located.size

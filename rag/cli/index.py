@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rag.cli import options
+
+if TYPE_CHECKING:
+    from rag.ingest import LeftOut
+
+SHOWN = 20
+"""Skipped files and lines that are named one by one."""
 
 
 def build(
     context: typer.Context,
     sources: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="PATH...", help="Files and folders: .jsonl, .txt, .md.", show_default=False),
+        typer.Argument(
+            metavar="PATH...",
+            help="Files and folders: PubMed and JATS XML, PDF, HTML, DOCX, JSONL, text, Markdown; each also .gz.",
+            show_default=False,
+        ),
     ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Index the corpus that ships with rag.")] = False,
     index_name: options.IndexName = None,
@@ -28,7 +39,8 @@ def build(
 ) -> None:
     """Index a corpus. The index that was there before stays in use until the new one is complete.
 
-    With --sample, nothing is done where the index of the shipped corpus is up to date.
+    What can't be read is skipped, and named with its reason on standard error. With --sample, nothing is done where the
+    index of the shipped corpus is up to date.
     """
     from rag import build as building
     from rag import paths
@@ -62,7 +74,7 @@ def build(
         if built is None:
             terminal.err.print("The sample index is up to date.")
             return
-        contents = built.manifest
+        contents, left_out = built.manifest, built.left_out
         size = folder_size(paths.indexes_dir() / built.name / "versions" / built.version)
         if as_json:
             manifest = asdict(contents)
@@ -73,16 +85,27 @@ def build(
                     "version": built.version,
                     "seconds": built.seconds,
                     "bytes": size,
-                    "skipped": built.skipped,
+                    "skipped": [asdict(one) for one in left_out.skipped],
+                    "left_out": dict(left_out.counts),
+                    "deleted": sorted(left_out.deleted),
                     **manifest,
                 }
             )
-            return
-        terminal.out.print(
-            f"Index {built.name!r} version {built.version}: {contents.documents:,} documents, {contents.passages:,} passages, "
-            f"{size / 1e6:.1f} MB, in {built.seconds:.1f} s ({contents.model}, {contents.dense}).",
-            markup=False,
-        )
-        if built.skipped:
-            kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(built.skipped.items()))
-            terminal.err.print(f"Left out files of other types: {kinds}.", style="yellow", markup=False)
+        else:
+            terminal.out.print(
+                f"Index {built.name!r} version {built.version}: {contents.documents:,} documents, {contents.passages:,} passages, "
+                f"{size / 1e6:.1f} MB, in {built.seconds:.1f} s ({contents.model}, {contents.dense}).",
+                markup=False,
+            )
+        for line in _losses(left_out):
+            terminal.err.print(line, style="yellow", markup=False)
+
+
+def _losses(left_out: LeftOut) -> Iterator[str]:
+    for one in left_out.skipped[:SHOWN]:
+        yield f"Skipped {one.where}: {one.reason}"
+    if (more := len(left_out.skipped) - SHOWN) > 0:
+        yield f"Skipped {more:,} more; --json lists them all."
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.counts.items()) if count)
+    if kinds:
+        yield f"Left out: {kinds}."
