@@ -31,7 +31,7 @@ from rag.engine import spec as engine_spec
 from rag.errors import SearchIndexError
 from rag.files import require_room
 from rag.index import manifest
-from rag.ingest import chunk, find_files, read_corpus
+from rag.ingest import File, LeftOut, chunk, find_files, read_corpus
 from rag.models import ModelStore, ResolvedModel
 from rag.pipeline import Pipeline
 from rag.settings import Loaded
@@ -179,13 +179,12 @@ def _open_search(loaded: Loaded, checked: index.CheckedVersion, report: Report) 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """`skipped` counts the files left out, by suffix."""
-
     name: str
     version: str
     manifest: manifest.Manifest
     changes: index.Changes
-    skipped: dict[str, int]
+    left_out: LeftOut
+    pruned: bool
     seconds: float
 
 
@@ -209,28 +208,35 @@ def build_index(
     """Read a corpus into a new version of the index that the settings name.
 
     Documents that the index has as they are aren't encoded again; others of the same id are replaced. Those that no source
-    has stay, unless `prune`. `rebuild` begins with nothing. What was encoded outlives a kill, for the next call. Another
-    writer is waited for, if `wait`. Raises `CorpusError`, `StorageError` or `SearchIndexError`; the version before stays in use then.
+    has stay, unless `prune` and nothing had to be skipped; those that a source deletes go. `rebuild` begins with nothing. What was encoded outlives a kill,
+    for the next call. Another writer is waited for, if `wait`. What can't be read is left out, and told in the result.
+
+    Raises `CorpusError`, `StorageError` or `SearchIndexError`; the version before it stays in use then.
     """
     began = time.monotonic()
     settings = loaded.settings
     versions = _versions(loaded)
-    files, skipped = find_files(sources)
-    total = sum(path.stat().st_size for path, _ in files)
+    left_out = LeftOut()
+    files = find_files(sources, left_out)
+    total = sum(file.size for file in files)
     require_room(versions.root, INDEX_PER_SOURCE * total)
     shape = index.Shape(_resolve(settings.embed.model, progress.step).fingerprint, settings.chunk.model_dump())
     with index.updating(versions, shape, settings.index, rebuild=rebuild, wait=wait) as update:
         progress.step("reading and encoding")
-        for batch in _batches(files, update, loaded, progress, total):
+        for batch in _batches(files, left_out, update, loaded, progress, total):
             update.add(*batch)
+        for identity in left_out.deleted:
+            update.delete(identity)
+        prune = prune and not left_out.skipped  # what can't be read today may be there tomorrow
         contents, changes = update.finish(prune, progress.step)
         version, _ = versions.current()
-    return Built(versions.name, version, contents, changes, dict(skipped), time.monotonic() - began)
+    return Built(versions.name, version, contents, changes, left_out, prune, time.monotonic() - began)
 
 
 def ensure_sample_index(loaded: Loaded, progress: Progress = Progress()) -> Built | None:
     """Build the index of the shipped corpus where it isn't there, or isn't of this corpus and these settings."""
-    documents = (located.document for located in read_corpus(find_files(sample_corpus())[0]))
+    left_out = LeftOut()
+    documents = (located.document for located in read_corpus(find_files(sample_corpus(), left_out), left_out))
     if index_holds(loaded, documents, progress.step):
         return None
     return build_index(loaded, sample_corpus(), progress, rebuild=True, wait=True)
@@ -251,7 +257,12 @@ def sample_corpus() -> list[Path]:
 
 
 def _batches(
-    files: Sequence[tuple[Path, str]], update: index.Update, loaded: Loaded, progress: Progress, total: int
+    files: Sequence[File],
+    left_out: LeftOut,
+    update: index.Update,
+    loaded: Loaded,
+    progress: Progress,
+    total: int,
 ) -> Iterator[tuple[list[Document], list[Passage], Matrix]]:
     """What the index doesn't hold, encoded. The encoder is loaded where there is any."""
     settings = loaded.settings.chunk
@@ -259,7 +270,7 @@ def _batches(
     documents: list[Document] = []
     passages: list[Passage] = []
     read = encoded = 0
-    for located in chain(read_corpus(files), [None]):
+    for located in chain(read_corpus(files, left_out), [None]):
         if located is not None:
             read += located.size
             if not update.holds(located.document):

@@ -103,10 +103,7 @@ CORPORA = {
         "a.jsonl:1: not valid UTF-8 (byte 26 of the line)",
     ),
     "a line of 100 MB": ({"a.jsonl": b"x" * 100_000_000}, "a.jsonl:1: the line is longer than 16 MiB"),
-    "duplicate ids": (
-        {"a.jsonl": b'{"_id": "1", "text": "One."}\n', "b.jsonl": b'{"_id": "1", "text": "Two."}\n'},
-        "Document id '1' stands twice",
-    ),
+    "two files that can't be read": ({"a.txt": b"", "b.txt": b""}, "a.txt: the file is empty. Remove it. And 1 more."),
     "a record without text": ({"a.jsonl": b'{"_id": "1", "title": "One"}\n'}, "document '1' has no `text`"),
 }
 
@@ -204,9 +201,31 @@ def test_a_corpus_of_ones_own_becomes_searchable(cli: Cli, tmp_path: Path) -> No
     built = cli("index", str(corpus), "--index", "notes", "--json")
     assert built.returncode == 0, built.stderr
     report = json.loads(built.stdout)
-    assert (report["documents"], report["passages"], report["skipped"]) == (2, 2, {".png": 1})
+    assert (report["documents"], report["passages"], report["left_out"]) == (2, 2, {".png files": 1})
+    assert (report["skipped"], report["deleted"]) == ([], [])
     hits = json.loads(cli("search", "--index", "notes", "--json", "How do bees tell about flowers?").stdout)["hits"]
     assert hits[0]["passage"]["doc_id"] == "bees.md"
+
+
+@pytest.mark.usefixtures("indexed")
+def test_what_cannot_be_read_is_skipped_with_its_reason_and_the_rest_is_indexed(cli: Cli, tmp_path: Path) -> None:
+    corpus = tmp_path / "notes"
+    corpus.mkdir()
+    (corpus / "a.jsonl").write_bytes(b'{"_id": "1", "text": "Ants follow trails."}\n' + b"no json\n" * 25)
+    (corpus / "b.jsonl").write_bytes(b'{"_id": "1", "text": "Another."}\n')
+    built = cli("index", str(corpus), "--index", "notes")
+    assert built.returncode == 0, built.stderr
+    assert "1 documents, 1 passages" in built.stdout
+    said = [line for line in built.stderr.splitlines() if "kipped" in line]
+    assert len(said) == 21
+    assert said[0].startswith(f"Skipped {corpus}/a.jsonl:2: not valid JSON (")
+    assert said[20] == "Skipped 6 more; --json lists them all."
+    skipped = json.loads(cli("index", str(corpus), "--index", "notes", "--json").stdout)["skipped"]
+    assert len(skipped) == 26
+    assert skipped[25] == {
+        "where": f"{corpus}/b.jsonl:1",
+        "reason": f"document id '1' stands already in {corpus}/a.jsonl:1. Give it another.",
+    }
 
 
 def test_models_are_listed_and_described(cli: Cli) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from rag import paths
 from rag.index.lexical import STOP_WORDS
-from rag.ingest import find_files, read_corpus
+from rag.ingest import LeftOut, find_files, read_corpus
 
 ROOT = Path(__file__).parent.parent
 CORPUS = paths.shipped("data", "corpus")
@@ -162,7 +162,9 @@ def test_every_document_has_keywords_that_are_its_own() -> None:
 
 
 def test_the_reader_takes_the_corpus_as_it_is() -> None:
-    located = list(read_corpus(find_files([CORPUS])[0]))
+    left_out = LeftOut()
+    located = list(read_corpus(find_files([CORPUS], left_out), left_out))
+    assert left_out == LeftOut()
     assert {one.document.id: one.document.text for one in located} == {i: d["text"] for i, d in corpus().items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import tracemalloc
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from rag.core import Document, Located
 from rag.errors import CorpusError
-from rag.ingest import READERS, find_files, read_corpus
+from rag.ingest import READERS, File, LeftOut, Skipped, find_files, read_corpus
 from rag.ingest.jsonl import MAX_LINE
 from rag.ingest.text import MAX_FILE, read_markdown
 
@@ -19,7 +20,22 @@ BOM = b"\xef\xbb\xbf"
 
 
 def read(*sources: Path) -> list[Located]:
-    return list(read_corpus(find_files(sources)[0]))
+    """Documents of a corpus of which nothing is skipped."""
+    left_out = LeftOut()
+    located = list(read_corpus(find_files(sources, left_out), left_out))
+    assert left_out.skipped == []
+    return located
+
+
+def read_what_can_be(*sources: Path) -> tuple[list[str], list[Skipped]]:
+    """(ids of its documents, what was skipped)"""
+    left_out = LeftOut()
+    located = list(read_corpus(find_files(sources, left_out), left_out))
+    return [one.document.id for one in located], left_out.skipped
+
+
+def find(*sources: Path) -> list[str]:
+    return [file.name for file in find_files(sources, LeftOut())]
 
 
 def documents(*sources: Path) -> list[Document]:
@@ -39,9 +55,12 @@ def write_bytes(path: Path, content: bytes) -> Path:
 
 
 def refusal(*sources: Path) -> str:
-    with pytest.raises(CorpusError) as caught:
-        read(*sources)
-    return str(caught.value)
+    """What the user is told of the one thing that can't be read."""
+    try:
+        _, [skipped] = read_what_can_be(*sources)
+    except CorpusError as error:  # there was nothing else
+        return str(error).removeprefix("Nothing could be read: ")
+    return f"{skipped.where}: {skipped.reason}"
 
 
 # --- which files -------------------------------------------------------------------------------
@@ -53,7 +72,7 @@ def test_files_come_in_the_same_order_whatever_the_order_of_their_creation(tmp_p
     for folder, created in ((tmp_path / "one", names), (tmp_path / "two", sorted(names))):
         for name in created:
             write_bytes(folder / name, name.encode())
-        orders.append([name for _, name in find_files([folder])[0]])
+        orders.append(find(folder))
     assert orders[0] == orders[1] == ["B.txt", "a.txt", "z.txt", "a/2.txt", "b/1.txt", "b/10.txt", "b/a/0.txt"]
 
 
@@ -65,17 +84,17 @@ def test_sources_are_read_in_the_order_given(tmp_path: Path) -> None:
 def test_hidden_files_and_folders_are_left_out_and_not_counted(tmp_path: Path) -> None:
     for name in ("seen.txt", ".hidden.txt", ".git/notes.txt", "sub/.DS_Store"):
         write_bytes(tmp_path / name, b"Text.")
-    found, skipped = find_files([tmp_path])
-    assert [name for _, name in found] == ["seen.txt"]
-    assert skipped == {}
+    left_out = LeftOut()
+    assert [file.name for file in find_files([tmp_path], left_out)] == ["seen.txt"]
+    assert left_out == LeftOut()
 
 
 def test_files_of_other_types_are_counted_by_suffix(tmp_path: Path) -> None:
-    for name in ("a.txt", "b.PDF", "sub/c.pdf", "d.docx", "LICENSE"):
+    for name in ("a.txt", "b.PNG", "sub/c.png", "d.odt", "LICENSE"):
         write_bytes(tmp_path / name, b"Text.")
-    found, skipped = find_files([tmp_path])
-    assert [name for _, name in found] == ["a.txt"]
-    assert skipped == {".pdf": 2, ".docx": 1, "LICENSE": 1}
+    left_out = LeftOut()
+    assert [file.name for file in find_files([tmp_path], left_out)] == ["a.txt"]
+    assert left_out.counts == {".png files": 2, ".odt files": 1, "LICENSE files": 1}
 
 
 def test_a_suffix_in_capitals_is_known(tmp_path: Path) -> None:
@@ -92,14 +111,14 @@ def test_an_empty_folder_is_refused_with_the_types_that_would_do(tmp_path: Path)
 
 
 def test_a_folder_without_any_readable_file_is_refused(tmp_path: Path) -> None:
-    write_bytes(tmp_path / "scan.pdf", b"%PDF")
+    write_bytes(tmp_path / "photo.png", b"PNG")
     assert f"Nothing to index in {tmp_path}" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "found"), [("paper.pdf", ".pdf"), ("README", "no suffix")])
+@pytest.mark.parametrize(("name", "found"), [("paper.odt", ".odt"), ("README", "no suffix"), ("a.tar.gz", ".gz")])
 def test_a_file_of_an_unknown_type_is_refused_when_it_is_named(tmp_path: Path, name: str, found: str) -> None:
     path = write_bytes(tmp_path / name, b"Text.")
-    assert refusal(path) == f"Can't read {path}: {found} isn't a known type ({', '.join(READERS)})."
+    assert refusal(path) == f"Can't read {path}: {found} isn't a known type ({', '.join(READERS)}, each also .gz)."
 
 
 def test_a_missing_path_is_named(tmp_path: Path) -> None:
@@ -108,30 +127,85 @@ def test_a_missing_path_is_named(tmp_path: Path) -> None:
     assert f"No such file or folder: {missing}." in refusal(tmp_path / "there.txt", missing)
 
 
-def test_a_link_that_points_nowhere_is_named(tmp_path: Path) -> None:
-    write_bytes(tmp_path / "a.txt", b"Text.")
-    (tmp_path / "b.txt").symlink_to(tmp_path / "gone.txt")
-    assert str(tmp_path / "b.txt") in refusal(tmp_path)
-
-
-def test_documents_come_one_by_one_before_a_later_line_fails(tmp_path: Path) -> None:
-    path = write_bytes(tmp_path / "a.jsonl", b'{"id": "a", "text": "Text."}\nbroken\n')
-    reading = read_corpus(find_files([path])[0])
+def test_documents_come_one_by_one_before_a_later_file_is_looked_at(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a.jsonl", b'{"id": "a", "text": "Text."}\nbroken\n')
+    write_bytes(tmp_path / "b.txt", b"")
+    left_out = LeftOut()
+    reading = read_corpus(find_files([tmp_path], left_out), left_out)
     assert next(reading).document.id == "a"
-    with pytest.raises(CorpusError, match=r"a\.jsonl:2"):
-        next(reading)
+    assert left_out.skipped == []
+    assert list(reading) == []
+    assert [one.where for one in left_out.skipped] == [f"{tmp_path}/a.jsonl:2", f"{tmp_path}/b.txt"]
+
+
+def test_a_bad_file_is_named_and_those_around_it_are_read(tmp_path: Path) -> None:
+    for name, content in (("a.txt", b"A."), ("b.txt", b"caf\xe9"), ("c.txt", b"C.")):
+        write_bytes(tmp_path / name, content)
+    assert read_what_can_be(tmp_path) == (
+        ["a.txt", "c.txt"],
+        [Skipped(f"{tmp_path}/b.txt", "not valid UTF-8 (byte 4). Convert the file.")],
+    )
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bytes(tmp_path / "a.txt", b"A.")
+    locked = write_bytes(tmp_path / "b.txt", b"B.")
+    opened = Path.open
+
+    def refusing(path: Path, *args: Any, **options: Any) -> Any:
+        if path == locked:  # the tests may run as root, who may read everything
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    reason = "Permission denied. Mend its permissions, or leave it out."
+    assert read_what_can_be(tmp_path) == (["a.txt"], [Skipped(str(locked), reason)])
 
 
 @pytest.mark.parametrize(("first", "second"), [("same", "same"), (7, "7")])
-def test_an_id_that_stands_twice_names_both_places(tmp_path: Path, first: str | int, second: str | int) -> None:
+def test_an_id_that_stands_twice_is_skipped_and_both_places_are_named(
+    tmp_path: Path, first: str | int, second: str | int
+) -> None:
     one = write_records(tmp_path / "one.jsonl", {"id": "other", "text": "A."}, {"id": first, "text": "B."})
-    two = write_records(tmp_path / "sub/two.jsonl", {"_id": second, "text": "C."})
-    assert refusal(tmp_path) == f"Document id {second!r} stands twice: {one}:2 and {two}:1. Ids must be unique."
+    two = write_records(tmp_path / "sub/two.jsonl", {"_id": second, "text": "C."}, {"id": "last", "text": "D."})
+    reason = f"document id {second!r} stands already in {one}:2. Give it another."
+    assert read_what_can_be(tmp_path) == (["other", str(first), "last"], [Skipped(f"{two}:1", reason)])
 
 
-def test_files_of_one_name_in_two_sources_name_both_places(tmp_path: Path) -> None:
+def test_files_of_one_name_given_one_by_one_name_both_places(tmp_path: Path) -> None:
     one, two = (write_bytes(tmp_path / folder / "note.txt", b"Text.") for folder in ("a", "b"))
-    assert f"'note.txt' stands twice: {one} and {two}." in refusal(one, two)
+    ids, [skipped] = read_what_can_be(one, two)
+    assert ids == ["note.txt"]
+    assert (skipped.where, str(one) in skipped.reason) == (str(two), True)
+
+
+def test_a_corpus_of_which_nothing_can_be_read_names_the_first_reason(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a.txt", b"")
+    write_bytes(tmp_path / "b.txt", b"")
+    assert refusal(tmp_path) == f"{tmp_path}/a.txt: the file is empty. Remove it. And 1 more."
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.jsonl"])
+def test_gz_is_expanded_in_passing(tmp_path: Path, name: str) -> None:
+    content = b'{"id": "a", "text": "Joints swell."}\n' if name == "a.jsonl" else b"Joints swell."
+    for file_name in (name, f"{name}.GZ"):
+        write_bytes(tmp_path / file_name, gzip.compress(content) if file_name != name else content)
+    plain, expanded = (next(iter(READERS[file.suffix](file, LeftOut()))) for file in find_files([tmp_path], LeftOut()))
+    assert (plain.document.title, plain.document.text) == (expanded.document.title, expanded.document.text)
+    assert plain.size == expanded.size
+
+
+def test_the_size_of_a_gz_is_that_of_its_content(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "a.txt.gz", gzip.compress(b"Joints swell. " * 100))
+    assert File(path, path.name).size == 1400
+    path.write_bytes(path.read_bytes()[:-4] + b"\xff\xff\xff\xff")  # it may say what it wants
+    assert File(path, path.name).size == 100 * path.stat().st_size
+
+
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"Text." * 100)[:-9], gzip.compress(b"Text.") + b"rest"])
+def test_a_damaged_gz_is_named(tmp_path: Path, content: bytes) -> None:
+    path = write_bytes(tmp_path / "a.txt.gz", content)
+    assert refusal(path).startswith(f"{path}: a damaged gzip file (")
 
 
 # --- JSON lines --------------------------------------------------------------------------------
@@ -240,14 +314,17 @@ def test_a_lone_surrogate_is_refused_where_it_is_read(tmp_path: Path, key: str) 
 def test_a_line_over_the_limit_is_refused_without_being_read_whole(tmp_path: Path) -> None:
     path = write_records(tmp_path / "a.jsonl", {"id": "a", "text": "A."})
     with path.open("r+b") as file:
-        file.truncate(1 << 32)
+        file.truncate(1 << 30)
+    with path.open("ab") as file:
+        file.write(b'\n{"id": "b", "text": "B."}\n')
     tracemalloc.start()
     try:
-        message = refusal(path)
+        ids, skipped = read_what_can_be(path)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert message == f"{path}:2: the line is longer than 16 MiB. Is this a JSONL file?"
+    assert ids == ["a", "b"]
+    assert skipped == [Skipped(f"{path}:2", "the line is longer than 16 MiB. Is this a JSONL file?")]
     assert peak < 3 * MAX_LINE
 
 
@@ -337,7 +414,7 @@ def test_a_text_file_over_the_limit_is_refused_without_being_read(tmp_path: Path
 def test_a_heading_in_fenced_code_is_no_title(tmp_path: Path) -> None:
     path = tmp_path / "note.md"
     path.write_text("```python\n# not a heading\n```\n\n# Gout\n\nSwells.\n", encoding="utf-8")
-    [located] = read_markdown(path, "note.md")
+    [located] = read_markdown(File(path, "note.md"), LeftOut())
     assert located.document.title == "Gout"
 
 
@@ -345,5 +422,4 @@ def test_files_of_the_same_name_in_two_sources_are_two_documents(tmp_path: Path)
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "README.md").write_text(f"# {folder}\n\nText.", encoding="utf-8")
-    files, _ = find_files([tmp_path / "a", tmp_path / "b"])
-    assert [located.document.id for located in read_corpus(files)] == ["a/README.md", "b/README.md"]
+    assert [document.id for document in documents(tmp_path / "a", tmp_path / "b")] == ["a/README.md", "b/README.md"]

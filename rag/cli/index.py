@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,10 @@ from rag.cli import options
 if TYPE_CHECKING:
     from rag.cli.console import Terminal
     from rag.index import Changes, Versions
+    from rag.ingest import LeftOut
+
+SHOWN = 20
+"""Skipped files and lines that are named one by one."""
 
 
 class PathsOrCommand(TyperGroup):
@@ -39,7 +44,11 @@ def build(
     context: typer.Context,
     sources: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="PATH...", help="Files and folders: .jsonl, .txt, .md.", show_default=False),
+        typer.Argument(
+            metavar="PATH...",
+            help="Files and folders: PubMed and JATS XML, PDF, HTML, DOCX, JSONL, text, Markdown; each also .gz.",
+            show_default=False,
+        ),
     ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Index the corpus that ships with rag.")] = False,
     prune: Annotated[
@@ -58,8 +67,9 @@ def build(
 ) -> None:
     """Index files and folders, or what changed in them. The version before stays in use until the new one is complete.
 
-    Documents that are there as they are aren't encoded again. An interrupted run goes on where it stopped. With --sample,
-    nothing is done where the index of the shipped corpus is up to date.
+    Documents that are there as they are aren't encoded again. An interrupted run goes on where it stopped. What can't be read
+    is skipped, and named with its reason on standard error. With --sample, nothing is done where the index of the shipped
+    corpus is up to date.
     """
     from rag import build as building
     from rag import paths
@@ -95,7 +105,7 @@ def build(
         if built is None:
             terminal.err.print("The sample index is up to date.")
             return
-        contents = built.manifest
+        contents, left_out = built.manifest, built.left_out
         size = folder_size(paths.indexes_dir() / built.name / "versions" / built.version)
         if as_json:
             manifest = asdict(contents)
@@ -107,20 +117,33 @@ def build(
                     "seconds": built.seconds,
                     "bytes": size,
                     **asdict(built.changes),
-                    "skipped": built.skipped,
+                    "skipped": [asdict(one) for one in left_out.skipped],
+                    "left_out": dict(left_out.counts),
+                    "deleted": sorted(left_out.deleted),
                     **manifest,
                 }
             )
-            return
-        terminal.out.print(
-            f"Index {built.name!r} version {built.version}: {contents.documents:,} documents, {contents.passages:,} passages, "
-            f"{size / 1e6:.1f} MB, in {built.seconds:.1f} s ({contents.model}, {contents.dense}).",
-            markup=False,
-        )
-        terminal.out.print(_changed(built.changes), markup=False)
-        if built.skipped:
-            kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(built.skipped.items()))
-            terminal.err.print(f"Left out files of other types: {kinds}.", style="yellow", markup=False)
+        else:
+            terminal.out.print(
+                f"Index {built.name!r} version {built.version}: {contents.documents:,} documents, {contents.passages:,} passages, "
+                f"{size / 1e6:.1f} MB, in {built.seconds:.1f} s ({contents.model}, {contents.dense}).",
+                markup=False,
+            )
+            terminal.out.print(_changed(built.changes), markup=False)
+        for line in _losses(left_out):
+            terminal.err.print(line, style="yellow", markup=False)
+        if prune and not built.pruned:
+            terminal.err.print("Nothing was pruned: what was skipped may hold documents of the index.", style="yellow")
+
+
+def _losses(left_out: LeftOut) -> Iterator[str]:
+    for one in left_out.skipped[:SHOWN]:
+        yield f"Skipped {one.where}: {one.reason}"
+    if (more := len(left_out.skipped) - SHOWN) > 0:
+        yield f"Skipped {more:,} more; --json lists them all."
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.counts.items()) if count)
+    if kinds:
+        yield f"Left out: {kinds}."
 
 
 def _changed(changes: Changes) -> str:

@@ -1,22 +1,34 @@
 """Files to documents. One module a format family; `chunk` turns documents into passages.
 
-`read_corpus` walks files and folders in a stable order and yields documents one by one, so that a
-corpus of any size passes through without its texts piling up.
+`read_corpus` walks files and folders in a stable order and yields documents one by one, so that a corpus of any size
+passes through without its texts piling up. What can't be read is told to `LeftOut` with its reason, and the run goes on.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rag.core import Located
 from rag.errors import CorpusError
-from rag.ingest import jsonl, text
+from rag.ingest import docx, html, jats, jsonl, pdf, pubmed, text, xml
+from rag.ingest.source import File, LeftOut, Skipped, suffix
 
-Reader = Callable[[Path, str], Iterator[Located]]
-"""(file, its name relative to the folder given) -> its documents."""
+__all__ = ["READERS", "File", "LeftOut", "Skipped", "find_files", "read_corpus"]
+
+Reader = Callable[[File, LeftOut], Iterator[Located]]
+"""Raises `CorpusError`, without naming the file, where that can't be read, or can't be read on."""
+
+
+def read_xml(file: File, left_out: LeftOut) -> Iterator[Located]:
+    root = xml.root(file)
+    if root in pubmed.ROOTS:
+        return pubmed.read(file, left_out)
+    if root in jats.ROOTS:
+        return jats.read(file, left_out)
+    raise CorpusError(f"XML with the root <{root}>: neither PubMed nor JATS. Leave it out.")
+
 
 READERS: Mapping[str, Reader] = {
     ".jsonl": jsonl.read,
@@ -24,64 +36,128 @@ READERS: Mapping[str, Reader] = {
     ".txt": text.read_plain,
     ".md": text.read_markdown,
     ".markdown": text.read_markdown,
+    ".xml": read_xml,
+    ".nxml": read_xml,
+    ".pdf": pdf.read,
+    ".html": html.read,
+    ".htm": html.read,
+    ".docx": docx.read,
 }
+"""By suffix; `.gz` may follow each."""
 
 
-def find_files(sources: Sequence[Path]) -> tuple[list[tuple[Path, str]], Counter[str]]:
-    """Every readable file under `sources` with its relative name, and a count of other suffixes left out.
+def find_files(sources: Sequence[Path], left_out: LeftOut) -> list[File]:
+    """Every readable file under `sources`; other suffixes are counted, and links that lead out of a folder skipped.
 
     Hidden files and folders are left out. Raises `CorpusError` where a source doesn't exist, is a file
     of an unknown type, or where nothing readable is found.
     """
-    found: list[tuple[Path, str]] = []
-    skipped: Counter[str] = Counter()
-    known = ", ".join(READERS)
+    found: list[File] = []
+    known = f"{', '.join(READERS)}, each also .gz"
     for source in sources:
-        # Two folders may hold files of the same name.
-        prefix = f"{source.name}/" if len(sources) > 1 else ""
+        # Two folders may hold files of the same name. Resolved, since `..` has no name.
+        prefix = f"{source.resolve().name}/" if len(sources) > 1 else ""
         if source.is_file():
-            if source.suffix.lower() not in READERS:
+            if suffix(source.name) not in READERS:
                 raise CorpusError(f"Can't read {source}: {source.suffix or 'no suffix'} isn't a known type ({known}).")
-            found.append((source, source.name))
+            found.append(File(source, source.name))
         elif source.is_dir():
-            for path in _walk(source):
-                if path.suffix.lower() in READERS:
-                    found.append((path, prefix + path.relative_to(source).as_posix()))
+            for path in _walk(source, left_out):
+                name = path.relative_to(source).as_posix()
+                if suffix(path.name) not in READERS:
+                    left_out.counts[f"{path.suffix.lower() or path.name} files"] += 1
+                elif reason := _unfit(path, name, source):
+                    left_out.skip(path, reason)
                 else:
-                    skipped[path.suffix.lower() or path.name] += 1
+                    found.append(File(path, prefix + name))
         else:
             raise CorpusError(f"No such file or folder: {source}. Give a corpus of {known} files.")
     if not found:
         places = ", ".join(str(source) for source in sources)
-        raise CorpusError(f"Nothing to index in {places}: expected files of type {known}.")
-    return found, skipped
+        raise CorpusError(f"Nothing to index in {places}: {_first(left_out) or f'expected files of type {known}.'}")
+    return found
 
 
-def read_corpus(files: Sequence[tuple[Path, str]]) -> Iterator[Located]:
-    """Documents of all files, in order.
+def read_corpus(files: Sequence[File], left_out: LeftOut) -> Iterator[Located]:
+    """Documents of all files, in order. Of a PubMed citation's versions the last counts, and none where it is deleted.
 
-    Raises `CorpusError`, naming file and place, for what isn't valid, and for an id that stands twice.
+    Raises `CorpusError` at the end where there was no document at all.
     """
+    last = _last_versions(files, left_out)
     seen: dict[str, str] = {}
-    for path, name in files:
-        for located in _read(path, name):
-            identity, where = located.document.id, located.where
-            if identity in seen:
-                raise CorpusError(
-                    f"Document id {identity!r} stands twice: {seen[identity]} and {where}. Ids must be unique."
-                )
-            seen[identity] = where
-            yield located
+    for file in files:
+        before = len(seen)
+        try:
+            for located in READERS[file.suffix](file, left_out):
+                identity, where = located.document.id, located.where
+                if last.get(identity, where) != where:
+                    left_out.counts["citations that a later one replaces or deletes"] += 1
+                elif identity in seen:
+                    left_out.skip(
+                        where, f"document id {identity!r} stands already in {seen[identity]}. Give it another."
+                    )
+                else:
+                    seen[identity] = where
+                    yield located
+        except (CorpusError, OSError) as error:
+            read = f" What stands before it is read ({len(seen) - before:,})." if len(seen) > before else ""
+            left_out.skip(file.path, _reason(error) + read)
+    if not seen:
+        raise CorpusError(f"Nothing could be read: {_first(left_out) or 'no document has any text.'}")
 
 
-def _read(path: Path, name: str) -> Iterator[Located]:
-    try:
-        yield from READERS[path.suffix.lower()](path, name)
-    except OSError as error:
-        raise CorpusError(f"Can't read {path}: {error.strerror}. Mend its permissions, or leave it out.") from error
+def _last_versions(files: Sequence[File], left_out: LeftOut) -> dict[str, str]:
+    """Where each PubMed citation stands last. A pass of its own: what replaces or deletes a citation follows it, mostly
+    in another file, when its passages would be encoded already. Reading the ids alone takes seconds a file."""
+    last: dict[str, str] = {}
+    for file in files:
+        if READERS[file.suffix] is not read_xml:
+            continue
+        try:
+            for identity, where, deleted in pubmed.versions(file) if xml.root(file) in pubmed.ROOTS else ():
+                last[identity] = where
+                (left_out.deleted.add if deleted else left_out.deleted.discard)(identity)
+        except (CorpusError, OSError):
+            continue  # `read_corpus` comes to the same place, and tells
+    return last
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
+def _walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
+    def unreadable(error: OSError) -> None:
+        left_out.skip(error.filename, _reason(error))
+
+    for root, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for path in (Path(root, name) for name in folders):
+            # One that leads inside is no loss: what is in it is read in its own place.
+            if path.is_symlink() and not _inside(path, folder):
+                left_out.skip(path, "a link that leads out of the folder. Give the folder that it leads to.")
         yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _unfit(path: Path, name: str, folder: Path) -> str | None:
+    """Why a file that the walk found isn't opened."""
+    if path.is_symlink() and not _inside(path, folder):
+        return "a link that leads out of the folder. Give the file that it leads to."
+    if not path.is_file():
+        return "a link that leads nowhere." if path.is_symlink() else "no regular file."
+    if "\ufffd" in name.encode("utf-8", "replace").decode() or not name.isprintable():
+        return "its name holds characters that can't be shown. Rename it."
+    return None
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.strerror or type(error).__name__}. Mend its permissions, or leave it out."
+    return str(error)
+
+
+def _first(left_out: LeftOut) -> str:
+    if not left_out.skipped:
+        return ""
+    more = len(left_out.skipped) - 1
+    return f"{left_out.skipped[0].where}: {left_out.skipped[0].reason}" + (f" And {more:,} more." if more else "")

@@ -1,6 +1,7 @@
 """JSON lines: BEIR's `_id, title, text`, or the sample corpus' `id, title, text` and more.
 
 Other keys whose values are strings or numbers become metadata; lists of strings are joined by "; ".
+A line that can't be read is skipped alone.
 """
 
 from __future__ import annotations
@@ -8,54 +9,66 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from rag.core import Document, Located
 from rag.errors import CorpusError
+from rag.ingest.source import BUFFER, File, LeftOut
 
 MAX_LINE = 16 * 1024 * 1024
 """Bytes. A longer line is no document but a file of another kind, and would fill the memory."""
 
+MAX_SKIPPED = 100_000
+"""Lines skipped in one file before it is given up: their reasons would fill the memory."""
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def read(path: Path, name: str) -> Iterator[Located]:
-    del name
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(MAX_LINE + 1):
+def read(file: File, left_out: LeftOut) -> Iterator[Located]:
+    number = skipped = 0
+    with file.open() as lines:
+        while line := lines.readline(MAX_LINE + 1):
             number += 1
-            where = f"{path}:{number}"
-            if len(line) > MAX_LINE:
-                raise CorpusError(f"{where}: the line is longer than {MAX_LINE >> 20} MiB. Is this a JSONL file?")
-            if line.strip():
-                yield Located(_document(line, where), where, len(line))
+            where = f"{file.path}:{number}"
+            size = len(line)
+            while size > MAX_LINE and not line.endswith(b"\n") and (line := lines.readline(BUFFER)):
+                size += len(line)
+            try:
+                if size > MAX_LINE:
+                    raise CorpusError(f"the line is longer than {MAX_LINE >> 20} MiB. Is this a JSONL file?")
+                document = _document(line) if line.strip() else None
+            except CorpusError as error:
+                left_out.skip(where, str(error))
+                skipped += 1
+                if skipped == MAX_SKIPPED:
+                    raise CorpusError(
+                        f"{skipped:,} of {number:,} lines can't be read. Is this a JSONL file?"
+                    ) from error
+                continue
+            if document is not None:
+                yield Located(document, where, size)
 
 
-def _document(line: bytes, where: str) -> Document:
+def _document(line: bytes) -> Document:
     try:
         record = json.loads(line.decode("utf-8").removeprefix("\ufeff"))
         if _SURROGATE.search(line):
             json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise CorpusError(f"{where}: half of a surrogate pair, which is no character. Mend the escape.") from error
+        raise CorpusError("half of a surrogate pair, which is no character. Mend the escape.") from error
     except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{where}: not valid UTF-8 (byte {error.start + 1} of the line). Convert the file."
-        ) from error
+        raise CorpusError(f"not valid UTF-8 (byte {error.start + 1} of the line). Convert the file.") from error
     except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{where}: not valid JSON ({error}). Each line must be one JSON object.") from error
+        raise CorpusError(f"not valid JSON ({error}). Each line must be one JSON object.") from error
     if not isinstance(record, dict):
-        raise CorpusError(f"{where}: expected a JSON object, found {type(record).__name__}.")
+        raise CorpusError(f"expected a JSON object, found {type(record).__name__}.")
     identity = record.pop("_id", None)
     identity = record.pop("id", identity) if identity is None else identity
     if not isinstance(identity, str | int) or not str(identity).strip():
-        raise CorpusError(f"{where}: the record has no `_id` (or `id`). Each document needs one.")
+        raise CorpusError("the record has no `_id` (or `id`). Each document needs one.")
     body = record.pop("text", None)
     if not isinstance(body, str) or not body.strip():
-        raise CorpusError(f"{where}: document {str(identity)!r} has no `text`. Remove it or give it one.")
+        raise CorpusError(f"document {str(identity)!r} has no `text`. Remove it or give it one.")
     title = record.pop("title", "")
     return Document(str(identity), title if isinstance(title, str) else "", body, _metadata(record))
 
