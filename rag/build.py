@@ -208,8 +208,9 @@ def build_index(
     """Read a corpus into a new version of the index that the settings name.
 
     Documents that the index has as they are aren't encoded again; others of the same id are replaced. Those that no source
-    has stay, unless `prune` and nothing had to be skipped; those that a source deletes go. `rebuild` begins with nothing. What was encoded outlives a kill,
-    for the next call. Another writer is waited for, if `wait`. What can't be read is left out, and told in the result.
+    has stay, unless `prune` and nothing had to be skipped; those that a source deletes go. `rebuild` begins with nothing.
+    What was encoded outlives a kill, for the next call. Another writer is waited for, if `wait`. What can't be read is left
+    out, and told in the result.
 
     Raises `CorpusError`, `StorageError` or `SearchIndexError`; the version before it stays in use then.
     """
