@@ -1,37 +1,22 @@
 """The index of a corpus: passages, their vectors and their tokens.
 
 It takes vectors and tokens and never calls the encoder. `versions` owns the folders, `manifest` what
-a version holds, `dense` and `lexical` the two searches, `store` the texts, `parts` what a new version is made from.
+a version holds, `dense` and `lexical` the two searches, `store` the texts; `update` makes a new version, of `parts`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rag.core import Document, Passage
-from rag.errors import CorpusError, IndexMissing, SearchIndexError
-from rag.index import dense, lexical, manifest, store
+from rag.index import lexical
+from rag.index.checks import CheckedVersion, VersionStatus, all_versions, check, check_current, folder_size
 from rag.index.dense import DenseIndex
 from rag.index.lexical import LexicalIndex, Tokenizer
 from rag.index.manifest import Manifest
-from rag.index.parts import Base, Unfinished
 from rag.index.store import PassageStore
+from rag.index.update import Changes, Shape, Update, content_sha256, corpus_sha256, updating
 from rag.index.versions import Versions
 from rag.settings import Device, Index, Retrieve
-
-if TYPE_CHECKING:
-    from rag.core import Matrix
 
 __all__ = [
     "Changes",
@@ -44,6 +29,9 @@ __all__ = [
     "all_versions",
     "check",
     "check_current",
+    "content_sha256",
+    "corpus_sha256",
+    "folder_size",
     "open_index",
     "updating",
 ]
@@ -62,81 +50,6 @@ class IndexReader:
     passages: PassageStore
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedVersion:
-    """A version whose files are what its manifest says. Stays readable while newer ones are written."""
-
-    name: str
-    version: str
-    folder: Path
-    manifest: Manifest
-
-
-def check_current(versions: Versions) -> CheckedVersion:
-    """The current version, every file's checksum compared before native code reads any.
-
-    Raises `IndexMissing` where there is none, `SearchIndexError` where it is damaged.
-    """
-    version, folder = versions.current()
-    contents = manifest.read(folder)
-    manifest.verify(folder, contents)
-    return CheckedVersion(versions.name, version, folder, contents)
-
-
-@dataclass(frozen=True, slots=True)
-class VersionStatus:
-    """What `rag index list` tells of a version; `problem` where its manifest can't be read."""
-
-    name: str
-    version: str
-    is_current: bool
-    created: str | None = None
-    documents: int | None = None
-    passages: int | None = None
-    model: str | None = None
-    bytes: int = 0
-    problem: str | None = None
-
-
-def all_versions(indexes: Path) -> Iterator[VersionStatus]:
-    for root in sorted(indexes.iterdir()) if indexes.is_dir() else ():
-        versions = Versions(indexes, root.name)
-        for version in versions.all():
-            yield _status(versions, version)
-
-
-def _status(versions: Versions, version: str) -> VersionStatus:
-    try:
-        is_current = versions.current()[0] == version
-    except SearchIndexError:
-        is_current = False
-    folder = versions.folder(version)
-    try:
-        contents = manifest.read(folder)
-    except SearchIndexError as error:
-        return VersionStatus(versions.name, version, is_current, bytes=folder_size(folder), problem=str(error))
-    return VersionStatus(
-        versions.name,
-        version,
-        is_current,
-        contents.created,
-        contents.documents,
-        contents.passages,
-        contents.model,
-        folder_size(folder),
-    )
-
-
-def check(versions: Versions, version: str) -> str | None:
-    """What is wrong with a version: None where every file is what it was when it was written."""
-    folder = versions.folder(version)
-    try:
-        manifest.verify(folder, manifest.read(folder))
-    except SearchIndexError as error:
-        return str(error)
-    return None
-
-
 def open_index(checked: CheckedVersion, settings: Index, retrieve: Retrieve, device: Device) -> IndexReader:
     folder = checked.folder
     return IndexReader(
@@ -148,186 +61,3 @@ def open_index(checked: CheckedVersion, settings: Index, retrieve: Retrieve, dev
         Tokenizer(),
         PassageStore(folder),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What vectors and passages come from: those of another encoder or another chunking are of no use."""
-
-    model: str
-    chunking: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """Documents against the version before. `unchanged` are those of the sources; others may have been kept as well."""
-
-    added: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    removed: int = 0
-
-
-class Update:
-    """A new version in the making; see `updating`. Its documents are told one by one, in the order of the sources."""
-
-    def __init__(self, versions: Versions, shape: Shape, settings: Index, base: Base | None) -> None:
-        self._versions = versions
-        self._shape = shape
-        self._settings = settings
-        self._base = base
-        self._unfinished = Unfinished(versions.root / "unfinished", asdict(shape))
-        self._fresh: set[str] = set()
-
-    def holds(self, document: Document) -> bool:
-        """Is it there as it is, also from a run that was killed? Then there is nothing to encode."""
-        digest = content_sha256(document)
-        if self._base is not None and self._base.digest(document.id) == digest:
-            self.delete(document.id)
-            self._base.keep(document.id)
-            return True
-        if self._unfinished.claim(document.id, digest):
-            self._supersede(document.id)
-            return True
-        return False
-
-    def add(self, documents: Sequence[Document], passages: Sequence[Passage], vectors: Matrix) -> None:
-        """Documents that it doesn't hold, with all their passages in order. They outlive a kill of this process."""
-        self._unfinished.add(documents, [content_sha256(document) for document in documents], passages, vectors)
-        for document in documents:
-            self._supersede(document.id)
-
-    def delete(self, identity: str) -> None:
-        """Also where an earlier source of this run had it."""
-        if self._base is not None:
-            self._base.drop(identity)
-        self._unfinished.drop(identity)
-        self._fresh.discard(identity)
-
-    def finish(self, prune: bool, report: Callable[[str], None] = lambda _: None) -> tuple[Manifest, Changes]:
-        """Write the new version and switch to it; nothing is written where nothing changed.
-
-        `prune` leaves out what no source had. `report` is told the steps. Raises `CorpusError` where nothing is left.
-        """
-        changes, kept = self._changes(prune)
-        if self._base is not None and not (changes.added or changes.changed or changes.removed):
-            self._unfinished.remove()
-            return manifest.read(self._base.folder), changes
-        with self._versions.new() as folder:
-            contents = self._write(folder, kept, report)
-        self._unfinished.remove()
-        return contents, changes
-
-    def _supersede(self, identity: str) -> None:
-        self._fresh.add(identity)
-        if self._base is not None:
-            self._base.drop(identity)
-
-    def _changes(self, prune: bool) -> tuple[Changes, NDArray[np.bool_]]:
-        if self._base is None:
-            return Changes(added=len(self._fresh)), np.zeros(0, dtype=np.bool_)
-        kept = self._base.kept(prune)
-        changed = sum(self._base.digest(identity) is not None for identity in self._fresh)
-        gone = len(kept) - int(kept.sum())
-        return Changes(len(self._fresh) - changed, changed, self._base.seen, gone - changed), kept
-
-    def _write(self, folder: Path, kept: NDArray[np.bool_], report: Callable[[str], None]) -> Manifest:
-        report("passages and vectors")
-        tokenizer = Tokenizer()
-        digests: list[str] = []
-        counts: list[int] = []
-        base = self._base
-        with (
-            store.LineWriter(folder, store.DOCUMENTS) as documents,
-            store.LineWriter(folder, store.PASSAGES) as passages,
-            dense.VectorWriter(folder) as vectors,
-            lexical.TokenWriter(folder, lexical.vocabulary(base.folder) if base is not None else {}) as tokens,
-        ):
-            for block in chain(base.blocks(kept) if base is not None else (), self._unfinished.blocks()):
-                for line in block.documents:
-                    documents.add(line)
-                    record = json.loads(line)
-                    digests.append(record["sha256"])
-                    counts.append(record["passages"])
-                for line in block.passages:
-                    passages.add(line)
-                vectors.add(block.vectors)
-                if block.tokens is not None:
-                    tokens.copy(block.tokens)
-                else:
-                    for line in block.passages:
-                        tokens.add(tokenizer(store.passage_of(line, {}).titled))
-            if len(passages) == 0:
-                raise CorpusError("The corpus holds no text to index.")
-            store.write_owners(folder, counts)
-            report("lexical index")
-        report("dense index")
-        kind = dense.write_graph(folder, self._settings, base.folder if base is not None and kept.all() else None)
-        report("checksums")
-        contents = Manifest(
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            model=self._shape.model,
-            dimension=vectors.dimension,
-            documents=len(documents),
-            passages=len(passages),
-            dense=kind,
-            chunking=dict(self._shape.chunking),
-            documents_sha256=_join(digests),
-            files=manifest.describe_files(folder),
-        )
-        contents.write(folder)
-        return contents
-
-
-@contextmanager
-def updating(
-    versions: Versions, shape: Shape, settings: Index, *, rebuild: bool = False, wait: bool = False
-) -> Iterator[Update]:
-    """A new version that begins with the current one; with nothing, where `rebuild` or where there is none.
-
-    Other writers have to `wait` until the block is left. Without `finish`, or where it raises, the version before stays in
-    use, and what was added is there for the next update. Raises `SearchIndexError` where another process is writing, or
-    where the current version is damaged or has another shape.
-    """
-    with versions.writing(wait):
-        yield Update(versions, shape, settings, None if rebuild else _base(versions, shape))
-
-
-def _base(versions: Versions, shape: Shape) -> Base | None:
-    try:
-        checked = check_current(versions)
-    except IndexMissing:
-        return None
-    was = Shape(checked.manifest.model, dict(checked.manifest.chunking))
-    if was != shape:
-        raise SearchIndexError(
-            f"Index {versions.name!r} was built with {_said(was)}, the settings say {_said(shape)}: none of its "
-            f"{checked.manifest.documents:,} documents can be used again. Index all of your sources with --rebuild."
-        )
-    return Base(checked.folder)
-
-
-def _said(shape: Shape) -> str:
-    chunking = ", ".join(f"chunk.{name}={value}" for name, value in shape.chunking.items())
-    return f"{shape.model} and {chunking}" if chunking else shape.model
-
-
-def content_sha256(document: Document) -> str:
-    """Of everything a reader found: a change of title or metadata counts as a change."""
-    fields = asdict(document)
-    fields["metadata"] = sorted(fields["metadata"].items())
-    return hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()
-
-
-def corpus_sha256(documents: Iterable[Document]) -> str:
-    """What a manifest calls `documents_sha256`."""
-    return _join(content_sha256(document) for document in documents)
-
-
-def _join(digests: Iterable[str]) -> str:
-    """In whatever order: an update puts what is new at the end."""
-    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
-
-
-def folder_size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
