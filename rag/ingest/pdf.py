@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -23,8 +24,11 @@ from rag.ingest.source import File, LeftOut
 MAX_FILE = 128 * 1024 * 1024
 """Bytes."""
 
-MAX_SECONDS = 60
-"""For one file: a thousand pages take 5."""
+MAX_SECONDS = 8
+"""Of processor time for one file, and one more for each MiB of it. A thousand pages of text take 5, and 5 MB."""
+
+SLOW = 10
+"""How much longer than its processor time a file may take, on a busy machine."""
 
 _EDGE = 2
 """Lines at the top and at the bottom of a page that may be a running header or footer."""
@@ -47,12 +51,15 @@ def read(file: File, left_out: LeftOut) -> Iterator[Located]:
 
 def _extract(content: bytes) -> tuple[str, list[str]]:
     """(title, text of each page), read by the process that `pdfium.py` is."""
+    seconds = MAX_SECONDS + (len(content) >> 20)
     # -P: the folder of that script holds modules of ours that are called like the standard library's.
-    command = [sys.executable, "-P", str(Path(__file__).with_name("pdfium.py"))]
+    command = [sys.executable, "-P", str(Path(__file__).with_name("pdfium.py")), str(seconds)]
     try:
-        done = subprocess.run(command, input=content, capture_output=True, timeout=MAX_SECONDS, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise CorpusError(f"a PDF that isn't read after {MAX_SECONDS} s. Leave it out, or split it.") from error
+        done = subprocess.run(command, input=content, capture_output=True, timeout=SLOW * seconds, check=False)
+    except subprocess.TimeoutExpired:
+        done = None
+    if done is None or done.returncode == -signal.SIGXCPU:
+        raise CorpusError(f"a PDF that isn't read after {seconds} s. Leave it out, or split it.")
     if done.returncode != 0:
         raise CorpusError(f"a PDF that PDFium breaks on (exit {done.returncode}). Leave it out, or print it anew.")
     read = json.loads(done.stdout)
