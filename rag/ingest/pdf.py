@@ -30,6 +30,12 @@ MAX_SECONDS = 8
 SLOW = 10
 """How much longer than its processor time a file may take, on a busy machine."""
 
+MAX_PARAGRAPH = 10_000
+"""Characters. A longer one has lost its end, and its lines would be joined in quadratic time."""
+
+MAX_WORD = 60
+"""Characters of a line that are looked at for a broken word."""
+
 _EDGE = 2
 """Lines at the top and at the bottom of a page that may be a running header or footer."""
 
@@ -88,7 +94,7 @@ def paragraphs(pages: Sequence[Sequence[str]]) -> list[str]:
     so_far = ""
     for line in lines:
         so_far = _join(so_far, line, words)
-        if so_far and (not line or (len(line) < 0.7 * full and not _HYPHEN_AT_END.search(line))):
+        if so_far and (not line or (len(line) < 0.7 * full and not _broken(line)) or len(so_far) > MAX_PARAGRAPH):
             found.append(so_far)
             so_far = ""
     return [*found, so_far] if so_far else found
@@ -118,10 +124,16 @@ def _pattern(line: str) -> str:
 
 def _join(before: str, line: str, words: Counter[str]) -> str:
     """Both with a blank between, or without the hyphen of a word that was broken: what the document writes elsewhere."""
-    broken = _HYPHEN_AT_END.search(before)
+    broken = _broken(before)
     start = re.match(r"[^\W\d_]+", line)
-    if broken is None or start is None or not start[0][0].islower():
+    if not broken or start is None or not start[0][0].islower():
         return f"{before} {line}".strip()
-    whole, hyphened = broken[1] + start[0], f"{broken[1]}-{start[0]}"
+    whole, hyphened = broken + start[0], f"{broken}-{start[0]}"
     keeps = words[hyphened.lower()] > words[whole.lower()]
-    return before[: broken.start()] + (hyphened if keeps else whole) + line[start.end() :]
+    return before[: -len(broken) - 1] + (hyphened if keeps else whole) + line[start.end() :]
+
+
+def _broken(line: str) -> str:
+    """The first part of a word that goes on in the next line; "" where none does."""
+    found = _HYPHEN_AT_END.search(line[-MAX_WORD:])
+    return found[1] if found is not None else ""

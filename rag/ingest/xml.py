@@ -1,7 +1,7 @@
 """XML by strangers, read piece by piece, and the text of mixed content.
 
 Nothing is expanded and nothing fetched: what declares entities, or refers to one that only its DTD defines, is refused.
- libxml2's own limits (256 levels, 10 MB for a text) stay on.
+libxml2's own limits (256 levels, 10 MB for a text) stay on.
 """
 
 from __future__ import annotations
@@ -88,11 +88,12 @@ def _pieces(element: Element, omit: frozenset[str]) -> list[str]:
         name = local_name(child)
         if name in ("sup", "sub"):
             # Pretty-printed files break lines before them, in the middle of a word.
-            pieces[-1] = re.sub(r"\s*\n\s*$", "", pieces[-1])
+            stripped = pieces[-1].rstrip()
+            pieces[-1] = stripped if "\n" in pieces[-1][len(stripped) :] else pieces[-1]
         if name == "sup":
             before = next((piece[-1] for piece in reversed(pieces) if piece), "")
             pieces.append(raised(before, "".join(_pieces(child, omit)).strip()))
-        elif name == "xref" and child.get("ref-type") == "bibr" and _NUMERIC.fullmatch("".join(child.itertext())):
+        elif name == "xref" and child.get("ref-type") == "bibr" and _is_number("".join(child.itertext())):
             pieces.append(MARKER)
         elif name in ("inline-formula", "disp-formula", "math"):
             pieces.append(_formula(child))
@@ -102,6 +103,10 @@ def _pieces(element: Element, omit: frozenset[str]) -> list[str]:
             pieces += _pieces(child, omit)
         pieces.append(child.tail or "")
     return pieces
+
+
+def _is_number(reference: str) -> bool:
+    return len(reference) < 100 and _NUMERIC.fullmatch(reference) is not None
 
 
 # --- formulas ----------------------------------------------------------------------------------
