@@ -147,7 +147,8 @@ def _unfit(path: Path, name: str, folder: Path) -> str | None:
 
 
 def _inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+    # Not `Path.resolve`, which fails on a link to itself.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _reason(error: Exception) -> str:

@@ -6,6 +6,7 @@ and brings an ONNX runtime. An optional dependency (the extra `documents`): with
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +50,8 @@ def read(file: File, left_out: LeftOut) -> Iterator[Located]:
 def _parse(content: bytes) -> Any:
     from lxml import etree, html
 
+    if b"\0" in content and not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise CorpusError("a binary file with the suffix of a page. Remove it or rename it.")
     try:
         content.decode("utf-8")
         encoding = "utf-8"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -23,8 +24,17 @@ from rag.ingest.source import File, LeftOut
 MAX_FILE = 128 * 1024 * 1024
 """Bytes."""
 
-MAX_SECONDS = 60
-"""For one file: a thousand pages take 5."""
+MAX_SECONDS = 8
+"""Of processor time for one file, and one more for each MiB of it. A thousand pages of text take 5, and 5 MB."""
+
+SLOW = 10
+"""How much longer than its processor time a file may take, on a busy machine."""
+
+MAX_PARAGRAPH = 10_000
+"""Characters. A longer one has lost its end, and its lines would be joined in quadratic time."""
+
+MAX_WORD = 60
+"""Characters of a line that are looked at for a broken word."""
 
 _EDGE = 2
 """Lines at the top and at the bottom of a page that may be a running header or footer."""
@@ -47,12 +57,15 @@ def read(file: File, left_out: LeftOut) -> Iterator[Located]:
 
 def _extract(content: bytes) -> tuple[str, list[str]]:
     """(title, text of each page), read by the process that `pdfium.py` is."""
+    seconds = MAX_SECONDS + (len(content) >> 20)
     # -P: the folder of that script holds modules of ours that are called like the standard library's.
-    command = [sys.executable, "-P", str(Path(__file__).with_name("pdfium.py"))]
+    command = [sys.executable, "-P", str(Path(__file__).with_name("pdfium.py")), str(seconds)]
     try:
-        done = subprocess.run(command, input=content, capture_output=True, timeout=MAX_SECONDS, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise CorpusError(f"a PDF that isn't read after {MAX_SECONDS} s. Leave it out, or split it.") from error
+        done = subprocess.run(command, input=content, capture_output=True, timeout=SLOW * seconds, check=False)
+    except subprocess.TimeoutExpired:
+        done = None
+    if done is None or done.returncode == -signal.SIGXCPU:
+        raise CorpusError(f"a PDF that isn't read after {seconds} s. Leave it out, or split it.")
     if done.returncode != 0:
         raise CorpusError(f"a PDF that PDFium breaks on (exit {done.returncode}). Leave it out, or print it anew.")
     read = json.loads(done.stdout)
@@ -81,7 +94,7 @@ def paragraphs(pages: Sequence[Sequence[str]]) -> list[str]:
     so_far = ""
     for line in lines:
         so_far = _join(so_far, line, words)
-        if so_far and (not line or (len(line) < 0.7 * full and not _HYPHEN_AT_END.search(line))):
+        if so_far and (not line or (len(line) < 0.7 * full and not _broken(line)) or len(so_far) > MAX_PARAGRAPH):
             found.append(so_far)
             so_far = ""
     return [*found, so_far] if so_far else found
@@ -111,10 +124,16 @@ def _pattern(line: str) -> str:
 
 def _join(before: str, line: str, words: Counter[str]) -> str:
     """Both with a blank between, or without the hyphen of a word that was broken: what the document writes elsewhere."""
-    broken = _HYPHEN_AT_END.search(before)
+    broken = _broken(before)
     start = re.match(r"[^\W\d_]+", line)
-    if broken is None or start is None or not start[0][0].islower():
+    if not broken or start is None or not start[0][0].islower():
         return f"{before} {line}".strip()
-    whole, hyphened = broken[1] + start[0], f"{broken[1]}-{start[0]}"
+    whole, hyphened = broken + start[0], f"{broken}-{start[0]}"
     keeps = words[hyphened.lower()] > words[whole.lower()]
-    return before[: broken.start()] + (hyphened if keeps else whole) + line[start.end() :]
+    return before[: -len(broken) - 1] + (hyphened if keeps else whole) + line[start.end() :]
+
+
+def _broken(line: str) -> str:
+    """The first part of a word that goes on in the next line; "" where none does."""
+    found = _HYPHEN_AT_END.search(line[-MAX_WORD:])
+    return found[1] if found is not None else ""

@@ -1,7 +1,7 @@
 """A process of its own: a PDF on standard input, its title and the text of its pages on standard output as JSON.
 
 Run by path, with nothing of `rag` imported, so that it starts in a tenth of a second. What it can't read it tells as
-`error`, in the words for the user.
+`error`, in the words for the user. Its argument is the processor time that it may take, in seconds.
 """
 
 from __future__ import annotations
@@ -51,4 +51,6 @@ def extract(content: bytes) -> dict[str, object]:
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    seconds = int(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))  # the signal of the first kills as well
     sys.stdout.write(json.dumps(extract(sys.stdin.buffer.read())))

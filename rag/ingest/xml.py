@@ -1,13 +1,13 @@
 """XML by strangers, read piece by piece, and the text of mixed content.
 
-Nothing is expanded and nothing fetched: a file that declares entities, or refers to one that only its DTD defines, is
-refused. libxml2's own limits (256 levels, 10 MB for a text) stay on.
+Nothing is expanded and nothing fetched: what declares entities, or refers to one that only its DTD defines, is refused.
+libxml2's own limits (256 levels, 10 MB for a text) stay on.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from lxml import etree
@@ -20,6 +20,9 @@ Element: TypeAlias = Any
 
 MAX_RECORD = 16 * 1024 * 1024
 """Bytes between two ends of records. As a tree they take up to 30 times as much: half a GiB. Articles have 1 MB."""
+
+MAX_ELEMENTS = 200_000
+"""Of one record. Articles have 10,000; each takes some microseconds."""
 
 MARKER = "\0"
 """Stands for a reference marker until `tidy` takes it out: no XML can hold it."""
@@ -37,34 +40,28 @@ _MARKERS = re.compile(rf"\s?{_GROUP}(?:\s?[,;–—‐‑−-]?\s?{_GROUP})*")  
 def root(file: File) -> str:
     """The name of the root element, without reading on. Raises `CorpusError` where there is none."""
     with file.open() as stream:
-        for _, element in _events(_Counting(stream)):
+        for element in _parse(_Counting(stream), "start"):
             return str(element.tag)
     raise CorpusError("no XML element in it.")
 
 
-def records(file: File, tags: Collection[str]) -> Iterator[tuple[Element, int]]:
+def records(file: File, tags: Sequence[str]) -> Iterator[tuple[Element, int]]:
     """The root's children of these names (or the root itself), each whole, with the bytes read since the one before.
 
-    One is in memory at a time. Raises `CorpusError` where the XML is damaged, declares entities, or one takes more than
-    `MAX_RECORD`.
+    One is in memory at a time. Raises `CorpusError` where the XML is damaged or refers to entities, or one takes more than
+    `MAX_RECORD` or `MAX_ELEMENTS`.
     """
     with file.open() as stream:
         counted = _Counting(stream)
-        top: Element = None
-        for event, element in _events(counted):
-            top = element if top is None else top
-            is_child = element is not top and element.getparent() is top
-            if event == "start" or not (is_child or element is top):
+        for element in _parse(counted, "end", tags):
+            parent = element.getparent()
+            if parent is not None and parent.getparent() is not None:
                 continue
-            if element.tag in tags:
-                if next(element.iter(etree.Entity), None) is not None:
-                    raise CorpusError(f"line {element.sourceline}: refers to an entity that it doesn't define.")
-                yield element, counted.since_last()
-            if is_child and top.tag not in tags:
-                counted.since_last()
-                element.clear()
-                while element.getprevious() is not None:
-                    del top[0]
+            _check(element)
+            yield element, counted.since_last()
+            element.clear()
+            while element.getprevious() is not None:
+                del parent[0]
 
 
 def text(element: Element | None, omit: Collection[str] = ()) -> str:
@@ -91,11 +88,12 @@ def _pieces(element: Element, omit: frozenset[str]) -> list[str]:
         name = local_name(child)
         if name in ("sup", "sub"):
             # Pretty-printed files break lines before them, in the middle of a word.
-            pieces[-1] = re.sub(r"\s*\n\s*$", "", pieces[-1])
+            stripped = pieces[-1].rstrip()
+            pieces[-1] = stripped if "\n" in pieces[-1][len(stripped) :] else pieces[-1]
         if name == "sup":
             before = next((piece[-1] for piece in reversed(pieces) if piece), "")
             pieces.append(raised(before, "".join(_pieces(child, omit)).strip()))
-        elif name == "xref" and child.get("ref-type") == "bibr" and _NUMERIC.fullmatch("".join(child.itertext())):
+        elif name == "xref" and child.get("ref-type") == "bibr" and _is_number("".join(child.itertext())):
             pieces.append(MARKER)
         elif name in ("inline-formula", "disp-formula", "math"):
             pieces.append(_formula(child))
@@ -105,6 +103,10 @@ def _pieces(element: Element, omit: frozenset[str]) -> list[str]:
             pieces += _pieces(child, omit)
         pieces.append(child.tail or "")
     return pieces
+
+
+def _is_number(reference: str) -> bool:
+    return len(reference) < 100 and _NUMERIC.fullmatch(reference) is not None
 
 
 # --- formulas ----------------------------------------------------------------------------------
@@ -167,10 +169,11 @@ class _Counting:
         return read
 
 
-def _events(stream: _Counting) -> Iterator[tuple[str, Element]]:
-    """The start and end of each element."""
+def _parse(stream: _Counting, event: str, tags: Sequence[str] | None = None) -> Iterator[Element]:
+    """Each element of these names at its start or end. Events for all of them would take seconds for a hostile file."""
     parser = etree.XMLPullParser(
-        events=("start", "end"),
+        events=(event,),
+        tag=tags,
         resolve_entities=False,
         load_dtd=False,
         no_network=True,
@@ -178,26 +181,26 @@ def _events(stream: _Counting) -> Iterator[tuple[str, Element]]:
         remove_comments=True,
         remove_pis=True,
     )
-    begun = False
     try:
         while chunk := stream.read(_CHUNK):
             parser.feed(chunk)
-            for event, element in parser.read_events():
-                if not begun:
-                    _refuse_entities(element)
-                    begun = True
-                yield event, element
+            for _, element in parser.read_events():
+                yield element
         parser.close()
     except etree.XMLSyntaxError as error:
         raise CorpusError(f"not well-formed XML ({error.msg}). Fetch it again.") from error
 
 
-def _refuse_entities(top: Element) -> None:
-    dtd = top.getroottree().docinfo.internalDTD
+def _check(element: Element) -> None:
+    dtd = element.getroottree().docinfo.internalDTD
     if dtd is not None and (entity := next(dtd.iterentities(), None)) is not None:
         raise CorpusError(f"declares the entity {entity.name!r}. Entities aren't expanded: they can be bombs.")
+    if next(element.iter(etree.Entity), None) is not None:
+        raise CorpusError(f"line {element.sourceline}: refers to an entity that it doesn't define.")
+    if (count := int(element.xpath("count(descendant::*)"))) > MAX_ELEMENTS:
+        raise CorpusError(f"one record has {count:,} elements, at most {MAX_ELEMENTS:,} are read. Leave it out.")
 
 
 def local_name(element: Element) -> str:
     """Without its namespace; "" for what is no element."""
-    return etree.QName(element).localname if isinstance(element.tag, str) else ""
+    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
