@@ -28,7 +28,7 @@ from rag.core import (
     Trace,
 )
 from rag.engine import spec as engine_spec
-from rag.errors import SearchIndexError
+from rag.errors import ModelError, SearchIndexError
 from rag.files import require_room
 from rag.index import manifest
 from rag.ingest import File, LeftOut, chunk, find_files, read_corpus
@@ -69,7 +69,7 @@ async def open_pipeline(loaded: Loaded, report: Report = quiet) -> AsyncIterator
     while the engine's processes start, which spend their time in imports on another core.
     """
     began = time.monotonic()
-    engine_spec.plan(loaded)
+    engine_spec.check(loaded)
     checked = check_index(loaded, report)
     _fetch([loaded.settings.rerank.model, loaded.settings.verify.model], report)
     opened: list[tuple[Search, SupportChecker | None]] = []
@@ -95,8 +95,36 @@ async def open_pipeline(loaded: Loaded, report: Report = quiet) -> AsyncIterator
 async def open_generator(
     loaded: Loaded, report: Report = quiet, meanwhile: Callable[[], Awaitable[None]] | None = None
 ) -> AsyncIterator[Generator]:
-    """The engine alone. `meanwhile` runs once its processes are starting, and not before: until then this
-    process imports vLLM, and two imports in one process only take turns."""
+    """The engine alone, or the server in its place. `meanwhile` runs before it is ready to generate."""
+    opened = _open_local if loaded.settings.generator.base_url is None else _open_remote
+    async with opened(loaded, report, meanwhile if meanwhile is not None else _nothing) as generator:
+        yield generator
+
+
+@asynccontextmanager
+async def _open_remote(
+    loaded: Loaded, report: Report, meanwhile: Callable[[], Awaitable[None]]
+) -> AsyncIterator[Generator]:
+    """The server is asked first: that takes milliseconds, and is what may fail."""
+    from rag.engine.remote import RemoteGenerator
+
+    spec = engine_spec.plan_remote(loaded)
+    tokenizer = _resolve_tokenizer(spec.tokenizer, loaded, report)
+    report(f"asking {spec.base_url}")
+    generator = await RemoteGenerator.connect(spec, loaded, tokenizer)
+    try:
+        await meanwhile()
+        yield generator
+    finally:
+        await generator.close()
+
+
+@asynccontextmanager
+async def _open_local(
+    loaded: Loaded, report: Report, meanwhile: Callable[[], Awaitable[None]]
+) -> AsyncIterator[Generator]:
+    """`meanwhile` runs once the engine's processes are starting, and not before: until then this process imports
+    vLLM, and two imports in one process only take turns."""
     from rag.engine.local import LocalGenerator, configure
 
     spec = engine_spec.plan(loaded)
@@ -109,8 +137,7 @@ async def open_generator(
     config = await asyncio.to_thread(configure, spec, model.path, draft.path if draft else None, loaded.device)
     starting = asyncio.create_task(LocalGenerator.start(spec, config, loaded.device))
     try:
-        if meanwhile is not None:
-            await meanwhile()
+        await meanwhile()
         generator = await starting
     except BaseException:
         starting.cancel()
@@ -120,6 +147,10 @@ async def open_generator(
         yield generator
     finally:
         await generator.close()
+
+
+async def _nothing() -> None:
+    pass
 
 
 # --- a search ----------------------------------------------------------------------------------
@@ -375,6 +406,22 @@ def _resolve(name: str, report: Report, revision: str | None = None) -> Resolved
     if models.is_recipe(name):
         models.build(name, report)
     return models.resolve(name, revision)
+
+
+def _resolve_tokenizer(name: str, loaded: Loaded, report: Report) -> Path:
+    models = model_store()
+    if models.is_recipe(name):
+        models.build(name, report)
+    settings = loaded.settings.generator
+    try:
+        return models.resolve_tokenizer(name, settings.revision if settings.tokenizer is None else None)
+    except ModelError as error:
+        if settings.tokenizer is not None:
+            raise
+        raise ModelError(
+            f"The prompts for {settings.base_url} are counted by their model's tokenizer: name it with "
+            f"generator.tokenizer, since generator.model is none. {error}"
+        ) from error
 
 
 def _stay_offline() -> None:

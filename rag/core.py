@@ -155,7 +155,7 @@ class GenerationStats:
     None where the backend doesn't report, never 0 in its place.
     """
 
-    output_tokens: int
+    output_tokens: int | None
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     cached_prompt_tokens: int | None = None
@@ -240,8 +240,11 @@ class Technique:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
+    """`backend` is "vllm" in this process, "openai" behind a server's API; then `device` is "remote", and `version` what
+    the server says of itself, None where it says nothing."""
+
     backend: str
-    version: str
+    version: str | None
     device: str
     techniques: Mapping[str, Technique] = field(default_factory=dict)
 

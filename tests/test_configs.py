@@ -11,17 +11,24 @@ import yaml
 
 from rag import paths, settings
 from rag.engine.local import configure, engine_arguments
-from rag.engine.spec import plan
+from rag.engine.spec import plan, plan_remote
 from rag.models import ModelStore
 from rag.settings import Device, Loaded
 
 PROFILES = settings.shipped_names("profiles")
 MODELS = settings.shipped_names("models")
+SERVED = ["remote"]
+OURS = [name for name in MODELS if name not in SERVED]
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 MIB = 1024 * 1024
 
 # What a profile may not say, since a models file does, and the other way round: else one hides the other.
-OF_MODELS_FILES = {"model", "revision", "vocab_size", "max_model_len", "quantized", "enforce_eager", "kv_cache_mb"}
+OF_MODELS_FILES = {"model", "revision", "vocab_size", "max_model_len", "quantized", "enforce_eager", "kv_cache_mb"} | {
+    "base_url",
+    "tokenizer",
+    "api_key_env",
+    "extra_body",
+}
 OF_PROFILES = {"quantization", "kv_cache_dtype", "prefix_caching", "attention_backend", "max_tokens", "temperature"}
 
 
@@ -58,7 +65,7 @@ def own_environment() -> Iterator[None]:
 
 def test_the_shipped_files_are_the_ones_that_the_design_names() -> None:
     assert {"auto-cpu", "auto-gpu", "v3", "v3_1"} <= set(PROFILES)
-    assert {"embedded", "qwen2.5-7b", "qwen3-8b"} <= set(MODELS)
+    assert {"embedded", "qwen2.5-7b", "qwen3-8b", "remote"} <= set(MODELS)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +123,7 @@ def test_every_profile_loads_with_every_models_file_and_keeps_what_both_say(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("models", MODELS)
+@pytest.mark.parametrize("models", OURS)
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_plan_names_the_techniques_that_its_profile_asks_for(profile: str, models: str, device: Device) -> None:
     techniques = plan(load(profile, models, device)).techniques
@@ -127,8 +134,18 @@ def test_every_plan_names_the_techniques_that_its_profile_asks_for(profile: str,
         assert techniques[name].reason
 
 
+@pytest.mark.parametrize("models", SERVED)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_server_decides_on_every_technique_of_a_profile_and_that_is_said(profile: str, models: str) -> None:
+    loaded = load(profile, models, "cpu")
+    plan = plan_remote(loaded)
+    assert {name for name, technique in plan.techniques.items() if technique.asked} == asked_by(profile)
+    assert all(technique.reason for technique in plan.techniques.values() if technique.asked)
+    assert (plan.base_url, plan.tokenizer) == ("http://127.0.0.1:8000/v1", loaded.settings.generator.tokenizer)
+
+
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("models", MODELS)
+@pytest.mark.parametrize("models", OURS)
 @pytest.mark.parametrize("profile", PROFILES)
 def test_vllm_takes_the_arguments_of_every_plan(profile: str, models: str, device: Device) -> None:
     from vllm.engine.arg_utils import AsyncEngineArgs

@@ -10,7 +10,7 @@ import yaml
 from rag import settings
 from rag.core import Technique
 from rag.engine.local import engine_arguments
-from rag.engine.spec import EngineSpec, kv_cache_mib, plan
+from rag.engine.spec import EngineSpec, RemoteSpec, check, kv_cache_mib, plan, plan_remote
 from rag.errors import SettingsError
 from rag.settings import Device, Loaded
 
@@ -378,3 +378,87 @@ def test_the_environment_on_a_cpu_binds_cores_and_unsets_what_would_override_the
 
 def test_the_environment_on_cuda_says_nothing_of_cpu_cores() -> None:
     assert planned(device="cuda").environment == {"VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+# --- a server in the engine's place ---------------------------------------------------------------
+
+SERVER = "generator.base_url=http://127.0.0.1:8000/v1"
+AS_STARTED = "the server at http://127.0.0.1:8000/v1 runs as it was started"
+
+
+def test_the_plan_for_a_server_leaves_out_what_a_profile_asks_of_an_engine() -> None:
+    left_out = Technique(True, False, reason=AS_STARTED)
+    assert plan_remote(load("v3_1", "qwen3-8b", [SERVER])) == RemoteSpec(
+        base_url="http://127.0.0.1:8000/v1",
+        model="Qwen/Qwen3-8B",
+        tokenizer="Qwen/Qwen3-8B",
+        techniques={
+            "quantization": left_out,
+            "attention_backend": Technique(False),
+            "kv_cache_dtype": Technique(False),
+            "prefix_caching": Technique(True, reason="the server doesn't tell whether prompts are cached"),
+            "speculation": Technique(False),
+        },
+    )
+    assert plan_remote(load("auto-cpu", sets=[SERVER])).techniques["speculation"] == left_out
+
+
+def test_a_served_models_tokenizer_can_be_named() -> None:
+    spec = plan_remote(load(sets=[SERVER, "generator.model=gpt", "generator.tokenizer=org/gpt"]))
+    assert (spec.model, spec.tokenizer) == ("gpt", "org/gpt")
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "quantization=fp8",
+        "kv_cache_dtype=fp8",
+        "prefix_caching=True",
+        "prefix_caching=False",
+        "attention_backend=FLASHINFER",
+        "speculation.method=ngram",
+        "speculation.tokens=3",
+        "dtype=float16",
+        "kv_cache_mb=64",
+        "gpu_memory_utilization=0.5",
+        "block_size=64",
+        "enforce_eager=True",
+        "cores=0-1",
+    ],
+)
+def test_what_a_server_decides_is_refused_by_hand(assignment: str) -> None:
+    message = f"generator.{assignment} (from {{}}) can't be had: {AS_STARTED}. Set it there."
+    name, _, value = assignment.partition("=")
+    variable = f"RAG__GENERATOR__{name.replace('.', '__').upper()}"
+    for loaded, layer in (
+        (load(sets=[SERVER, f"generator.{assignment}"]), "--set"),
+        (load(sets=[SERVER], environ={variable: value}), "environment"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            check(loaded)
+        assert str(caught.value) == message.format(layer)
+
+
+def test_what_is_decided_here_goes_with_a_server() -> None:
+    own = (
+        "max_tokens=9",
+        "temperature=1",
+        "top_p=0.5",
+        "seed=3",
+        "max_model_len=512",
+        "max_num_seqs=2",
+        "revision=main",
+    )
+    check(load(sets=[SERVER, *(f"generator.{one}" for one in own)]))
+
+
+def test_an_engine_of_our_own_is_not_planned_where_a_server_is_named() -> None:
+    with pytest.raises(
+        SettingsError, match=r"base_url=http://127\.0\.0\.1:8000/v1 \(from --set\): this command starts"
+    ):
+        planned(SERVER)
+
+
+def test_a_server_needs_a_models_name_too(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"generator\.model is null"):
+        check(load(models=write_yaml(tmp_path / "none.yaml", generator={}), sets=[SERVER]))

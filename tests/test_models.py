@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -448,6 +448,36 @@ def test_a_hub_id_that_is_on_this_machine_resolves_without_a_network(root: Path)
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("a" * 40)
     assert resolve_offline(root, "nobody/tiny") == str(snapshot)
+
+
+def test_a_hubs_model_of_which_only_the_tokenizer_was_fetched_is_fetched_for_its_weights(root: Path) -> None:
+    cached = root / "hub" / "hub" / "models--nobody--tiny"
+    (cached / "snapshots" / ("a" * 40)).mkdir(parents=True)
+    (cached / "snapshots" / ("a" * 40) / "tokenizer.json").write_text("{}")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("a" * 40)
+    assert "nobody/tiny isn't on this machine and can't be fetched (" in resolve_offline(root, "nobody/tiny")
+
+
+def test_a_tokenizer_needs_no_weights_and_no_others_are_fetched(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = root / "tokenizer"
+    folder.mkdir()
+    asked: list[tuple[object, ...]] = []
+
+    def download(name: str, revision: str | None, wanted: Sequence[str], needed: Sequence[str]) -> Path:
+        asked.append((name, revision, tuple(wanted), tuple(needed)))
+        return folder
+
+    monkeypatch.setattr("rag.models.base.download", download)
+    store = store_of(root)
+    assert store.resolve_tokenizer(str(folder)) == folder
+    assert asked == []
+    assert store.resolve_tokenizer("org/large", "main") == folder
+    files = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    assert asked == [("org/large", "main", files, ("tokenizer.json",))]
+    for name, said in (("tiny", "isn't built on this machine"), ("large", "Unknown model 'large'")):
+        with pytest.raises(ModelError, match=said):
+            store.resolve_tokenizer(name)
 
 
 @pytest.mark.parametrize("name", ["org/two words", "org/-dash", "~nobody-here/model"])

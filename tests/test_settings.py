@@ -491,6 +491,68 @@ def test_assignments_that_contradict_one_another_are_refused(assignments: tuple[
     assert assignments[1].partition("=")[0] in refusal(*assignments)
 
 
+# --- a server in the engine's place ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "https://api.example.org/v1", "http://[::1]:80/x/v1"])
+def test_the_address_of_a_server_is_taken_without_a_last_slash(url: str) -> None:
+    assert loaded(f"generator.base_url={url}").settings.generator.base_url == url
+    assert loaded(f"generator.base_url={url}/").settings.generator.base_url == url
+    assert loaded().settings.generator.base_url is None
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("localhost:8000/v1", "it should be like http://HOST:PORT/v1 or https://HOST/v1"),
+        ("ftp://host/v1", "it should be like"),
+        ("http:///v1", "it should be like"),
+        ("https://host/v1?key=5", "it should be like"),
+        ("http://host:port/v1", "it is no URL, which is like http://HOST:PORT/v1"),
+        ("http://[::1/v1", "it is no URL, which is like http://HOST:PORT/v1"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_with_how_one_looks(url: str, said: str) -> None:
+    message = refusal(f"generator.base_url={json.dumps(url)}")
+    assert message.startswith(f"generator.base_url={url} (from --set): {said}")
+    assert "e.g. http://127.0.0.1:8000/v1" in message
+
+
+@pytest.mark.parametrize("secret", ["me:hunter2", "hunter2", "me:b/hunter2"])
+def test_an_address_with_credentials_is_refused_without_showing_them(secret: str) -> None:
+    for message in (
+        refusal(f"generator.base_url=https://{secret}@host/v1"),
+        refusal(environ={"RAG__GENERATOR__BASE_URL": f"https://{secret}@host/v1"}),
+    ):
+        assert message.startswith("generator.base_url=https://...@host/v1 (from ")
+        assert "put the key where api_key_env names it" in message or "/" in secret
+        assert "hunter2" not in message
+
+
+@pytest.mark.parametrize("key", ["sk-hunter2", "gsk_hunter2", "hunter2"])
+def test_a_key_in_place_of_its_variables_name_is_refused_without_showing_it(key: str) -> None:
+    message = refusal(f"generator.api_key_env={key}")
+    assert message.startswith("generator.api_key_env=... (from --set): ")
+    assert "the NAME of the environment variable" in message
+    assert "hunter2" not in message
+    assert loaded("generator.api_key_env=MY_KEY_2").settings.generator.api_key_env == "MY_KEY_2"
+
+
+def test_more_fields_of_a_request_are_merged_and_keep_their_types() -> None:
+    key = "generator.extra_body"
+    effective = loaded(f"{key}.chat_template_kwargs.enable_thinking=false", f"{key}.top_k=5")
+    assert value(effective, key) == {"chat_template_kwargs": {"enable_thinking": False}, "top_k": 5}
+    assert value(loaded(environ={environment_name(key): '{"top_k": 5}'}), key) == {"top_k": 5}
+
+
+def test_a_tokenizer_is_that_of_its_model(tmp_path: Path) -> None:
+    models = written(tmp_path, {"generator": {"model": "a", "tokenizer": "org/a"}})
+    assert loaded(models=models).settings.generator.tokenizer == "org/a"
+    assert loaded("generator.model=b", models=models).settings.generator.tokenizer is None
+    both = loaded("generator.model=b", "generator.tokenizer=org/b", models=models)
+    assert both.settings.generator.tokenizer == "org/b"
+
+
 # --- values that don't go together -------------------------------------------------------------
 
 

@@ -57,7 +57,8 @@ def ask(
         try:
             code = run(_ask(question, where, loaded, terminal, sample, show_prompt, as_json))
         except EngineError as error:
-            raise type(error)(f"{error} vLLM's log: {log}" if log else str(error)) from error
+            ours = log is not None and loaded.settings.generator.base_url is None
+            raise type(error)(f"{error} vLLM's log: {log}" if ours else str(error)) from error
     raise typer.Exit(code)
 
 
@@ -122,7 +123,8 @@ def _show(answer: Answer, action: Action, terminal: Terminal, streamed: bool) ->
     out = terminal.out
     out.print("" if streamed else answer.answer, markup=False)
     if answer.truncated and not answer.withheld:
-        terminal.err.print(f"(cut at {answer.tokens.output} tokens, generator.max_tokens)", style="yellow")
+        at = f"{answer.tokens.output} tokens, " if answer.tokens.output is not None else ""
+        terminal.err.print(f"(cut at {at}generator.max_tokens)", style="yellow")
     if answer.citations:
         out.print("\nSources", style="bold")
         for citation in answer.citations:

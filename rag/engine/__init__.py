@@ -1,2 +1,2 @@
-"""The vLLM side: settings to engine arguments (`spec`), an engine in this process (`local`), and the
-proof that each technique did something (`evidence`)."""
+"""What generates. Settings to arguments (`spec`), and the proof that each technique did something (`evidence`); vLLM in
+this process (`local`, `processes`), or any OpenAI-compatible server (`remote`, over `api` and `tokens`)."""

@@ -84,18 +84,19 @@ class LocalGenerator:
         prompt = {"prompt_token_ids": self._render(messages)}
         arrival = time.monotonic()
         outputs = self._engine.generate(prompt, sampling, request_id=uuid.uuid4().hex)
-        stats = GenerationStats(output_tokens=0, prompt_tokens=len(prompt["prompt_token_ids"]))
+        tokens = 0
         try:
             async for output in outputs:
                 completion = output.outputs[0]
-                stats = replace(stats, output_tokens=stats.output_tokens + len(completion.token_ids))
+                tokens += len(completion.token_ids)
                 if completion.text:
                     yield completion.text
                 if output.finished:
+                    stats = GenerationStats(tokens, prompt_tokens=len(prompt["prompt_token_ids"]))
                     yield read_stats(output, stats, arrival)
         except (EngineDeadError, EngineGenerateError) as error:
             raise EngineDied(
-                f"The engine died after {stats.output_tokens} tokens of the answer. Ask again; if it dies again, "
+                f"The engine died after {tokens} tokens of the answer. Ask again; if it dies again, "
                 "see its log, and try a smaller generator.kv_cache_mb."
             ) from error
         finally:

@@ -24,6 +24,22 @@ CPU_KV_CACHE_MB = 512
 # of BF16. Checkpoints of the other methods have CPU kernels.
 _NO_CPU_WEIGHTS = {"fp8": "vLLM has no FP8 weight kernels for a CPU (BF16 is used, and is faster there)"}
 
+# What a server was started with, and a request can't change.
+_OF_THE_SERVER = (
+    "dtype",
+    "kv_cache_mb",
+    "gpu_memory_utilization",
+    "block_size",
+    "enforce_eager",
+    "cores",
+    "quantization",
+    "quantized",
+    "kv_cache_dtype",
+    "prefix_caching",
+    "attention_backend",
+    "speculation",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
@@ -37,27 +53,49 @@ class EngineSpec:
     techniques: Mapping[str, Technique]
 
 
+@dataclass(frozen=True, slots=True)
+class RemoteSpec:
+    """A model behind a server that somebody else has started. `model` is what the server calls it, `tokenizer` a
+    recipe, folder or hub id."""
+
+    base_url: str
+    model: str
+    tokenizer: str
+    techniques: Mapping[str, Technique]
+
+
+def check(loaded: Loaded) -> None:
+    """Raises what the plan of these settings raises."""
+    if loaded.settings.generator.base_url is None:
+        plan(loaded)
+    else:
+        plan_remote(loaded)
+
+
 def plan(loaded: Loaded) -> EngineSpec:
-    """Raises `SettingsError` where a technique asked for by hand can't be had on this platform."""
+    """Raises `SettingsError` where a technique asked for by hand can't be had on this platform, and where the settings
+    name a server: then there is no engine to plan."""
     settings = loaded.settings.generator
-    if settings.model is None:
+    if settings.base_url is not None:
         raise SettingsError(
-            f"generator.model is null (models file {loaded.models}): name a model, or use --models embedded."
+            f"generator.base_url={settings.base_url} (from {loaded.origin('generator.base_url').name}): this command "
+            "starts an engine of its own. Set generator.base_url to null for it."
         )
+    model = _model(loaded)
+    asked = _asked(settings)
     techniques: dict[str, Technique] = {}
 
-    quantization = _technique(loaded, techniques, "quantization", settings.quantization, _why_no_quantization(loaded))
+    quantization = _technique(loaded, techniques, "quantization", asked["quantization"], _why_no_quantization(loaded))
     backend = _technique(
         loaded,
         techniques,
         "attention_backend",
-        settings.attention_backend,
+        asked["attention_backend"],
         "vLLM has a single attention backend on a CPU" if loaded.device == "cpu" else None,
     )
-    cache_dtype = settings.kv_cache_dtype if settings.kv_cache_dtype != "auto" else None
-    _technique(loaded, techniques, "kv_cache_dtype", cache_dtype, None)
-    _technique(loaded, techniques, "prefix_caching", settings.prefix_caching or None, None)
-    method = settings.speculation.method if settings.speculation.method != "none" else None
+    _technique(loaded, techniques, "kv_cache_dtype", asked["kv_cache_dtype"], None)
+    _technique(loaded, techniques, "prefix_caching", asked["prefix_caching"], None)
+    method = asked["speculation"]
     draft = settings.speculation.draft_model
     no_draft = f"models file {loaded.models} names no draft model (generator.speculation.draft_model)"
     impossible = no_draft if method == "draft_model" and draft is None else None
@@ -89,12 +127,40 @@ def plan(loaded: Loaded) -> EngineSpec:
     else:
         args["gpu_memory_utilization"] = settings.gpu_memory_utilization
     return EngineSpec(
-        model=checkpoint if checkpoint is not None else settings.model,
+        model=checkpoint if checkpoint is not None else model,
         draft_model=draft if method == "draft_model" else None,
         args=args,
         environment=_environment(loaded),
         techniques=techniques,
     )
+
+
+def plan_remote(loaded: Loaded) -> RemoteSpec:
+    """What a profile asks of the engine is left out: a server runs as it was started.
+
+    Raises `SettingsError` where the same is asked for by hand.
+    """
+    settings = loaded.settings.generator
+    assert settings.base_url is not None
+    model = _model(loaded)
+    as_started = f"the server at {settings.base_url} runs as it was started"
+    for key, value in loaded.leaves():
+        section, _, name = key.partition(".")
+        if section == "generator" and name.split(".")[0] in _OF_THE_SERVER and loaded.explicit(key):
+            raise SettingsError(
+                f"{key}={value} (from {loaded.origin(key).name}) can't be had: {as_started}. Set it there."
+            )
+    left_out = Technique(asked=True, engaged=False, reason=as_started)
+    techniques = {
+        name: left_out if value is not None else Technique(asked=False) for name, value in _asked(settings).items()
+    }
+    # The one that shows from outside: a server that has it switched on may tell how many prompt tokens were cached.
+    if techniques["prefix_caching"].asked:
+        techniques["prefix_caching"] = Technique(
+            asked=True, reason="the server doesn't tell whether prompts are cached"
+        )
+    tokenizer = settings.tokenizer if settings.tokenizer is not None else model
+    return RemoteSpec(settings.base_url, model, tokenizer, techniques)
 
 
 def require_same_vocabulary(model: Path, draft: Path) -> None:
@@ -113,6 +179,26 @@ def kv_cache_mib(loaded: Loaded) -> int | None:
     """Size of the KV pool; None where it is a share of GPU memory."""
     asked = loaded.settings.generator.kv_cache_mb
     return CPU_KV_CACHE_MB if asked is None and loaded.device == "cpu" else asked
+
+
+def _model(loaded: Loaded) -> str:
+    model = loaded.settings.generator.model
+    if model is None:
+        raise SettingsError(
+            f"generator.model is null (models file {loaded.models}): name a model, or use --models embedded."
+        )
+    return model
+
+
+def _asked(settings: Generator) -> dict[str, Any]:
+    """Each technique with the value that is asked for, None where it isn't."""
+    return {
+        "quantization": settings.quantization,
+        "attention_backend": settings.attention_backend,
+        "kv_cache_dtype": settings.kv_cache_dtype if settings.kv_cache_dtype != "auto" else None,
+        "prefix_caching": settings.prefix_caching or None,
+        "speculation": settings.speculation.method if settings.speculation.method != "none" else None,
+    }
 
 
 def _technique(

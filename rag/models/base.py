@@ -21,6 +21,10 @@ _ENCODER_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_
 HUB_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer.model", "1_Pooling/*")
 """What is fetched of a model that is named by its hub id: no pickled weights, no code."""
 
+TOKENIZER = "tokenizer.json"
+TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json", "chat_template.jinja")
+"""What is fetched of a model that somebody else's server runs."""
+
 
 def locate(base: WheelBase | HubBase, names: Collection[str]) -> Path:
     """The folder that `names` are relative to; a hub's files are fetched where they aren't here.
@@ -48,18 +52,18 @@ def mending(base: WheelBase | HubBase) -> str:
 def download(name: str, revision: str | None, wanted: Iterable[str], needed: Collection[str] = ()) -> Path:
     """A hub model's folder, fetched only where it, or one of the files `needed`, isn't on this machine.
 
-    `wanted` are patterns of file names. Raises `ModelError` where it can't be had.
+    `wanted` and `needed` are patterns of file names. Raises `ModelError` where it can't be had.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     def missing(folder: Path) -> str | None:
-        return next((file for file in needed if not (folder / file).is_file()), None)
+        return next((pattern for pattern in needed if not any(folder.glob(pattern))), None)
 
     patterns = list(wanted)
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True))
-        if missing(folder) is None:  # a fetch that broke off leaves a folder too
+        if missing(folder) is None:  # a fetch that broke off leaves a folder too, and so does one of other files
             return folder
     except LocalEntryNotFoundError:
         pass

@@ -81,14 +81,26 @@ class ModelStore:
             if not status.built:
                 raise ModelError(f"Model {name!r} isn't built on this machine. Build it: rag models build {name}.")
             return ResolvedModel(name, status.folder, f"{name}@{status.recipe.digest[:12]}")
-        local = Path(os.path.expanduser(name))  # noqa: PTH111  (Path.expanduser raises for an unknown user)
+        local = _local(name)
         if local.is_dir():
             return ResolvedModel(name, _with_safetensors(local.resolve(), name), f"{name}@{_folder_digest(local)[:12]}")
-        if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-            snapshot = _with_safetensors(base.download(name, revision, base.HUB_FILES), name)
+        if _is_hub_id(name):
+            snapshot = base.download(name, revision, base.HUB_FILES, needed=("*.safetensors",))
             return ResolvedModel(name, snapshot, f"{name}@{snapshot.name[:12]}")
         known = ", ".join(status.name for status in self.list())
         raise ModelError(f"Unknown model {name!r}: no such folder, and not a hub id (org/name) or a recipe ({known}).")
+
+    def resolve_tokenizer(self, name: str, revision: str | None = None) -> Path:
+        """The folder of a model's tokenizer, which may hold no weights; of a hub's model no others are fetched.
+
+        Raises what `resolve` raises.
+        """
+        if not self.is_recipe(name):
+            if _local(name).is_dir():
+                return _local(name).resolve()
+            if _is_hub_id(name):
+                return base.download(name, revision, base.TOKENIZER_FILES, needed=(base.TOKENIZER,))
+        return self.resolve(name, revision).path
 
     def build(self, name: str, report: Report = lambda _: None) -> Path:
         """Build a recipe into the store; does nothing where that is done already.
@@ -176,6 +188,14 @@ def _make(status: ModelStatus, source: Path, adapter: Mapping[str, Tensor], fold
         text = json.dumps(changed, indent=2, sort_keys=True)
         (folder / "config.json").write_text(f"{text}\n", encoding="utf-8")
     base.write_safetensors(tensors, folder)
+
+
+def _local(name: str) -> Path:
+    return Path(os.path.expanduser(name))  # noqa: PTH111  (Path.expanduser raises for an unknown user)
+
+
+def _is_hub_id(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
 def _is_built(folder: Path, digest: str) -> bool:

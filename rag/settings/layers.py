@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,7 +183,7 @@ def _drop_companions(weak: dict[str, Any], strong: Mapping[str, Any]) -> None:
 
 
 _COMPANIONS = {
-    "generator.model": ("revision", "vocab_size", "quantized"),
+    "generator.model": ("revision", "vocab_size", "quantized", "tokenizer"),
     "generator.speculation.draft_model": ("draft_vocab_size",),
 }
 
@@ -210,7 +211,15 @@ def _first_problem(error: ValidationError, layers: Sequence[Layer]) -> str:
     if leaf is None:  # what a section's values say together
         return f"{key}: {message}."
     more = f" ({len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
-    return f"{key}={problem['input']} (from {_origin(layers, key).name}): {message}; {describe(leaf)}.{more}"
+    shown = _without_secrets(key, problem["input"])
+    return f"{key}={shown} (from {_origin(layers, key).name}): {message}; {describe(leaf)}.{more}"
+
+
+def _without_secrets(key: str, value: Any) -> Any:
+    """What may be shown of a refused value: it may be a key, or an address that holds one."""
+    if key == "generator.api_key_env":
+        return "..."
+    return re.sub(r"//.*@", "//...@", value) if key == "generator.base_url" and isinstance(value, str) else value
 
 
 def _check_keys(layer: Layer) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 ENV_PREFIX = "RAG__"
@@ -105,7 +106,9 @@ class Speculation(Section):
 
 
 class Generator(Section):
-    model: str | None = Field(None, min_length=1, description="recipe, folder or hub id; a models file names it")
+    model: str | None = Field(
+        None, min_length=1, description="recipe, folder or hub id, or with base_url what the server calls it"
+    )
     revision: str | None = Field(None, description="hub revision; null for the newest")
     vocab_size: int | None = Field(None, ge=1, description="tokens in the model's vocabulary")
     dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="type of unquantised weights")
@@ -136,6 +139,40 @@ class Generator(Section):
     prefix_caching: bool = Field(True, description="technique: prompts that start alike share their KV blocks")
     attention_backend: str | None = Field(None, description="technique: e.g. FLASHINFER; null lets vLLM choose")
     speculation: Speculation = Speculation()
+    base_url: str | None = Field(
+        None, description="an OpenAI-compatible server's API, e.g. http://127.0.0.1:8000/v1; null: an engine of our own"
+    )
+    tokenizer: str | None = Field(
+        None, min_length=1, description="recipe, folder or hub id of a served model's tokenizer; null: model is one"
+    )
+    api_key_env: str | None = Field(
+        None,
+        pattern=r"^[A-Z_][A-Z0-9_]*$",  # few keys look like this, so a key that is put here by mistake is refused
+        description="the NAME of the environment variable that holds the server's key, in capitals",
+    )
+    connect_timeout_s: float = Field(5.0, ge=0.1, le=600, description="longest wait for a connection, retries included")
+    read_timeout_s: float = Field(
+        120.0, ge=0.1, le=3600, description="longest silence of the server, before the first piece of an answer too"
+    )
+    extra_body: Mapping[str, Any] = Field(
+        default_factory=dict, description="more fields of a request to the server, e.g. chat_template_kwargs"
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _an_address(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            parts.port  # noqa: B018  (raises for one that is no number)
+        except ValueError:
+            raise ValueError("it is no URL, which is like http://HOST:PORT/v1 or https://HOST/v1") from None
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("it holds credentials, which logs would show: put the key where api_key_env names it")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("it should be like http://HOST:PORT/v1 or https://HOST/v1")
+        return url.rstrip("/")
 
     @model_validator(mode="after")
     def _draft_fits(self) -> Self:
