@@ -117,7 +117,7 @@ def _depends_on(loaded: Loaded, model: Path, count: int) -> dict[str, Any]:
         "pairs": count,
         "backend": pairs.choose(model, loaded.device, settings.backend),
         "weights": results.weights(model),
-        "verify": settings.model_dump(),
+        "verify": settings.model_dump(exclude={"action", "min_support"}),  # what is made of the probabilities
     }
 
 
