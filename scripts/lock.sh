@@ -15,8 +15,8 @@ compile() {
     # The one platform that the locks are for (pyproject.toml) needn't stand on every line.
     sed -i "s/ ; platform_machine == 'x86_64' and sys_platform == 'linux'//; s/ and platform_machine == 'x86_64' and sys_platform == 'linux'//" "$lock"
 }
-compile cpu pyproject.toml --extra cpu requirements/cpu.in --override requirements/cpu.override
-compile gpu pyproject.toml --extra gpu requirements/gpu.in --override requirements/gpu.override
+compile cpu pyproject.toml --extra cpu --extra documents requirements/cpu.in --override requirements/cpu.override
+compile gpu pyproject.toml --extra gpu --extra documents requirements/gpu.in --override requirements/gpu.override
 compile dev --group dev --constraint requirements/cpu.lock
 # Without what the device's lock has already, which it would change to this one's versions.
 compile train pyproject.toml --extra train --constraint requirements/cpu.lock --override requirements/cpu.override \
