@@ -46,6 +46,12 @@ def test_an_index_lives_from_day_to_day(cli: Cli, corpus: Path, home: Path) -> N
     (corpus / "scurvy.jsonl").unlink()
     changed = {**counts, "version": "000002", "documents": 2, "changed": 1}
     assert indexed(cli, str(corpus)) == changed
+    (corpus / "broken.md").write_bytes(b"\0")
+    left = cli("index", "--prune", str(corpus))
+    assert "Documents: 1 unchanged." in left.stdout
+    assert "broken.md" in left.stderr
+    assert "Nothing was pruned" in left.stderr
+    (corpus / "broken.md").unlink()
     assert indexed(cli, "--prune", str(corpus)) == {
         **counts,
         "version": "000003",

@@ -117,6 +117,7 @@ def build(
                     "seconds": built.seconds,
                     "bytes": size,
                     **asdict(built.changes),
+                    "pruned": built.pruned,
                     "skipped": [asdict(one) for one in left_out.skipped],
                     "left_out": dict(left_out.counts),
                     "deleted": sorted(left_out.deleted),
