@@ -7,7 +7,7 @@ from pathlib import Path
 import documents as made
 import docx as python_docx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag.core import Document
@@ -57,6 +57,7 @@ def test_exponents_are_marked(tmp_path: Path) -> None:
     assert read(tmp_path / "a.docx", made.packed(written))[0].text == "Of 10^6 cells/m2"
 
 
+@settings(max_examples=20, deadline=None)  # each writes a DOCX
 @given(
     st.lists(
         st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn", "Co")), min_size=1).filter(str.strip), min_size=1

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag.core import Document
@@ -160,6 +160,7 @@ def test_a_formula_is_kept_where_a_line_says_the_same(path: Path, formula: str, 
     assert left_out.counts["formulas"] == (plain == "[formula]")
 
 
+@settings(deadline=None)  # the first reading imports libraries
 @given(
     st.lists(
         st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn", "Co")), min_size=1).filter(str.strip), min_size=1

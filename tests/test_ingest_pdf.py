@@ -8,7 +8,7 @@ from pathlib import Path
 
 import documents as made
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag.core import Document
@@ -109,6 +109,7 @@ def test_running_headers_and_footers_go_and_what_only_looks_like_them_stays() ->
     assert paragraphs(pages[:2])[0] == "Annals of Gout 12"  # of two pages chance can't be told
 
 
+@settings(deadline=None)  # the first reading imports libraries
 @given(st.lists(st.lists(st.text(st.sampled_from("ab- .1\ufffe"), max_size=30), max_size=8), max_size=2))
 def test_no_letter_is_lost_or_added(pages: list[list[str]]) -> None:
     def letters(text: str) -> str:

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag.core import Document
@@ -90,6 +90,7 @@ def test_mixed_content_reads_as_it_is_printed(tmp_path: Path, mixed: str, text: 
     assert only(tmp_path, article(abstract=f"<AbstractText>{mixed}</AbstractText>")).text == text
 
 
+@settings(deadline=None)  # the first reading imports libraries
 @given(st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn", "Co")), min_size=1).filter(str.strip))
 def test_any_text_survives_its_way_through_the_xml(tmp_path_factory: pytest.TempPathFactory, words: str) -> None:
     element = ET.Element("AbstractText")

@@ -108,7 +108,7 @@ def read_corpus(files: Sequence[File], left_out: LeftOut) -> Iterator[Located]:
 
 def _last_versions(files: Sequence[File], left_out: LeftOut) -> dict[str, str]:
     """Where each PubMed citation stands last. A pass of its own: what replaces or deletes a citation follows it, mostly
-    in another file, when its passages would be encoded already. Reading the ids alone takes seconds a file."""
+    in another file, when its passages would be encoded already."""
     last: dict[str, str] = {}
     for file in files:
         if READERS[file.suffix] is not read_xml:

@@ -21,12 +21,12 @@ MAX_FILE = 128 * 1024 * 1024
 """Bytes; also of all parts that aren't XML when expanded (images)."""
 
 MAX_XML = 16 * 1024 * 1024
-"""Bytes of all XML parts when expanded: as trees they take up to 30 times as much. A thesis has 10 MB."""
+"""Bytes of all XML parts when expanded: as trees they take up to 30 times as much."""
 
 MAX_PARTS = 10_000
 
 MAX_RUNS = 100_000
-"""Paragraphs, and runs of one formatting in them. A thesis has 30,000; each takes 40 microseconds."""
+"""Paragraphs, and runs of one formatting in them. Each becomes an object of Python."""
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 """What begins Word's older format, and the shell around an encrypted file."""

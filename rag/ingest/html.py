@@ -19,7 +19,7 @@ MAX_FILE = 8 * 1024 * 1024
 """Bytes."""
 
 MAX_ELEMENTS = 100_000
-"""The largest pages written by people have 50,000; trafilatura copies the tree more than once."""
+"""trafilatura copies the tree more than once."""
 
 
 def read(file: File, left_out: LeftOut) -> Iterator[Located]:

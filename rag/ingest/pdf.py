@@ -25,7 +25,7 @@ MAX_FILE = 128 * 1024 * 1024
 """Bytes."""
 
 MAX_SECONDS = 8
-"""Of processor time for one file, and one more for each MiB of it. A thousand pages of text take 5, and 5 MB."""
+"""Of processor time for one file, and one more for each MiB of it. Long books have many."""
 
 SLOW = 10
 """How much longer than its processor time a file may take, on a busy machine."""

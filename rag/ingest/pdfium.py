@@ -1,6 +1,6 @@
 """A process of its own: a PDF on standard input, its title and the text of its pages on standard output as JSON.
 
-Run by path, with nothing of `rag` imported, so that it starts in a tenth of a second. What it can't read it tells as
+Run by path, with nothing of `rag` imported, so that it starts quickly. What it can't read it tells as
 `error`, in the words for the user. Its argument is the processor time that it may take, in seconds.
 """
 

@@ -19,10 +19,10 @@ Element: TypeAlias = Any
 """An lxml element: lxml has no types of its own."""
 
 MAX_RECORD = 16 * 1024 * 1024
-"""Bytes between two ends of records. As a tree they take up to 30 times as much: half a GiB. Articles have 1 MB."""
+"""Bytes between two ends of records. As a tree they take up to 30 times as much: half a GiB."""
 
 MAX_ELEMENTS = 200_000
-"""Of one record. Articles have 10,000; each takes some microseconds."""
+"""Of one record: each is visited in Python."""
 
 MARKER = "\0"
 """Stands for a reference marker until `tidy` takes it out: no XML can hold it."""
