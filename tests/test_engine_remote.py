@@ -233,7 +233,7 @@ asyncio.run(main())
 """
     sets = (f"generator.base_url={play.url}", "generator.model=served", f"generator.tokenizer={tokenizer}")
     done = subprocess.run(
-        [sys.executable, "-c", script, *sets], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script, *sets], capture_output=True, text=True, timeout=300, check=False
     )
     assert (done.stdout, done.stderr) == ("Malaria  []\n", "")
 
