@@ -336,11 +336,11 @@ def _versions(loaded: Loaded) -> index.Versions:
 
 
 def _open_encoder(loaded: Loaded, report: Report) -> Encoder:
-    from rag.embed import SentenceTransformerEncoder
+    from rag.embed import open_encoder
 
     model = _resolve(loaded.settings.embed.model, report)
     _stay_offline()
-    return SentenceTransformerEncoder(model.path, model.fingerprint, loaded.settings.embed, loaded.device)
+    return open_encoder(model.path, model.fingerprint, loaded.settings.embed, loaded.device)
 
 
 def open_reranker(loaded: Loaded, report: Report = quiet) -> CrossEncoderReranker | None:
@@ -390,14 +390,14 @@ def _fetch(names: Sequence[str | None], report: Report) -> None:
 
 def model_store() -> ModelStore:
     """The store to build with; one that only looks needs none of this."""
-    return ModelStore(finish={"reranker": _add_fast_form, "support": _add_fast_form})
+    return ModelStore(finish=dict.fromkeys(("encoder", "reranker", "support"), _add_fast_form))
 
 
 def _add_fast_form(folder: Path) -> None:
-    """What a cross-encoder runs as on a CPU."""
-    from rag import pairs
+    """What encoders run as on a CPU."""
+    from rag import bert
 
-    pairs.convert(folder)
+    bert.convert(folder)
 
 
 def _resolve(name: str, report: Report, revision: str | None = None) -> ResolvedModel:

@@ -15,11 +15,11 @@ from conftest import Cli
 from rag import build
 from rag.bench import reranker, results
 from rag.bench.reranker import Float32, Question, held_out, orders, summarise, times
+from rag.bert import convert
 from rag.core import Document, Hit, Passage
 from rag.errors import UsageError
 from rag.index import IndexReader, Versions, check_current, open_index, write_version
 from rag.ingest import chunk
-from rag.pairs import convert
 from rag.search import HybridSearcher
 from rag.settings import Index, Retrieve
 from rag.testing import FakeEncoder, FakeReranker

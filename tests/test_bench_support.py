@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from rag.bench import results, support
 from rag.bench.support import choose, judged, summarise, times
+from rag.bert import convert
 from rag.core import Sentence, Source
 from rag.errors import UsageError
-from rag.pairs import convert
 from rag.settings import Verify
 from rag.training.corruption import KINDS
 from rag.training.support import Label, Pair

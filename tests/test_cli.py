@@ -13,8 +13,8 @@ import pytest
 from conftest import Cli
 
 from rag import build, settings
+from rag.bert import convert
 from rag.index import Versions
-from rag.pairs import convert
 
 pytestmark = pytest.mark.usefixtures("home")
 

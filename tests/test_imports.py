@@ -23,7 +23,7 @@ PACKAGE = Path(rag.__file__).parent
 # A module may import those of lower layers alone. `settings` needs `paths`, so the foundation has two.
 LAYERS = (
     {"rag", "rag.core", "rag.errors"},
-    {"rag.paths", "rag.files", "rag.metrics", "rag.quantities", "rag.stats", "rag.text", "rag.where"},
+    {"rag.bert", "rag.paths", "rag.files", "rag.metrics", "rag.quantities", "rag.stats", "rag.text", "rag.where"},
     {"rag.settings"},
     {
         "rag.context",

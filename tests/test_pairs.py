@@ -17,10 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from rag import pairs
+from rag import bert
+from rag.bert import LEAST_FILLED, batches, choose
+from rag.bert.graph import classifier as build
+from rag.bert.graph import quantize, read_weights
 from rag.errors import ModelError, SettingsError
-from rag.pairs import LEAST_FILLED, OpenVinoPairs, TorchPairs, batches, choose, open_pairs
-from rag.pairs.graph import build, quantize, read_weights
+from rag.pairs import OpenVinoPairs, TorchPairs, open_pairs
 
 Make = Callable[[Sequence[str]], Path]
 LABELS = ("contradicted", "supported", "not_stated")
@@ -29,7 +31,7 @@ LABELS = ("contradicted", "supported", "not_stated")
 @pytest.fixture
 def folder(cross_encoder: Make) -> Path:
     made = cross_encoder(LABELS)
-    assert pairs.convert(made)
+    assert bert.convert(made)
     return made
 
 
@@ -89,14 +91,14 @@ def test_weights_of_sixteen_bits_are_converted_too(cross_encoder: Make) -> None:
     made = cross_encoder(LABELS)
     path = made / "model.safetensors"
     save_file({name: tensor.to(torch.bfloat16) for name, tensor in load_file(path).items()}, path)
-    assert pairs.convert(made)
+    assert bert.convert(made)
     assert OpenVinoPairs(made, 64, 8).logits([("fever", "rash")]).shape == (1, 3)
 
 
 def test_converting_again_replaces_what_was_there(folder: Path) -> None:
     before = OpenVinoPairs(folder, 64, 8).logits(some_pairs())
     (folder / "openvino" / "model.bin").write_bytes(b"")
-    assert pairs.convert(folder)
+    assert bert.convert(folder)
     assert sorted(path.name for path in folder.iterdir() if "openvino" in path.name) == ["openvino"]
     np.testing.assert_array_equal(OpenVinoPairs(folder, 64, 8).logits(some_pairs()), before)
 
@@ -107,7 +109,7 @@ def test_another_architecture_is_not_converted(cross_encoder: Make, change: dict
     config = json.loads((made / "config.json").read_text(encoding="utf-8"))
     (made / "config.json").write_text(json.dumps({**config, **change}), encoding="utf-8")
     with pytest.raises(ModelError, match=next(iter(change.values()))):
-        pairs.convert(made)
+        bert.convert(made)
     assert not (made / "openvino").exists()
 
 
@@ -118,14 +120,14 @@ def test_a_model_without_its_head_is_not_converted(cross_encoder: Make) -> None:
     path = made / "model.safetensors"
     save_file({name: w for name, w in load_file(path).items() if name != "classifier.weight"}, path)
     with pytest.raises(ModelError, match=r"has no weight 'classifier\.weight'"):
-        pairs.convert(made)
+        bert.convert(made)
     assert not (made / "openvino").exists()
 
 
 def test_without_openvino_a_model_stays_as_it_is(cross_encoder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     made = cross_encoder(LABELS)
     monkeypatch.setitem(sys.modules, "openvino", None)  # type: ignore[arg-type]
-    assert not pairs.convert(made)
+    assert not bert.convert(made)
     assert choose(made, "cpu", "auto") == "torch"
     with pytest.raises(ModelError, match="OpenVINO, which isn't installed"):
         open_pairs(made, "cpu", 64, 8, "openvino")
@@ -186,7 +188,7 @@ def test_auto_is_openvino_where_a_cpu_finds_the_fast_form(cross_encoder: Make) -
     made = cross_encoder(LABELS)
     assert choose(made, "cpu", "auto") == "torch"
     assert isinstance(open_pairs(made, "cpu", 64, 4), TorchPairs)
-    pairs.convert(made)
+    bert.convert(made)
     assert isinstance(open_pairs(made, "cpu", 64, 4), OpenVinoPairs)
     assert [choose(made, "cuda", "auto"), choose(made, "cpu", "torch"), choose(made, "cuda", "openvino")] == [
         "torch",
@@ -241,10 +243,10 @@ class Telemetry:
     script = f"""
 import sys
 from pathlib import Path
-from rag import pairs
+from rag import bert, pairs
 print(pairs.open_pairs(Path({str(folder)!r}), "cpu", 64, 4).logits([("fever", "rash")]).shape)
 print(sorted({{"torch", "transformers", "sentence_transformers"}} & set(sys.modules)))
-pairs.convert(Path({str(folder)!r}))
+bert.convert(Path({str(folder)!r}))
 """
     assert run(script) == "(1, 3)\n[]\n"
     assert not reported.exists()

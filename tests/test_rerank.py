@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from rag.bert import convert
 from rag.core import Hit, Passage
 from rag.errors import ModelError
-from rag.pairs import convert, open_pairs
+from rag.pairs import open_pairs
 from rag.rerank import CrossEncoderReranker
 
 

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from rag.bert import convert
 from rag.core import Hit, Passage, Sentence, Source, Support
 from rag.errors import ModelError
-from rag.pairs import convert, open_pairs
+from rag.pairs import open_pairs
 from rag.settings import Verify
 from rag.testing import FakeSupportChecker
 from rag.verify import LABELS, CrossEncoderChecker, premise, shown, verdict

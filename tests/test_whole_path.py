@@ -17,8 +17,8 @@ import psutil
 import pytest
 from conftest import Cli
 
+from rag.bert import convert
 from rag.core import covered
-from rag.pairs import convert
 
 QUESTION = "What causes malaria?"
 

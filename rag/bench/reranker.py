@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rag import build, pairs
+from rag import bert, build
 from rag.bench import Progress, results
 from rag.core import Clock, Hit, Hits, Passage, Query, Reranker, Trace
 from rag.errors import UsageError
@@ -123,7 +123,7 @@ def _depends_on(loaded: Loaded, model: Path, questions: int) -> dict[str, Any]:
 
     return {
         "questions": questions,
-        "backend": pairs.choose(model, loaded.device, loaded.settings.rerank.backend),
+        "backend": bert.choose(model, loaded.device, loaded.settings.rerank.backend),
         "torch_threads": torch.get_num_threads(),
         "weights": results.weights(model),
         **{name: getattr(loaded.settings, name).model_dump() for name in ("chunk", "embed", "retrieve", "rerank")},

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rag import build, metrics, pairs
+from rag import bert, build, metrics
 from rag.bench import Progress, results
 from rag.core import Clock, Hit, Passage, Sentence, Source, SupportChecker
 from rag.errors import UsageError
@@ -115,7 +115,7 @@ def _depends_on(loaded: Loaded, model: Path, count: int) -> dict[str, Any]:
     settings = loaded.settings.verify
     return {
         "pairs": count,
-        "backend": pairs.choose(model, loaded.device, settings.backend),
+        "backend": bert.choose(model, loaded.device, settings.backend),
         "weights": results.weights(model),
         "verify": settings.model_dump(exclude={"action", "min_support"}),  # what is made of the probabilities
     }

@@ -120,12 +120,16 @@ def _packages() -> Check:
 
 
 def _models(loaded: Loaded) -> Iterator[Check]:
-    from rag import pairs
+    from rag import bert
     from rag.models import ModelStore
 
     settings = loaded.settings
     store = ModelStore()
-    cross_encoders = {"reranker": settings.rerank.backend, "checker": settings.verify.backend}
+    backends = {
+        "encoder": settings.embed.backend,
+        "reranker": settings.rerank.backend,
+        "checker": settings.verify.backend,
+    }
     for role, name, without in (
         ("encoder", settings.embed.model, ""),
         ("reranker", settings.rerank.model, "hits are filtered by cosine instead"),
@@ -145,9 +149,9 @@ def _models(loaded: Loaded) -> Iterator[Check]:
                 return Check(role, "ok", f"{name} in {store.resolve_tokenizer(name)}")
             model = store.resolve(name)
             found = f"{model.fingerprint} in {model.path}"
-            if role not in cross_encoders:
+            if role not in backends:
                 return Check(role, "ok", found)
-            backend = pairs.choose(model.path, loaded.device, cross_encoders[role])
+            backend = bert.choose(model.path, loaded.device, backends[role])
             if _version(backend) is None:
                 return Check(
                     role, "failed", f"{found}: {backend} isn't installed", "install the lock again: make setup"

@@ -33,6 +33,7 @@ class Embed(Section):
     model: str = Field(
         "all-minilm-l6-v2", min_length=1, description="recipe, folder or hub id of a sentence-transformers model"
     )
+    backend: Backend = Field("auto", description="auto: OpenVINO on a CPU where the model was built for it, else torch")
     batch_size: int = Field(32, ge=1, le=4096, description="texts per forward pass")
     query_prefix: str = Field("", description="put before each question (E5 and BGE models want one)")
     passage_prefix: str = Field("", description="put before each passage")

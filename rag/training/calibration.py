@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag import build, pairs, paths
+from rag import bert, build, pairs, paths
 from rag.core import Trace
 from rag.files import replacing_file
 from rag.pairs import PairModel
@@ -44,7 +44,7 @@ def on_development(model: Path, adapter: Path, report: build.Report = build.quie
     raises."""
     loaded = corpora.embedded(["rerank.model=null", f"index.name={build.SAMPLE}"])
     build.ensure_sample_index(loaded, build.Progress(step=report))
-    pairs.convert(model)
+    bert.convert(model)
     rerank = loaded.settings.rerank
     opened = pairs.open_pairs(model, loaded.device, rerank.max_length, rerank.batch_size)
     lists = development_lists(build.open_search(loaded), opened)

@@ -1,10 +1,10 @@
-"""`BertForSequenceClassification` as an OpenVINO graph with weights of 8 bits. Written by hand and not
-traced: the same on every machine, without torch, and free to leave out what the first token doesn't need.
+"""BERT as an OpenVINO graph: a classifier with weights of 8 bits, or an encoder. Written by hand and not traced: the same on
+every machine, without torch, and free to leave out what the first token doesn't need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -36,36 +36,66 @@ def read_weights(folder: Path) -> Weights:
         raise ModelError(f"{path} can't be read: {error}. Remove {folder} and build the model anew.") from error
 
 
-def build(config: Mapping[str, Any], weights: Weights, name: str, int8: bool = True) -> Any:
-    """An `openvino.Model` from `INPUTS` to `logits`, float32, shape (pairs, labels).
+def classifier(config: Mapping[str, Any], weights: Weights, name: str, int8: bool = True) -> Any:
+    """`BertForSequenceClassification`: an `openvino.Model` from `INPUTS` to `logits`, float32, shape (pairs, labels).
 
     Raises `ModelError` for what isn't a BERT classifier.
     """
+    return _built(config, name, lambda: _Bert(config, weights, "bert.", int8).classifier())
+
+
+def encoder(config: Mapping[str, Any], weights: Weights, name: str) -> Any:
+    """`BertModel`, the mean of its tokens, unit length: an `openvino.Model` from `INPUTS` to `vectors`, float32, shape
+    (texts, hidden).
+
+    Raises `ModelError` for what isn't BERT.
+    """
+    return _built(config, name, lambda: _Bert(config, weights, "", int8=False).encoder())
+
+
+def _built(config: Mapping[str, Any], name: str, build: Callable[[], Any]) -> Any:
     expected = {"model_type": "bert", "hidden_act": "gelu"}
     found = {key: config.get(key) for key in expected}
     if found != expected or config.get("position_embedding_type", "absolute") != "absolute":
         raise ModelError(f"{name} can't be converted for OpenVINO: expected {expected}, found {found}. Use torch.")
     try:
-        return _Bert(config, weights, int8).model()
+        return build()
     except KeyError as error:
-        raise ModelError(f"{name} has no weight {error}: it isn't a whole BertForSequenceClassification.") from error
+        raise ModelError(f"{name} has no weight {error}: it isn't a whole BERT.") from error
 
 
 class _Bert:
-    """Devlin et al., 2019; names of weights as in transformers. x is (pairs, tokens, hidden) throughout."""
+    """Devlin et al., 2019; names of weights as in transformers, after `prefix`. x is (texts, tokens, hidden) throughout."""
 
-    def __init__(self, config: Mapping[str, Any], weights: Weights, int8: bool) -> None:
+    def __init__(self, config: Mapping[str, Any], weights: Weights, prefix: str, int8: bool) -> None:
         from openvino import opset13
 
         self._op = opset13
         self._weights = weights
+        self._prefix = prefix
         self._int8 = int8
         self._layers: int = config["num_hidden_layers"]
         self._hidden: int = config["hidden_size"]
         self._heads: int = config["num_attention_heads"]
         self._epsilon: float = config["layer_norm_eps"]
 
-    def model(self) -> Any:
+    def classifier(self) -> Any:
+        op = self._op
+        inputs, x = self._network(first_only=True)
+        pooled = op.tanh(self._linear(x, f"{self._prefix}pooler.dense"))
+        logits = op.squeeze(self._linear(pooled, "classifier"), _ints(op, 1))
+        return _model(op, inputs, logits, "logits")
+
+    def encoder(self) -> Any:
+        op = self._op
+        inputs, x = self._network(first_only=False)
+        mask = op.unsqueeze(op.convert(inputs[1], "f32"), _ints(op, 2))
+        # Not divided by the number of tokens: the length becomes 1 anyhow.
+        total = op.reduce_sum(op.multiply(x, mask), _ints(op, 1), False)
+        return _model(op, inputs, op.normalize_l2(total, _ints(op, 1), 1e-12, "max"), "vectors")
+
+    def _network(self, first_only: bool) -> tuple[list[Any], Any]:
+        """The inputs, and what the last layer gives: of the first token alone, if that is all that is needed."""
         import openvino
 
         op = self._op
@@ -74,16 +104,13 @@ class _Bert:
             node.output(0).set_names({name})
         ids, mask, types = inputs
         x = self._embed(ids, types)
-        # 0 for a token, -10,000 for padding: added to the attention scores, shape (pairs, 1, 1, tokens).
+        # 0 for a token, -10,000 for padding: added to the attention scores, shape (texts, 1, 1, tokens).
         padding = op.multiply(op.subtract(op.convert(mask, "f32"), _float(op, 1)), _float(op, 1e4))
         padding = op.unsqueeze(padding, _ints(op, 1, 2))
         for layer in range(self._layers):
-            # The head reads the first token alone: the last layer computes no other.
-            x = self._layer(x, padding, f"bert.encoder.layer.{layer}.", first_only=layer == self._layers - 1)
-        pooled = op.tanh(self._linear(x, "bert.pooler.dense"))
-        logits = op.squeeze(self._linear(pooled, "classifier"), _ints(op, 1))
-        logits.output(0).set_names({"logits"})
-        return openvino.Model([op.result(logits)], inputs, "pairs")
+            last = layer == self._layers - 1
+            x = self._layer(x, padding, f"{self._prefix}encoder.layer.{layer}.", first_only=first_only and last)
+        return inputs, x
 
     def _embed(self, ids: Any, types: Any) -> Any:
         op = self._op
@@ -93,7 +120,7 @@ class _Bert:
         words = op.gather(self._table("word"), ids, axis)
         segments = op.gather(self._table("token_type"), types, axis)
         places = op.unsqueeze(op.gather(self._table("position"), positions, axis), axis)
-        return self._norm(op.add(op.add(words, segments), places), "bert.embeddings.LayerNorm")
+        return self._norm(op.add(op.add(words, segments), places), f"{self._prefix}embeddings.LayerNorm")
 
     def _layer(self, x: Any, padding: Any, name: str, first_only: bool) -> Any:
         op = self._op
@@ -136,7 +163,7 @@ class _Bert:
     def _table(self, name: str) -> Any:
         """Embeddings need no arithmetic: half precision halves the file and costs no time."""
         op = self._op
-        table = self._weights[f"bert.embeddings.{name}_embeddings.weight"]
+        table = self._weights[f"{self._prefix}embeddings.{name}_embeddings.weight"]
         return op.convert(op.constant(table.astype(np.float16)), "f32") if self._int8 else op.constant(table)
 
 
@@ -145,6 +172,13 @@ def quantize(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
     scales = np.abs(weight).max(axis=1, keepdims=True) / np.float32(127)
     scales = np.where(scales > 0, scales, np.float32(1))
     return np.rint(weight / scales).astype(np.int8), scales
+
+
+def _model(op: Any, inputs: list[Any], result: Any, name: str) -> Any:
+    import openvino
+
+    result.output(0).set_names({name})
+    return openvino.Model([op.result(result)], inputs, name)
 
 
 def _float(op: Any, value: float) -> Any:
