@@ -23,8 +23,8 @@ PACKAGE = Path(rag.__file__).parent
 # A module may import those of lower layers alone. `settings` needs `paths`, so the foundation has two.
 LAYERS = (
     {"rag", "rag.core", "rag.errors"},
-    {"rag.bert", "rag.paths", "rag.files", "rag.metrics", "rag.quantities", "rag.stats", "rag.text", "rag.where"},
-    {"rag.settings"},
+    {"rag.paths", "rag.files", "rag.metrics", "rag.quantities", "rag.stats", "rag.text", "rag.where"},
+    {"rag.bert", "rag.settings"},
     {
         "rag.context",
         "rag.embed",

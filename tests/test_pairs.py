@@ -57,7 +57,7 @@ def test_the_graph_is_the_network_that_torch_runs(folder: Path) -> None:
     fast = OpenVinoPairs(folder, 64, 8)
     expected = TorchPairs(folder, "cpu", 64, 8).logits(some_pairs())
     assert expected.std(axis=0).min() > 0.1
-    inputs = fast._pad_together(fast._encode(some_pairs()))  # with padding: its mask counts too
+    inputs = fast._network._pad_together(fast._encode(some_pairs()), 64)  # with padding: its mask counts too
     np.testing.assert_allclose(exact(inputs)["logits"], expected, atol=1e-4)
 
 
@@ -286,5 +286,5 @@ def test_a_fast_form_that_lost_its_weights_or_its_graph_is_an_error(folder: Path
 def test_a_fast_form_of_other_labels_is_an_error(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "id2label": {"0": "relevant"}}), encoding="utf-8")
-    with pytest.raises(ModelError, match="has 1 labels, it gives 3"):
+    with pytest.raises(ModelError, match="says 1 logits, it gives 3"):
         OpenVinoPairs(folder, 64, 4)
