@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import Cli
+from indexes import write_index
 
 from rag import build
 from rag.bench import reranker, results
@@ -18,7 +19,7 @@ from rag.bench.reranker import Float32, Question, held_out, orders, summarise, t
 from rag.bert import convert
 from rag.core import Document, Hit, Passage
 from rag.errors import UsageError
-from rag.index import IndexReader, Versions, check_current, open_index, write_version
+from rag.index import IndexReader, Versions, check_current, open_index
 from rag.ingest import chunk
 from rag.search import HybridSearcher
 from rag.settings import Index, Retrieve
@@ -36,7 +37,7 @@ def search_over(root: Path, documents: Sequence[Document]) -> build.Search:
     encoder, versions = FakeEncoder(), Versions(root, "some")
     passages = [passage for document in documents for passage in chunk.split(document, 100)]
     vectors = encoder.encode_passages([passage.titled for passage in passages])
-    write_version(versions, [(documents, passages, vectors)], model=encoder.model, settings=Index(), chunking={})
+    write_index(versions, [(documents, passages, vectors)], model=encoder.model, settings=Index(), chunking={})
     index: IndexReader = open_index(check_current(versions), Index(), Retrieve(), "cpu")
     return build.Search(encoder, HybridSearcher(index, Retrieve()), index)
 

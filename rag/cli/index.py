@@ -6,10 +6,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from click import Context
 from typer.core import TyperGroup
 
 from rag.cli import options
@@ -26,7 +25,7 @@ SHOWN = 20
 class PathsOrCommand(TyperGroup):
     """What isn't a command's name is a path: `rag index PATH...` is `rag index build PATH...`."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] != "--help":
             args = ["build", *args]
         return super().parse_args(ctx, args)

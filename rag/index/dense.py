@@ -55,7 +55,8 @@ class VectorWriter:
 def _header(shape: tuple[int, int]) -> bytes:
     """Of any number of rows as long as of none: NumPy pads it for files that grow."""
     header = BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    kind = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, kind)  # type: ignore[no-untyped-call]
     return header.getvalue()
 
 
@@ -76,7 +77,7 @@ def write_graph(folder: Path, settings: Index, grown: Path | None = None) -> str
     if len(vectors) <= settings.exact_up_to:
         return "flat"
     if grown is not None and (grown / GRAPH).is_file():
-        graph = faiss.read_index(str(grown / GRAPH))
+        graph: Any = faiss.read_index(str(grown / GRAPH))
     else:
         graph = faiss.IndexHNSWFlat(vectors.shape[1], settings.hnsw_m, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = settings.hnsw_ef_construction
@@ -133,11 +134,11 @@ class DenseIndex:
 
         if allowed is None:
             return self._parameters
-        bits = np.packbits(allowed, bitorder="little")
-        selector = faiss.IDSelectorBitmap(bits)
+        parts: Any = faiss  # its stubs know neither the selector's array nor the parameters' keywords
+        selector = parts.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         if self._parameters is None:
-            return faiss.SearchParameters(sel=selector)
-        return faiss.SearchParametersHNSW(efSearch=self._parameters.efSearch, sel=selector)  # type: ignore[attr-defined]
+            return parts.SearchParameters(sel=selector)
+        return parts.SearchParametersHNSW(efSearch=self._parameters.efSearch, sel=selector)
 
     def cosines(self, vector: Vector, rows: Sequence[int]) -> NDArray[np.float32]:
         """Cosine of one query with the given rows, also of rows that a search didn't return."""
