@@ -271,19 +271,22 @@ def end_of(folder: Path) -> dict[str, Tensor]:
 
 
 @pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize("kind", CASES)
 def test_a_training_that_was_stopped_ends_as_one_that_was_not(
-    wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """The head too, which PEFT leaves out of its checkpoints."""
+    """The head too, which PEFT leaves out of its checkpoints, whatever its labels."""
     base = wheels / "site" / "tiny_bert" / "model"
-    monkeypatch.setattr(reranker, "EVERY", 4)
-    train_reranker(base, tmp_path, steps=8)
+    train, _ = CASES[kind]
+    for trained in (reranker, support):
+        monkeypatch.setattr(trained, "EVERY", 4)
+    train(base, tmp_path, steps=8)
     whole, curve = end_of(tmp_path), (tmp_path / loop.CURVE).read_text()
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-8"]
     # As a kill while the second was written leaves it.
     (tmp_path / "checkpoint-8" / "trainer_state.json").unlink()
     (tmp_path / export.ADAPTER).unlink()
-    train_reranker(base, tmp_path, steps=8)
+    train(base, tmp_path, steps=8)
     again = end_of(tmp_path)
     assert set(again) == set(whole)
     for name, tensor in whole.items():
@@ -298,8 +301,8 @@ def test_a_checkpoint_without_its_head_is_not_gone_on_from(
     base = wheels / "site" / "tiny_bert" / "model"
     monkeypatch.setattr(reranker, "EVERY", 2)
     train_reranker(base, tmp_path, steps=2)
-    (tmp_path / "checkpoint-2" / crossencoder.HEAD).unlink()
-    with pytest.raises(UsageError, match=r"checkpoint-2/head\.safetensors is missing"):
+    (tmp_path / "checkpoint-2" / crossencoder.TRAINED).unlink()
+    with pytest.raises(UsageError, match=r"checkpoint-2/trained\.safetensors is missing"):
         train_reranker(base, tmp_path, steps=4)
 
 

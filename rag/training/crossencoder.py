@@ -20,7 +20,7 @@ TARGETS = ["query", "key", "value", "attention.output.dense", "intermediate.dens
 WHOLE = ("bert.pooler.", "classifier.")
 """Trained whole: the base hasn't learnt them."""
 
-HEAD = "head.safetensors"
+TRAINED = "trained.safetensors"
 
 WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 """Half the time of a step on a CPU; nothing is seen often enough to be learnt by heart."""
@@ -59,15 +59,15 @@ def train(
     adapt(model, RANK, ALPHA)
 
     class Trainer(CrossEncoderTrainer):  # type: ignore[misc]
-        """With what is trained whole in its checkpoints: PEFT saves the LoRA matrices alone."""
+        """With all that is trained in its checkpoints. What sentence-transformers saves and loads is PEFT's: the LoRA
+        matrices alone, on a model of one label."""
 
         def _save(self, output_dir=None, state_dict=None):  # type: ignore[no-untyped-def]
             super()._save(output_dir, state_dict)
-            write_head(model, Path(output_dir if output_dir is not None else self.args.output_dir))
+            write_trained(model, Path(output_dir if output_dir is not None else self.args.output_dir))
 
         def _load_from_checkpoint(self, checkpoint_path):  # type: ignore[no-untyped-def]
-            super()._load_from_checkpoint(checkpoint_path)
-            read_head(model, Path(checkpoint_path))
+            read_trained(model, Path(checkpoint_path))
 
     last = loop.last_checkpoint(folder)
     common = loop.arguments(folder, batch=batch, every=every, first=last is None, seed=seed)
@@ -101,20 +101,19 @@ def adapt(model: Any, rank: int, alpha: int) -> None:
         weight.requires_grad = "lora_" in name or name.startswith(WHOLE)
 
 
-def write_head(model: Any, checkpoint: Path) -> None:
+def write_trained(model: Any, checkpoint: Path) -> None:
     from safetensors.torch import save_file
 
     weights = model.transformers_model.named_parameters()
-    whole = {name: weight.detach().contiguous() for name, weight in weights if name.startswith(WHOLE)}
-    save_file(whole, checkpoint / HEAD)
+    save_file({name: w.detach().contiguous() for name, w in weights if w.requires_grad}, checkpoint / TRAINED)
 
 
-def read_head(model: Any, checkpoint: Path) -> None:
-    """Raises `UsageError` where the checkpoint has none: going on from it would begin with an untrained one."""
+def read_trained(model: Any, checkpoint: Path) -> None:
+    """Raises `UsageError` where the checkpoint has none: going on from it would begin with an untrained head."""
     import torch
     from safetensors.torch import load_file
 
-    path = checkpoint / HEAD
+    path = checkpoint / TRAINED
     if not path.is_file():
         raise UsageError(
             f"{path} is missing: nothing can go on from this checkpoint. Remove it, or train in another folder."
