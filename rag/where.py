@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
@@ -77,18 +77,19 @@ class _Reader:
     def condition(self, depth: int) -> Test:
         if depth > MAX_DEPTH:
             self.fail(f"at most {MAX_DEPTH} parentheses in one another")
-        parts = [self._every(depth)]
-        while self._is_word("or"):
-            self._next()
-            parts.append(self._every(depth))
-        return parts[0] if len(parts) == 1 else lambda metadata: any(part(metadata) for part in parts)
+        return self._joined("or", any, self._every, depth)
 
     def _every(self, depth: int) -> Test:
-        parts = [self._one(depth)]
-        while self._is_word("and"):
+        return self._joined("and", all, self._one, depth)
+
+    def _joined(
+        self, word: str, combine: Callable[[Iterable[bool]], bool], part: Callable[[int], Test], depth: int
+    ) -> Test:
+        parts = [part(depth)]
+        while self._is_word(word):
             self._next()
-            parts.append(self._one(depth))
-        return parts[0] if len(parts) == 1 else lambda metadata: all(part(metadata) for part in parts)
+            parts.append(part(depth))
+        return parts[0] if len(parts) == 1 else lambda metadata: combine(test(metadata) for test in parts)
 
     def _one(self, depth: int) -> Test:
         if depth > MAX_DEPTH:

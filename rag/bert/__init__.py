@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rag import files
-from rag.bert.graph import INPUTS
+from rag.bert import graph
 from rag.errors import ModelError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Network:
         for row, one in enumerate(batch):
             length = len(one.ids)
             ids[row, :length], types[row, :length], mask[row, :length] = one.ids, one.type_ids, 1
-        return dict(zip(INPUTS, (ids, mask, types), strict=True))
+        return dict(zip(graph.INPUTS, (ids, mask, types), strict=True))
 
 
 def batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
@@ -112,8 +112,6 @@ def convert(folder: Path) -> bool:
         openvino = _openvino()
     except ModuleNotFoundError:
         return False
-    from rag.bert import graph
-
     encodes = (folder / "modules.json").is_file()
     if encodes:
         _require_mean(folder)
@@ -178,7 +176,7 @@ def _compile(folder: Path, output: str, width: int) -> Any:
         compiled = core.compile_model(core.read_model(network), "CPU", options)
         inputs = {name for port in compiled.inputs for name in port.names}
         found = compiled.output(output).partial_shape[1]
-        if inputs != set(INPUTS) or found != width:
+        if inputs != set(graph.INPUTS) or found != width:
             raise RuntimeError(f"config.json says {width} {output}, it gives {found} from {', '.join(sorted(inputs))}")
         return compiled.create_infer_request()
     except RuntimeError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -105,6 +105,11 @@ class Unfinished:
             else:
                 self._left |= left
                 self._place(path, list(left))
+
+    @property
+    def wanted(self) -> Set[str]:
+        """The documents of it that go into the new version."""
+        return self._wanted.keys()
 
     def claim(self, identity: str, digest: str) -> bool:
         """Is this document there from an earlier run? Then it is wanted."""

@@ -56,7 +56,6 @@ class Update:
         self._settings = settings
         self._base = base
         self._unfinished = Unfinished(versions.root / "unfinished", asdict(shape))
-        self._fresh: set[str] = set()
 
     def holds(self, document: Document) -> bool:
         """Is it there as it is, also from a run that was killed? Then there is nothing to encode."""
@@ -66,7 +65,7 @@ class Update:
             self._base.keep(document.id)
             return True
         if self._unfinished.claim(document.id, digest):
-            self._supersede(document.id)
+            self._replace(document)
             return True
         return False
 
@@ -74,14 +73,13 @@ class Update:
         """Documents that it doesn't hold, with all their passages in order. They outlive a kill of this process."""
         self._unfinished.add(documents, [content_sha256(document) for document in documents], passages, vectors)
         for document in documents:
-            self._supersede(document.id)
+            self._replace(document)
 
     def delete(self, identity: str) -> None:
         """Also where an earlier source of this run had it."""
         if self._base is not None:
             self._base.drop(identity)
         self._unfinished.drop(identity)
-        self._fresh.discard(identity)
 
     def finish(self, prune: bool, report: Callable[[str], None] = lambda _: None) -> tuple[Manifest, Changes]:
         """Write the new version and switch to it; nothing is written where nothing changed.
@@ -97,18 +95,18 @@ class Update:
         self._unfinished.remove()
         return contents, changes
 
-    def _supersede(self, identity: str) -> None:
-        self._fresh.add(identity)
+    def _replace(self, document: Document) -> None:
         if self._base is not None:
-            self._base.drop(identity)
+            self._base.drop(document.id)
 
     def _changes(self, prune: bool) -> tuple[Changes, NDArray[np.bool_]]:
+        fresh = self._unfinished.wanted
         if self._base is None:
-            return Changes(added=len(self._fresh)), np.zeros(0, dtype=np.bool_)
+            return Changes(added=len(fresh)), np.zeros(0, dtype=np.bool_)
         kept = self._base.kept(prune)
-        changed = sum(self._base.digest(identity) is not None for identity in self._fresh)
+        changed = sum(self._base.digest(identity) is not None for identity in fresh)
         gone = len(kept) - int(kept.sum())
-        return Changes(len(self._fresh) - changed, changed, self._base.seen, gone - changed), kept
+        return Changes(len(fresh) - changed, changed, self._base.seen, gone - changed), kept
 
     def _write(self, folder: Path, kept: NDArray[np.bool_], report: Callable[[str], None]) -> Manifest:
         report("passages and vectors")
