@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from rag.cli import options
 
 if TYPE_CHECKING:
+    from rag.build import Built
     from rag.cli.console import Terminal
     from rag.index import Changes, Versions
     from rag.ingest import LeftOut
@@ -71,10 +72,8 @@ def build(
     corpus is up to date.
     """
     from rag import build as building
-    from rag import paths
     from rag.cli.console import StepReport, library_output
     from rag.errors import UsageError
-    from rag.index import folder_size
 
     if sample == bool(sources):
         wanted = "either files and folders, or --sample" if sample else "the files and folders to index, or --sample"
@@ -104,36 +103,43 @@ def build(
         if built is None:
             terminal.err.print("The sample index is up to date.")
             return
-        contents, left_out = built.manifest, built.left_out
-        size = folder_size(paths.indexes_dir() / built.name / "versions" / built.version)
-        if as_json:
-            manifest = asdict(contents)
-            manifest.pop("files")
-            terminal.json(
-                {
-                    "index": built.name,
-                    "version": built.version,
-                    "seconds": built.seconds,
-                    "bytes": size,
-                    **asdict(built.changes),
-                    "pruned": built.pruned,
-                    "skipped": [asdict(one) for one in left_out.skipped],
-                    "left_out": dict(left_out.counts),
-                    "deleted": sorted(left_out.deleted),
-                    **manifest,
-                }
-            )
-        else:
-            terminal.out.print(
-                f"Index {built.name!r} version {built.version}: {contents.documents:,} documents, {contents.passages:,} passages, "
-                f"{size / 1e6:.1f} MB, in {built.seconds:.1f} s ({contents.model}, {contents.dense}).",
-                markup=False,
-            )
-            terminal.out.print(_changed(built.changes), markup=False)
-        for line in _losses(left_out):
-            terminal.err.print(line, style="yellow", markup=False)
+        _show(built, as_json, terminal)
         if prune and not built.pruned:
             terminal.err.print("Nothing was pruned: what was skipped may hold documents of the index.", style="yellow")
+
+
+def _show(built: Built, as_json: bool, terminal: Terminal) -> None:
+    from rag import paths
+    from rag.index import Versions, folder_size
+
+    contents, left_out = built.manifest, built.left_out
+    size = folder_size(Versions(paths.indexes_dir(), built.name).folder(built.version))
+    if as_json:
+        manifest = asdict(contents)
+        manifest.pop("files")
+        terminal.json(
+            {
+                "index": built.name,
+                "version": built.version,
+                "seconds": built.seconds,
+                "bytes": size,
+                **asdict(built.changes),
+                "pruned": built.pruned,
+                "skipped": [asdict(one) for one in left_out.skipped],
+                "left_out": dict(left_out.counts),
+                "deleted": sorted(left_out.deleted),
+                **manifest,
+            }
+        )
+    else:
+        terminal.out.print(
+            f"Index {built.name!r} version {built.version}: {contents.documents:,} documents, {contents.passages:,} passages, "
+            f"{size / 1e6:.1f} MB, in {built.seconds:.1f} s ({contents.model}, {contents.dense}).",
+            markup=False,
+        )
+        terminal.out.print(_changed(built.changes), markup=False)
+    for line in _losses(left_out):
+        terminal.err.print(line, style="yellow", markup=False)
 
 
 def _losses(left_out: LeftOut) -> Iterator[str]:

@@ -110,15 +110,20 @@ class DenseIndex:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Cosines and rows, best first, each of shape (queries, min(k, passages)); row -1 where fewer are found.
 
-        `allowed`, by row, are those that may be found; among few the search is exact.
+        `allowed`, by row, are those that may be found. Among few of them a graph would miss some, and FAISS on a GPU can't
+        be told of them: those are compared one by one.
         """
         k = min(k, len(self.vectors))
-        if allowed is not None and np.count_nonzero(allowed) <= self._exact_up_to:
+        if allowed is not None and (self._lock is not None or self._is_sparse(allowed)):
             return self._exact(vectors, k, np.flatnonzero(allowed))
-        if self._lock is not None and allowed is None:
+        if self._lock is not None:
             with self._lock:
                 return self._index.search(vectors, k)  # type: ignore[no-any-return]
         return self._index.search(vectors, k, params=self._selecting(allowed))  # type: ignore[no-any-return]
+
+    def _is_sparse(self, allowed: NDArray[np.bool_]) -> bool:
+        """Too few for a walk on the graph?"""
+        return self._parameters is not None and int(np.count_nonzero(allowed)) <= self._exact_up_to
 
     def _exact(self, vectors: Matrix, k: int, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         cosines = vectors @ self.vectors[rows].T

@@ -103,8 +103,8 @@ class Unfinished:
             if (left := self._digests_of(path)) is None:
                 path.unlink()
             else:
-                self._left |= left
-                self._place(path, list(left))
+                self._left |= dict(left)
+                self._place(path, [identity for identity, _ in left])
 
     @property
     def wanted(self) -> Set[str]:
@@ -172,8 +172,8 @@ class Unfinished:
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("*.npz"))
 
-    def _digests_of(self, path: Path) -> dict[str, str] | None:
-        """By document; None for a file that is damaged or of another shape. Reading checks a checksum."""
+    def _digests_of(self, path: Path) -> list[tuple[str, str]] | None:
+        """Of each document in order; None for a file that is damaged or of another shape. Reading checks a checksum."""
         try:
             with np.load(path, allow_pickle=False) as batch:
                 if _lines(batch["shape"]) != [self._shape.encode()]:
@@ -184,7 +184,7 @@ class Unfinished:
                     return None
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return None
-        return {record["id"]: record["sha256"] for record in records}
+        return [(record["id"], record["sha256"]) for record in records]
 
 
 def _packed(lines: Sequence[bytes]) -> NDArray[np.uint8]:
