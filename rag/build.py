@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag import index, paths
+from rag.abstain import Weighing
 from rag.core import (
     Document,
     Encoder,
@@ -34,7 +35,7 @@ from rag.index import manifest
 from rag.ingest import File, LeftOut, chunk, find_files, read_corpus
 from rag.models import ModelStore, ResolvedModel
 from rag.pipeline import Pipeline
-from rag.settings import Loaded
+from rag.settings import Loaded, Settings
 
 if TYPE_CHECKING:
     from rag.core import Matrix
@@ -82,7 +83,15 @@ async def open_pipeline(loaded: Loaded, report: Report = quiet) -> AsyncIterator
 
     async with open_generator(loaded, report, meanwhile) as generator:
         [(search, checker)] = opened
-        pipeline = Pipeline(loaded.settings, loaded.profile, search.encoder, search.searcher, generator, checker)
+        pipeline = Pipeline(
+            loaded.settings,
+            loaded.profile,
+            search.encoder,
+            search.searcher,
+            generator,
+            checker,
+            weighing(loaded.settings),
+        )
         try:
             await pipeline.warm_up()
             pipeline.startup_s = time.monotonic() - began
@@ -199,7 +208,7 @@ def _open_search(loaded: Loaded, checked: index.CheckedVersion, report: Report) 
 
     settings = loaded.settings
     reader = _open_reader(loaded, checked)
-    encoder = _open_encoder(loaded, report)
+    encoder = open_encoder(loaded, report)
     search = Search(encoder, HybridSearcher(reader, settings.retrieve, open_reranker(loaded, report)), reader)
     search.search(["What causes it, and how is it treated?"], Trace())  # each library's first call pays for its set-up
     return search
@@ -321,7 +330,7 @@ def _batches(
                 passages += chunk.split(located.document, settings.max_chars, settings.overlap_sentences)
         if len(passages) >= BATCH or (located is None and documents):
             if encoder is None:
-                encoder = _open_encoder(loaded, quiet)
+                encoder = open_encoder(loaded)
             yield documents, passages, encoder.encode_passages([passage.titled for passage in passages])
             encoded += len(passages)
             documents, passages = [], []
@@ -335,12 +344,12 @@ def _versions(loaded: Loaded) -> index.Versions:
     return index.Versions(paths.indexes_dir(), loaded.settings.index.name)
 
 
-def _open_encoder(loaded: Loaded, report: Report) -> Encoder:
-    from rag.embed import open_encoder
+def open_encoder(loaded: Loaded, report: Report = quiet) -> Encoder:
+    from rag import embed
 
     model = _resolve(loaded.settings.embed.model, report)
     _stay_offline()
-    return open_encoder(model.path, model.fingerprint, loaded.settings.embed, loaded.device)
+    return embed.open_encoder(model.path, model.fingerprint, loaded.settings.embed, loaded.device)
 
 
 def open_reranker(loaded: Loaded, report: Report = quiet) -> CrossEncoderReranker | None:
@@ -361,6 +370,16 @@ def _recipe_cosine_weight(name: str) -> float:
     store = model_store()
     head = store.status(name).recipe.head if store.is_recipe(name) else None
     return head.cosine_weight if head is not None and head.cosine_weight is not None else 0.0
+
+
+def weighing(settings: Settings) -> Weighing | None:
+    """How the generator's word and the reranker's are weighed; None where that is switched off, or the generator's recipe
+    doesn't say it for this reranker."""
+    model, store = settings.generator.model, model_store()
+    known = store.status(model).recipe.abstention if model is not None and store.is_recipe(model) else None
+    if known is None or not settings.abstain.weigh or known.reranker != settings.rerank.model:
+        return None
+    return Weighing(known.of_word, known.of_relevance, known.shift)
 
 
 def open_checker(loaded: Loaded, report: Report = quiet) -> CrossEncoderChecker | None:

@@ -138,13 +138,19 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class GenerationParams:
-    """`max_tokens` output tokens at most; temperature 0 is greedy."""
+    """`max_tokens` output tokens at most; temperature 0 is greedy.
+
+    `watch` is a text whose first token is watched for at the answer's beginning: an `Opening` tells of it. `begin_with` is
+    what the answer begins with: the model goes on from there.
+    """
 
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     ignore_eos: bool = False
+    watch: str | None = None
+    begin_with: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +170,19 @@ class GenerationStats:
     queue: float | None = None
     ttft: float | None = None
     decode: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How an answer begins: with the token that was watched for (`taken`) or not, and the probability that it had.
+
+    `otherwise` is the most probable other token's text. `stats` are those of a request that ends here.
+    """
+
+    probability: float
+    taken: bool
+    otherwise: str
+    stats: GenerationStats
 
 
 Support: TypeAlias = Literal["supported", "contradicted", "not_stated", "unchecked"]
@@ -279,6 +298,8 @@ class StageTimings:
 class Answer:
     """The answer to one question with everything that shaped it. `rag ask --json` is this, serialised.
 
+    `confidence` is the probability that the sources answer the question, as far as the generator's word and the
+    reranker's scores tell (`rag.abstain`); None where it isn't known how to weigh these two.
     `truncated`: it reached its length limit; the sentence that was cut is left out of `answer`.
     `withheld`: one was written, but may not be shown (`verify.action`); it counts as an abstention. `sentences`
     are those that were written: of a withheld answer too, and with those that were dropped from `answer`.
@@ -287,6 +308,7 @@ class Answer:
     question: str
     answer: str
     abstained: bool
+    confidence: float | None
     withheld: bool
     truncated: bool
     sentences: tuple[Sentence, ...]
@@ -416,8 +438,9 @@ class Generator(Protocol):
 
     def stream(
         self, messages: Sequence[Message], params: GenerationParams
-    ) -> AsyncGenerator[str | GenerationStats, None]:
-        """Text deltas, then one `GenerationStats` as the last item.
+    ) -> AsyncGenerator[Opening | str | GenerationStats, None]:
+        """Text deltas, then one `GenerationStats` as the last item. Before them an `Opening`, where `params` ask for it
+        and the backend can tell.
 
         Raises `EngineDied` when the engine is lost on the way.
         """

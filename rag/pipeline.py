@@ -6,13 +6,14 @@ Stages run on one worker thread, so that a server's event loop stays free; only 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 from rag import prompt as prompts
+from rag.abstain import Confidence, Weighing, weighed
 from rag.context import filter_hits, fit
 from rag.core import (
     Answer,
@@ -88,6 +89,7 @@ class Pipeline:
         searcher: Searcher,
         generator: Generator,
         checker: SupportChecker | None = None,
+        weighing: Weighing | None = None,
         startup_s: float | None = None,
     ) -> None:
         self.settings = settings
@@ -97,6 +99,7 @@ class Pipeline:
         self._searcher = searcher
         self._generator = generator
         self._checker = checker
+        self._weighing = weighing
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rag-stages")
 
     @property
@@ -137,24 +140,26 @@ class Pipeline:
             )
         yield Searched(prompt)
 
-        text, stats = "", GenerationStats(output_tokens=0)
+        text, stats, confidence = "", GenerationStats(output_tokens=0), None
         visible = prompts.MarkerFilter(len(prompt.sources))
         with trace.span("generate"):
-            async with aclosing(self._generator.stream(prompt.messages, self._params(chosen))) as deltas:
-                async for item in deltas:
+            async with aclosing(self._generate(prompt, self._params(chosen))) as items:
+                async for item in items:
                     if isinstance(item, GenerationStats):
                         stats = item
-                        continue
-                    text += item
-                    if not self.holds_back and (piece := visible.feed(item)):
-                        yield Delta(piece)
+                    elif isinstance(item, Confidence):
+                        confidence = item.value
+                    else:
+                        text += item
+                        if not self.holds_back and (piece := visible.feed(item)):
+                            yield Delta(piece)
         if rest := visible.rest():
             yield Delta(rest)
         draft = self._cite(text, prompt.sources, stats)
         if self._checker is not None and not draft.abstained:
             with trace.span("verify"):
                 draft = await self._run(self._verify, self._checker, draft, prompt.sources)
-        yield self._finish(question, draft, chosen, stats, trace)
+        yield self._finish(question, draft, chosen, stats, confidence, trace)
 
     async def warm_up(self) -> None:
         """One short request: the first costs a second more, and leaves the system prompt in the prefix cache."""
@@ -190,6 +195,19 @@ class Pipeline:
         settings = self.settings.generator
         return GenerationParams(chosen.max_tokens, settings.temperature, settings.top_p, settings.seed)
 
+    def _generate(
+        self, prompt: Prompt, params: GenerationParams
+    ) -> AsyncGenerator[Confidence | str | GenerationStats, None]:
+        return weighed(
+            self._generator,
+            prompt.messages,
+            params,
+            prompt.sources,
+            prompts.NOT_IN_SOURCES,
+            self._weighing,
+            self.settings.abstain.min_confidence,
+        )
+
     def _cite(self, raw: str, sources: tuple[Source, ...], stats: GenerationStats) -> Draft:
         abstained = prompts.declines(raw)
         truncated = stats.finish_reason == "length"
@@ -210,11 +228,20 @@ class Pipeline:
 
     # --- endings ----------------------------------------------------------------------------
 
-    def _finish(self, question: str, draft: Draft, chosen: Route, stats: GenerationStats, trace: Trace) -> Answer:
+    def _finish(
+        self,
+        question: str,
+        draft: Draft,
+        chosen: Route,
+        stats: GenerationStats,
+        confidence: float | None,
+        trace: Trace,
+    ) -> Answer:
         return Answer(
             question=question,
             answer=draft.text if draft.text else prompts.NOT_IN_SOURCES,
             abstained=draft.abstained,
+            confidence=confidence,
             withheld=draft.withheld,
             truncated=draft.truncated,
             sentences=draft.sentences,
@@ -241,6 +268,7 @@ class Pipeline:
             question=question,
             answer=NOTHING_FOUND if where is None else f"{NOTHING_FOUND[:-1]}, of what meets {where}.",
             abstained=True,
+            confidence=None,
             withheld=False,
             truncated=False,
             sentences=(),

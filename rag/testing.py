@@ -19,6 +19,7 @@ from rag.core import (
     GenerationStats,
     Hit,
     Message,
+    Opening,
     Sentence,
     Source,
     Support,
@@ -73,7 +74,8 @@ class FakeSupportChecker:
 
 
 class FakeGenerator:
-    """Says what it was given, a delta at a time. A token is a word. `dies_after` deltas it raises `EngineDied`.
+    """Says what it was given, a delta at a time. A token is a word. `dies_after` deltas it raises `EngineDied`. `opening` is
+    what it tells where it is asked.
 
     `asked` keeps the messages and parameters of every request, `aborted` counts those closed early.
     """
@@ -86,6 +88,7 @@ class FakeGenerator:
         self.dies_after = dies_after
         self.asked: list[tuple[tuple[Message, ...], GenerationParams]] = []
         self.aborted = 0
+        self.opening: Opening | None = None
         self.techniques: Mapping[str, Technique] = {}
 
     def count_tokens(self, text: str) -> int:
@@ -96,11 +99,15 @@ class FakeGenerator:
 
     async def stream(
         self, messages: Sequence[Message], params: GenerationParams
-    ) -> AsyncGenerator[str | GenerationStats, None]:
+    ) -> AsyncGenerator[Opening | str | GenerationStats, None]:
         self.asked.append((tuple(messages), params))
         stats = GenerationStats(0, finish_reason="stop", prompt_tokens=self.count_prompt_tokens(messages))
         finished = False
         try:
+            if params.watch is not None and self.opening is not None:
+                yield self.opening
+            if params.begin_with:
+                yield params.begin_with
             for number, delta in enumerate(self.deltas):
                 if number == self.dies_after:
                     raise EngineDied(f"The engine died after {number} tokens of the answer.")

@@ -243,6 +243,7 @@ def test_a_sample_holds_ids_markers_and_scores(tmp_path: Path, engine: Engines) 
         "token_f1": 1.0,
         "sentences": 1,
         "supported": 0,
+        "confidence": None,
         "finish_reason": "stop",
         "prompt_tokens": sample["prompt_tokens"],
         "output_tokens": 1,

@@ -16,6 +16,7 @@ def answer(*sentences: tuple[str, tuple[int, ...], Support]) -> Answer:
         question="?",
         answer="",
         abstained=False,
+        confidence=None,
         withheld=False,
         truncated=False,
         sentences=tuple(Sentence(*one) for one in sentences),

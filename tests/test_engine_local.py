@@ -6,13 +6,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from rag import build, settings
-from rag.core import GenerationParams, GenerationStats, Message
+from rag.core import GenerationParams, GenerationStats, Message, Opening
 from rag.engine import processes, spec
 from rag.engine.local import LocalGenerator, configure, require_memory
 from rag.errors import EngineDied, EngineError, NotEnoughMemory
@@ -77,6 +78,55 @@ async def test_prompt_lookup_drafts_and_accepts_where_the_answer_repeats_the_pro
 
 async def test_greedy_answers_are_the_same_twice(generator: LocalGenerator) -> None:
     assert (await collect(generator, 16))[0] == (await collect(generator, 16))[0]
+
+
+async def test_a_watched_beginning_is_told_of_before_the_text(generator: LocalGenerator) -> None:
+    params = GenerationParams(4, ignore_eos=True)
+    text = (await collect(generator, 4))[0]
+    items = [item async for item in generator.stream(CHAT, replace(params, watch=text))]
+    taken = items[0]
+    assert isinstance(taken, Opening)
+    assert taken.taken
+    assert 0 < taken.probability <= 1
+    assert (taken.stats.output_tokens, taken.stats.prompt_tokens) == (1, generator.count_prompt_tokens(CHAT))
+    assert taken.stats.ttft is not None
+    assert "".join(item for item in items if isinstance(item, str)) == text
+
+    other = await anext(generator.stream(CHAT, replace(params, watch=taken.otherwise)))
+    assert isinstance(other, Opening)
+    assert not other.taken
+    assert text.startswith(other.otherwise)
+    assert other.probability == pytest.approx(1 - taken.probability, abs=1 - taken.probability)
+    assert 0 < other.probability <= taken.probability
+
+
+async def test_an_unlikely_beginning_has_a_probability_near_0(generator: LocalGenerator) -> None:
+    opening = await anext(generator.stream(CHAT, GenerationParams(1, watch="\u2603")))
+    assert isinstance(opening, Opening)
+    assert (opening.taken, opening.probability < 0.05) == (False, True)
+
+
+async def test_watched_requests_beside_others_that_check_drafts_are_told_of_as_well(generator: LocalGenerator) -> None:
+    async def watched() -> Opening:
+        items = [item async for item in generator.stream(CHAT, GenerationParams(8, ignore_eos=True, watch="The"))]
+        assert isinstance(items[0], Opening)
+        return items[0]
+
+    alone = await watched()
+    beside, *_ = await asyncio.gather(watched(), collect(generator, 40), collect(generator, 40))
+    assert beside.probability == pytest.approx(alone.probability, rel=0.05)
+
+
+async def test_an_answer_goes_on_from_what_it_has_to_begin_with(generator: LocalGenerator) -> None:
+    items = [
+        item async for item in generator.stream(CHAT, GenerationParams(8, ignore_eos=True, begin_with="Ten times"))
+    ]
+    *deltas, stats = items
+    text = "".join(item for item in deltas if isinstance(item, str))
+    assert text.startswith("Ten times")
+    assert len(text) > len("Ten times")
+    assert isinstance(stats, GenerationStats)
+    assert (stats.output_tokens, stats.prompt_tokens) == (8, generator.count_prompt_tokens(CHAT))
 
 
 async def test_requests_run_beside_one_another(generator: LocalGenerator) -> None:

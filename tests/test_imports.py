@@ -26,6 +26,7 @@ LAYERS = (
     {"rag.paths", "rag.files", "rag.metrics", "rag.quantities", "rag.stats", "rag.text", "rag.where"},
     {"rag.bert", "rag.settings"},
     {
+        "rag.abstain",
         "rag.context",
         "rag.embed",
         "rag.engine",

@@ -13,6 +13,7 @@ from rag import paths
 from rag.errors import UsageError
 from rag.text import content_words
 from rag.training import datasets
+from rag.training.abstention import QUESTIONS
 from rag.training.datasets import Claim, Record, disease, is_held_out, mentions, split_medquad
 
 needs_real = pytest.mark.skipif("RAG_DATASETS" not in os.environ, reason="RAG_DATASETS isn't set: no real datasets")
@@ -148,6 +149,26 @@ def test_no_question_that_is_trained_on_resembles_one_of_the_evaluation() -> Non
         words = content_words(row["question"])
         for question, other in told:
             assert len(words & other) <= 0.4 * len(words | other), (row["question"], question)
+
+
+def test_calibration_asks_about_documents_of_the_development_set_alone() -> None:
+    """And none of what is asked there, nor anything like the evaluation's questions."""
+    gold, asked = {}, {}
+    for name in ("qa_120", "dev_60"):
+        rows = [json.loads(line) for line in paths.shipped("eval", f"{name}.jsonl").open(encoding="utf-8")]
+        gold[name] = {document for row in rows for document in row["gold_doc_ids"]}
+        asked[name] = [content_words(row["question"]) for row in rows]
+    rows = [json.loads(line) for line in paths.shipped("data", "training", QUESTIONS).open(encoding="utf-8")]
+    assert {row["doc_id"] for row in rows} == gold["dev_60"] - gold["qa_120"]
+    assert len({row["question"] for row in rows}) == len(rows)
+    assert 0.4 < sum(row["answerable"] for row in rows) / len(rows) < 0.6
+    alike = [
+        row["question"]
+        for row in rows
+        for words in (*asked["qa_120"], *asked["dev_60"])
+        if len(content_words(row["question"]) & words) > 0.5 * len(content_words(row["question"]) | words)
+    ]
+    assert alike == []
 
 
 def test_a_document_of_training_has_a_name_of_its_own_and_a_question() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import tiny_datasets
+import torch
 
-from rag.training import datasets
-from rag.training.reranker import LIST, SHARES, Lists, Ranking
+from rag.training import datasets, reranker
+from rag.training.reranker import LIST, SHARES, Lists, Ranking, list_loss
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,50 @@ def test_a_list_has_relevant_passages_and_others_and_is_no_longer_than_may_be(ra
         assert one.others
         assert len(one.relevant) + len(one.others) <= LIST
         assert not set(one.relevant) & set(one.others)
+
+
+def test_the_first_lists_teach_the_order_and_later_ones_also_that_nothing_may_answer(
+    lists: Lists, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reranker, "ORDERED", 100)
+    made = lists.training(500, 0)
+    assert not any(one.absolute for one in made[:100])
+    assert all(one.relevant for one in made[:100])
+    absolute = made[100:]
+    assert all(one.absolute for one in absolute)
+    asked = [one for one in absolute if of_medquad(one)]
+    assert 0.1 < sum(not one.relevant for one in asked) / len(asked) < 0.3
+    unanswered = {row["question"]: row["doc_ids"][0] for row in datasets.own()[0] if row["type"] == "unanswerable"}
+    ours = [one for one in absolute if one.question in unanswered]
+    assert ours
+    documents = datasets.documents()
+    for one in ours:
+        assert not one.relevant
+        assert any(passage.startswith(documents[unanswered[one.question]]["title"]) for passage in one.others)
+
+
+@pytest.mark.parametrize(
+    ("relevant", "absolute", "target"),
+    [
+        (("a",), False, [1, 0, 0]),
+        (("a", "b"), False, [0.5, 0.5, 0, 0]),
+        (("a",), True, [1, 0, 0, 0]),
+        ((), True, [0, 0, 1]),
+    ],
+)
+def test_an_absolute_list_has_a_target_for_none_of_these(
+    relevant: tuple[str, ...], absolute: bool, target: list[float]
+) -> None:
+    assert Ranking("?", relevant, ("y", "z"), absolute).target == target
+
+
+def test_the_loss_of_a_list_is_its_cross_entropy_beside_a_score_of_0_where_it_is_absolute() -> None:
+    scores = [torch.tensor([2.0, -1.0]), torch.tensor([2.0, -1.0]), torch.tensor([0.5, 0.1])]
+    targets = [torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])]
+    ordered = math.log(math.exp(2) + math.exp(-1)) - 2
+    absolute = math.log(math.exp(2) + math.exp(-1) + 1) - 2
+    none = math.log(math.exp(0.5) + math.exp(0.1) + 1)
+    assert list_loss(scores, targets).item() == pytest.approx((ordered + absolute + none) / 3)
 
 
 def test_what_is_relevant_is_about_what_is_asked(rankings: list[Ranking]) -> None:

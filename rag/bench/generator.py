@@ -1,7 +1,8 @@
 """How well the generator answers from passages: does it quote the right ones, cite them, and decline where none answers?
 
 Held-out prompts of `rag.training.mixture`: questions of MedQuAD's NINDS and NHLBI over 3 to 5 passages of all of it. The
-engine that the settings name answers them, several at once and greedily. The datasets' text isn't ours to publish: it
+engine that the settings name answers them, several at once and greedily; it declines as in the product, by its word and by
+what the reranker says of the passages. The datasets' text isn't ours to publish: it
 goes to `texts/`, which git ignores, and the samples hold ids, markers and scores.
 """
 
@@ -19,15 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from rag import build, files, paths
+from rag import build, files, metrics, paths, prompt
+from rag.abstain import Confidence, Weighing, weighed
 from rag.bench import Progress, grounding, results
 from rag.bench.results import Figure
-from rag.core import GenerationParams, GenerationStats, Generator
+from rag.core import GenerationParams, GenerationStats, Generator, Source
 from rag.engine import spec
 from rag.errors import UsageError
 from rag.settings import Loaded
-from rag.stats import bootstrap, ratio
-from rag.training import datasets, examples, found, loop, mixture
+from rag.stats import bootstrap, bootstrap_clusters, ratio
+from rag.training import abstention, datasets, examples, found, loop, mixture
 from rag.training.grounded import Example
 
 BENCH = "generator"
@@ -112,16 +114,34 @@ async def measure(
             continue
         count = len(known)
 
-        def finished(example: Example, answer: str, stats: GenerationStats, one: Asked = one) -> None:
+        def finished(example: Example, answered: Answered, one: Asked = one) -> None:
             nonlocal count
-            _add_text(folder, one, example, answer)
-            samples.add({**_of(one), **sample_of(example, answer, stats)})
+            _add_text(folder, one, example, answered.text)
+            samples.add({**_of(one), **sample_of(example, answered)})
             count += 1
             progress(f"answers of {one.name}", count, len(prompts))
 
+        declining = open_declining(one.loaded)
         async with build.open_generator(one.loaded, lambda what: progress(what)) as generator:
             progress(f"answers of {one.name}", count, len(prompts))
-            await ask(generator, left, one.loaded.settings.generator.max_num_seqs, finished)
+            await ask(generator, left, one.loaded.settings.generator.max_num_seqs, finished, declining)
+
+
+@dataclass(frozen=True, slots=True)
+class Declining:
+    """How the product decides that the sources don't answer; `judged` scores an example's passages as a search does."""
+
+    weighing: Weighing
+    min_confidence: float
+    judged: abstention.Judge
+
+
+def open_declining(loaded: Loaded) -> Declining | None:
+    """None where the generator's word alone decides."""
+    weighing = build.weighing(loaded.settings)
+    if weighing is None:
+        return None
+    return Declining(weighing, loaded.settings.abstain.min_confidence, abstention.open_judge(loaded))
 
 
 def _depends_on(loaded: Loaded, prompts: Sequence[Example]) -> dict[str, Any]:
@@ -130,6 +150,18 @@ def _depends_on(loaded: Loaded, prompts: Sequence[Example]) -> dict[str, Any]:
         "prompts": {"count": len(prompts), "seed": SEED, "sha256": sha256(text.encode()).hexdigest()},
         "max_tokens": MAX_TOKENS,
         "generator": loaded.settings.generator.model_dump(mode="json", exclude=OF_A_MODEL),
+        "abstain": _declines_by(loaded),
+    }
+
+
+def _declines_by(loaded: Loaded) -> dict[str, Any] | None:
+    weighing, reranker = build.weighing(loaded.settings), loaded.settings.rerank.model
+    if weighing is None or reranker is None:
+        return None
+    return {
+        "min_confidence": loaded.settings.abstain.min_confidence,
+        "weighing": asdict(weighing),
+        "reranker": results.weights(build.model_store().build(reranker)),
     }
 
 
@@ -158,18 +190,28 @@ def _add_text(folder: Path, one: Asked, example: Example, answer: str) -> None:
         file.write(json.dumps({**row, "gold": example.gold, "reference": example.answer, "answer": answer}) + "\n")
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """`confidence` that the sources answer; None where it isn't weighed."""
+
+    text: str
+    stats: GenerationStats
+    confidence: float | None = None
+
+
 async def ask(
     generator: Generator,
     prompts: Sequence[Example],
     at_once: int,
-    finished: Callable[[Example, str, GenerationStats], None],
+    finished: Callable[[Example, Answered], None],
+    declining: Declining | None = None,
 ) -> None:
     """Answer the prompts, `at_once` of them at a time; `finished` is told of each as it ends. Raises what the engine does."""
     waiting = iter(prompts)  # one for all: each worker takes the next
 
     async def work() -> None:
         for example in waiting:
-            finished(example, *await _answer(generator, example))
+            finished(example, await _answer(generator, example, declining))
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -179,19 +221,29 @@ async def ask(
         raise errors.exceptions[0] from errors
 
 
-async def _answer(generator: Generator, example: Example) -> tuple[str, GenerationStats]:
-    text, stats = "", GenerationStats(0)
-    async with aclosing(generator.stream(example.messages, GenerationParams(MAX_TOKENS))) as stream:
-        async for item in stream:
+async def _answer(generator: Generator, example: Example, declining: Declining | None) -> Answered:
+    sources: tuple[Source, ...] = ()
+    weighing, least = None, 0.0
+    if declining is not None:
+        sources = await asyncio.to_thread(declining.judged, example)
+        weighing, least = declining.weighing, declining.min_confidence
+    text, stats, confidence = "", GenerationStats(0), None
+    params = GenerationParams(MAX_TOKENS)
+    stream = weighed(generator, example.messages, params, sources, prompt.NOT_IN_SOURCES, weighing, least)
+    async with aclosing(stream) as items:
+        async for item in items:
             if isinstance(item, GenerationStats):
                 stats = item
+            elif isinstance(item, Confidence):
+                confidence = item.value
             else:
                 text += item
-    return text, stats
+    return Answered(text, stats, confidence)
 
 
-def sample_of(example: Example, answer: str, stats: GenerationStats) -> dict[str, Any]:
+def sample_of(example: Example, answered: Answered) -> dict[str, Any]:
     """No text in it."""
+    answer, stats = answered.text, answered.stats
     score = grounding.score(answer, stats.finish_reason == "length", example.answer, example.gold, example.sources)
     return {
         "id": example.id,
@@ -200,6 +252,7 @@ def sample_of(example: Example, answer: str, stats: GenerationStats) -> dict[str
         "gold": list(example.gold),
         **asdict(score),
         "markers": list(score.markers),
+        "confidence": answered.confidence,
         "finish_reason": stats.finish_reason,
         "prompt_tokens": stats.prompt_tokens,
         "output_tokens": stats.output_tokens,
@@ -248,6 +301,7 @@ NOTE = (
     "`citation_exact`: of the prompts that hold an answer, those whose answer carries exactly the markers that it should. "
     "`token_f1`: their words against the reference's, as SQuAD counts; a refusal has 0. `abstention_recall`: of the prompts "
     "without an answer, those declined; `abstention_precision`: of those declined, the ones without an answer. "
+    "`confidence_auroc`: how well the probability that a passage answers tells the two kinds of prompts apart. "
     "`supported_sentences`: of the sentences of all answers given, those of which one cited passage, with its title, holds "
     f"every number and at least {grounding.MIN_SHARE:.0%} of the content words. A sentence that was cut at {MAX_TOKENS} tokens "
     "is left out, as a user doesn't see it. Intervals: bootstrap over prompts."
@@ -272,6 +326,13 @@ def _figures(samples: Sequence[Sample], prefix: str, goals: bool) -> tuple[list[
         for name, values, statistic, unit, goal in rows
         if values
     ]
+    sure = [
+        (float(sample["confidence"]), bool(sample["gold"])) for sample in samples if sample["confidence"] is not None
+    ]
+    if sure:
+        values, holds = zip(*sure, strict=True)
+        auroc = bootstrap_clusters(range(len(sure)), lambda weights: metrics.auroc(values, holds, weights))
+        figures.append(results.figure(f"{prefix}confidence_auroc", auroc, "area"))
     return figures, [
         f"No `{prefix}{name}`: there was nothing to take it from.\n" for name, values, *_ in rows if not values
     ]

@@ -141,6 +141,8 @@ def _show(answer: Answer, action: Action, terminal: Terminal, streamed: bool) ->
     for name, technique in answer.engine.techniques.items():
         if technique.asked and technique.engaged is False:
             terminal.err.print(f"{name}: not engaged ({technique.reason})", style="yellow", markup=False)
+    if answer.confidence is not None:
+        terminal.err.print(f"confidence that the sources answer: {answer.confidence:.0%}", style="dim", markup=False)
     terminal.err.print(time_line(answer.timings, answer.tokens.output, answer.startup_s), style="dim", markup=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from rag.core import EngineInfo, GenerationParams, GenerationStats, Message
+from rag.core import EngineInfo, GenerationParams, GenerationStats, Message, Opening
 from rag.engine import evidence, processes
 from rag.engine.spec import MIB, EngineSpec
 from rag.errors import EngineDied, EngineError, NotEnoughMemory
@@ -21,6 +22,9 @@ from rag.settings import Device
 
 # Two spawned processes import torch and vLLM beside this one; measured 1.3 GiB in all.
 PROCESS_OVERHEAD = 1400 * MIB
+
+LIKELIEST = 20
+"""First tokens whose probabilities are asked for where one is watched: vLLM gives no more by default."""
 
 
 class LocalGenerator:
@@ -61,38 +65,48 @@ class LocalGenerator:
         return window
 
     def count_tokens(self, text: str) -> int:
-        return len(self._tokenizer.encode(text, add_special_tokens=False))
+        return len(self._encode(text))
 
     def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
         return len(self._render(messages))
 
     async def stream(
         self, messages: Sequence[Message], params: GenerationParams
-    ) -> AsyncGenerator[str | GenerationStats, None]:
+    ) -> AsyncGenerator[Opening | str | GenerationStats, None]:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+        rendered, begun = self._render(messages), self._encode(params.begin_with)
         sampling = SamplingParams(
-            max_tokens=params.max_tokens,
+            max_tokens=max(1, params.max_tokens - len(begun)),
             temperature=params.temperature,
             top_p=params.top_p,
             seed=params.seed,
             ignore_eos=params.ignore_eos,
             output_kind=RequestOutputKind.DELTA,
+            # Not `logprob_token_ids`: a step that checks draft tokens gives the likeliest tokens in their place.
+            logprobs=LIKELIEST if params.watch is not None else None,
         )
-        prompt = {"prompt_token_ids": self._render(messages)}
         arrival = time.monotonic()
-        outputs = self._engine.generate(prompt, sampling, request_id=uuid.uuid4().hex)
-        tokens = 0
+        outputs = self._engine.generate(
+            {"prompt_token_ids": [*rendered, *begun]}, sampling, request_id=uuid.uuid4().hex
+        )
+        tokens = len(begun)
         try:
+            if params.begin_with:
+                yield params.begin_with
             async for output in outputs:
                 completion = output.outputs[0]
+                first = tokens == len(begun)
                 tokens += len(completion.token_ids)
+                stats = GenerationStats(tokens, prompt_tokens=len(rendered))
+                if params.watch is not None and first and completion.token_ids:
+                    opened = opening(completion, self._encode(params.watch)[0])
+                    yield Opening(*opened, read_stats(output, stats, arrival))
                 if completion.text:
                     yield completion.text
                 if output.finished:
-                    stats = GenerationStats(tokens, prompt_tokens=len(prompt["prompt_token_ids"]))
                     yield read_stats(output, stats, arrival)
         except (EngineDeadError, EngineGenerateError) as error:
             raise EngineDied(
@@ -125,8 +139,25 @@ class LocalGenerator:
         text = self._tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
+        return self._encode(text)
+
+    def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
+
+
+def opening(completion: Any, watched: int) -> tuple[float, bool, str]:
+    """Of a request's first output: the watched token's probability, whether it was taken, and the likeliest other token's
+    text. A token that isn't among the `LIKELIEST` gets the probability of the last of them, which it can't exceed."""
+    likeliest = completion.logprobs[0]
+    seen = likeliest.get(watched, min(likeliest.values(), key=lambda one: one.logprob))
+    others = [
+        one
+        for token, one in likeliest.items()
+        if token != watched and "\ufffd" not in one.decoded_token  # half a letter
+    ]
+    otherwise = max(others, key=lambda one: one.logprob).decoded_token if others else ""
+    return math.exp(seen.logprob), completion.token_ids[0] == watched, otherwise
 
 
 def read_stats(output: Any, stats: GenerationStats, arrival: float) -> GenerationStats:

@@ -78,6 +78,16 @@ class Head(_Part):
         return self
 
 
+class Abstention(_Part):
+    """How a generator's word that the sources don't answer is weighed with the scores of `reranker` (`rag.abstain`): they
+    were calibrated together."""
+
+    reranker: str
+    of_word: float = Field(gt=0)
+    of_relevance: float = Field(le=0)
+    shift: float
+
+
 class Recipe(_Part):
     """`files` are the base's files with their SHA-256, relative to its path; `produces` the SHA-256 of what
     the build must yield; `layers` the transformer layers of the base that are kept (all, where left out);
@@ -93,6 +103,7 @@ class Recipe(_Part):
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
     adapter: Adapter | None = None
     head: Head | None = None
+    abstention: Abstention | None = None
     produces: Mapping[str, str] = {}
     disk_mb: int
     training: Mapping[str, Any] = {}
@@ -103,6 +114,8 @@ class Recipe(_Part):
             raise ValueError(f"a {self.kind} needs a head: {{labels: [...]}}")
         if self.kind not in CLASSIFIERS and self.head is not None:
             raise ValueError(f"kind {self.kind} takes no head; {' and '.join(CLASSIFIERS)} do")
+        if self.kind != "generator" and self.abstention is not None:
+            raise ValueError(f"kind {self.kind} takes no abstention; a generator does")
         if any(b <= a for a, b in pairwise(self.layers or ())):
             raise ValueError(f"layers {list(self.layers or ())} must be in the base's order, each once")
         if self.format == "folder" and self.changes_weights and not ("config.json" in self.files and self.weights):

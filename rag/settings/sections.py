@@ -189,6 +189,16 @@ class Generator(Section):
         return self
 
 
+class Abstain(Section):
+    weigh: bool = Field(
+        True,
+        description="decline by the model's word and the reranker's scores, where the model's recipe says how to weigh them",
+    )
+    min_confidence: float = Field(
+        0.5, ge=0, le=1, description="of these two, the lowest probability that the sources answer"
+    )
+
+
 class Cite(Section):
     attribute: bool = Field(True, description="find a source for a sentence that the model didn't cite")
     min_overlap: float = Field(
@@ -234,6 +244,7 @@ class Settings(BaseSettings):
     filter: Filter = Filter()
     context: Context = Context()
     generator: Generator = Generator()
+    abstain: Abstain = Abstain()
     cite: Cite = Cite()
     verify: Verify = Verify()
 

@@ -109,24 +109,39 @@ def platt(logits: ArrayLike, relevant: Sequence[bool] | NDArray[np.bool_], round
     Platt 1999, with his targets, which keep a perfect separation finite; Newton's method, as in Lin, Lin and
     Weng 2007. Raises `ValueError` unless there are both relevant and other passages.
     """
-    x, good = np.asarray(logits, dtype=np.float64), np.asarray(relevant, dtype=bool)
+    [scale], shift = logistic(np.asarray(logits, dtype=np.float64)[:, None], relevant, rounds=rounds)
+    return scale, shift
+
+
+def logistic(
+    features: ArrayLike,
+    positive: Sequence[bool] | NDArray[np.bool_],
+    counts: ArrayLike = 1.0,
+    rounds: int = 50,
+) -> tuple[list[float], float]:
+    """(weights, shift) so that sigmoid(features @ weights + shift) is the probability of being positive; `features` has
+    the shape (examples, features), and `counts` says how much each example counts. As `platt`, with more than one feature.
+    Raises `ValueError` unless there are examples of both kinds."""
+    x, good = np.asarray(features, dtype=np.float64), np.asarray(positive, dtype=bool)
     positives, negatives = int(good.sum()), int((~good).sum())
     if not positives or not negatives:
-        raise ValueError(f"calibration needs passages of both kinds, got {positives} relevant and {negatives} others")
+        raise ValueError(f"calibration needs examples of both kinds, got {positives} positive and {negatives} others")
     targets = np.where(good, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    design = np.stack([x, np.ones_like(x)], axis=1)
+    design = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+    much = np.broadcast_to(np.asarray(counts, dtype=np.float64), len(x))
 
     def loss(weights: NDArray[np.float64]) -> float:
         logits = design @ weights
-        return float(np.sum(np.logaddexp(0, logits) - targets * logits))
+        return float(np.sum(much * (np.logaddexp(0, logits) - targets * logits)))
 
     def derivatives(weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         p = 1 / (1 + np.exp(-design @ weights))
-        return design.T @ (p - targets), (design * (p * (1 - p))[:, None]).T @ design + 1e-10 * np.eye(2)
+        curvature = (design * (much * p * (1 - p))[:, None]).T @ design + 1e-10 * np.eye(len(weights))
+        return design.T @ (much * (p - targets)), curvature
 
-    start = np.array([0.0, np.log(positives / negatives)])
-    scale, shift = _least(loss, derivatives, start, rounds, 1e-7 * len(x))
-    return float(scale), float(shift)
+    start = np.array([*np.zeros(x.shape[1]), np.log(positives / negatives)])
+    *weights, shift = _least(loss, derivatives, start, rounds, 1e-7 * len(x)).tolist()
+    return weights, shift
 
 
 def _least(

@@ -15,7 +15,7 @@ import yaml
 from rag import files, paths
 from rag.errors import UsageError
 from rag.models import Kind, ModelStore, Recipe
-from rag.models.recipe import CLASSIFIERS, read
+from rag.models.recipe import CLASSIFIERS, Abstention, read
 from rag.models.store import CARD, RECIPE
 from rag.training import card, crossencoder, datasets, export, generator, loop, record
 from rag.verify import LABELS
@@ -134,6 +134,15 @@ def write_card(name: str, trained: Product, recipes: Path | None = None, results
     text = card.render(name, read(place / RECIPE), trained.data, _curve(place), _results(results))
     with files.replacing_file(place / CARD) as path:
         path.write_text(text, encoding="utf-8")
+
+
+def write_abstention(name: str, weights: Abstention, recipes: Path | None = None) -> None:
+    """Into a recipe that is there; what is built of it stays as it is."""
+    path = (recipes if recipes is not None else paths.shipped("data", "models")) / name / RECIPE
+    content = {**yaml.safe_load(path.read_text(encoding="utf-8")), "abstention": weights.model_dump()}
+    with files.replacing_folder(path.parent) as made:
+        shutil.copytree(path.parent, made, dirs_exist_ok=True)
+        _write_recipe(made, content)
 
 
 def _content(trained: Product, folder: Path, adapter: Path, base: Recipe) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """Lists for the reranker, and its training.
 
-A question comes with a list of passages, one or two of them relevant; the loss is the cross-entropy between the
-softmax of the scores and the relevant ones (ListNet, Cao et al. 2007), so that only the order within a list counts.
+A question comes with a list of passages, one or two of them relevant; the loss is the cross-entropy between the softmax of
+the scores and the relevant ones (ListNet, Cao et al. 2007), so that only the order within a list counts. Later lists are
+absolute: a score of 0 stands among them for "none of these", and is the right one where no passage is relevant (Yan et al.
+2022, "Scale Calibration of Deep Ranking Models"). A score above 0 then says that a passage answers, whatever stands beside
+it. Begun with those, a training doesn't get off the ground: all that they teach at first is to raise or lower all scores.
 """
 
 from __future__ import annotations
@@ -9,8 +12,8 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,11 @@ from rag.training.found import nearest as nearest_of
 LIST = 6
 """Passages of a list."""
 
-RELEVANT = 10.0
-"""Label of a relevant passage: its softmax against zeros is all but one."""
+NONE_RELEVANT = 0.2
+"""Share of MedQuAD's questions that stand beside passages of which none answers."""
+
+ORDERED = 6000
+"""Lists that teach the order alone, before absolute ones."""
 
 LISTS_A_STEP, EVERY = 4, 250
 """Every so many steps the held-out loss is taken and a checkpoint written."""
@@ -36,11 +42,20 @@ LISTS_A_STEP, EVERY = 4, 250
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """A question and passages, the relevant ones first."""
+    """A question and passages: the relevant ones, of which an absolute list may have none, and others."""
 
     question: str
     relevant: tuple[str, ...]
     others: tuple[str, ...]
+    absolute: bool = False
+
+    @property
+    def target(self) -> list[float]:
+        """What the softmax of the passages' scores should be, relevant ones first; of an absolute list also what that of
+        "none of these" should be, last."""
+        relevant = len(self.relevant)
+        shares = [1 / relevant for _ in range(relevant)] + [0.0] * len(self.others)
+        return [*shares, float(not self.relevant)] if self.absolute else shares
 
 
 # --- lists -------------------------------------------------------------------------------------
@@ -75,6 +90,8 @@ def from_medquad(
         chosen = relevant[: chance.choice((1, 1, 2))]
         if chance.random() < 0.5:  # not only the passages that the search puts first
             chosen = chance.sample(list(own), min(len(own), chance.choice((1, 2))))
+        if chance.random() < NONE_RELEVANT:
+            chosen = []
         others = list(dict.fromkeys([*of_kin, *nearest[:4], *rest]))
         yield Ranking(question, _titled(chosen), _titled(others)[: LIST - len(chosen)])
 
@@ -128,18 +145,19 @@ def from_own(
     nearest: Any,
     chance: random.Random,
 ) -> Iterator[Ranking]:
-    """The passage of the document that holds most of the answer's words; nearest passages of other documents."""
+    """The passage of the document that holds most of the answer's words; nearest passages of other documents. Where the
+    document doesn't answer, its passages stand among the others."""
     for row in questions:
-        if row["type"] == "unanswerable":
-            continue
         name = chance.choice(row["doc_ids"])
         wanted = content_words(" ".join(part["text"] for part in row["answer"] if part["doc_id"] == name))
-        best = max(passages[name], key=lambda p: len(wanted & content_words(p.text)))
+        best = [max(passages[name], key=lambda p: len(wanted & content_words(p.text)))] if wanted else []
         others = [
             chance.choice(list(passages[near])) for near in nearest(row["question"]) if near not in row["doc_ids"]
         ]
         chance.shuffle(others)
-        yield Ranking(row["question"], _titled([best]), _titled(others[: LIST - 1]))
+        if not best:
+            others = [*passages[name], *others]
+        yield Ranking(row["question"], _titled(best), _titled(others)[: LIST - len(best)])
 
 
 def _titled(passages: Sequence[Passage]) -> tuple[str, ...]:
@@ -148,7 +166,7 @@ def _titled(passages: Sequence[Passage]) -> tuple[str, ...]:
 
 # --- all of them -------------------------------------------------------------------------------
 
-SHARES = {"medquad": 0.62, "own": 0.12, "trials": 0.09, "claims": 0.1, "abstracts": 0.07}
+SHARES = {"medquad": 0.52, "own": 0.25, "trials": 0.07, "claims": 0.1, "abstracts": 0.06}
 
 CANDIDATES = 50
 """Passages that are found for a question: negatives come from further down than a reranker is asked to go."""
@@ -180,11 +198,14 @@ class Lists:
         }
 
     def training(self, count: int, seed: int) -> list[Ranking]:
-        return list(islice(draw(SHARES, self._round, seed), count))
+        drawn = draw(SHARES, self._round, seed)
+        ordered = islice((one for one in drawn if one.relevant), ORDERED)
+        absolute = (replace(one, absolute=True) for one in drawn)
+        return list(islice(chain(ordered, absolute), count))
 
     def held_out(self, count: int, seed: int) -> list[Ranking]:
         made = from_medquad(self._validation, self._records, self._by_record, self._found, random.Random(seed))
-        return list(islice(made, count))
+        return list(islice((one for one in made if one.relevant), count))
 
     def _round(self, name: str, chance: random.Random) -> Iterator[Ranking]:
         if name == "medquad":
@@ -210,14 +231,13 @@ def _split(name: str, title: str, text: str) -> list[Passage]:
 def train(
     base: Path, folder: Path, rankings: Sequence[Ranking], held_out: Sequence[Ranking], *, seed: int, steps: int | None
 ) -> Any:
-    """As `crossencoder.train`. With ListNet: the cross-entropy between the softmax of a list's scores and its labels."""
-    from sentence_transformers.cross_encoder.losses import ListNetLoss
+    """As `crossencoder.train`, with `list_loss`."""
 
     def columns(given: Sequence[Ranking]) -> crossencoder.Columns:
         return {
             "query": [one.question for one in given],
             "docs": [[*one.relevant, *one.others] for one in given],
-            "labels": [[RELEVANT] * len(one.relevant) + [0.0] * len(one.others) for one in given],
+            "labels": [one.target for one in given],
         }
 
     return crossencoder.train(
@@ -226,9 +246,41 @@ def train(
         columns(rankings),
         columns(held_out),
         labels=1,
-        loss=lambda model: ListNetLoss(model, mini_batch_size=-1),
+        loss=_trainable,
         batch=LISTS_A_STEP,
         every=EVERY,
         seed=seed,
         steps=steps,
     )
+
+
+def _trainable(model: Any) -> Any:
+    """What sentence-transformers' trainer asks for: a module that takes columns."""
+    import torch
+    from sentence_transformers.util import batch_to_device
+
+    class ListLoss(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, inputs: Any, labels: Any, prompt: Any = None, task: Any = None) -> Any:
+            questions, lists = inputs
+            pairs = [(question, passage) for question, some in zip(questions, lists, strict=True) for passage in some]
+            tokens = batch_to_device(model.preprocess(pairs, prompt=prompt, task=task), model.device)
+            scores = model(tokens)["scores"].view(-1)
+            return list_loss(scores.float().split([len(some) for some in lists]), labels)
+
+    return ListLoss()
+
+
+def list_loss(scores: Sequence[Any], targets: Sequence[Any]) -> Any:
+    """Mean cross-entropy of lists: tensors of passages' scores, and `Ranking.target` of each. Where that has one number more
+    a score of 0 is added to the list."""
+    import torch
+
+    losses = []
+    for ours, target in zip(scores, targets, strict=True):
+        beside = torch.cat([ours, ours.new_zeros(len(target) - len(ours))])
+        losses.append(-(target.to(ours) @ torch.nn.functional.log_softmax(beside, dim=0)))
+    return torch.stack(losses).mean()

@@ -1,0 +1,92 @@
+"""Do the sources answer the question? The generator's word and the reranker's scores, weighed together.
+
+A generator that is trained to decline says so with its first token, which has a probability; the reranker has one that the
+best source is relevant. Each misses what the other sees. A logistic regression joins their log-odds (Platt 1999, with two
+inputs): a confidence, known as soon as the first token is. Where it is too low the request ends there, which also saves the
+rest of it; where it isn't and the generator declines, it is made to begin with its next best word. The generator's recipe
+has the weights, and `scripts/calibrate_abstention.py` fits them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from rag.core import GenerationParams, GenerationStats, Generator, Message, Opening, Source
+
+CERTAIN = 1e-6
+"""Probabilities nearer to 0 or 1 are taken for this: one score may not outweigh everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weighing:
+    """Log-odds that no source answers: `of_word * word + of_relevance * relevance + shift`, where `word` are the generator's
+    own of declining, and `relevance` those of the most relevant source in the prompt."""
+
+    of_word: float
+    of_relevance: float
+    shift: float
+
+    def confidence(self, declining: float, sources: Sequence[Source]) -> float:
+        """Probability that a source answers; `declining` is that of the generator's declining. Raises `ValueError` where
+        no source has the reranker's score."""
+        return 1 / (1 + math.exp(self.odds(log_odds(declining), relevance(sources))))
+
+    def odds(self, word: float, relevance: float) -> float:
+        return self.of_word * word + self.of_relevance * relevance + self.shift
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """Precedes the deltas of a weighed answer: the probability that a source answers."""
+
+    value: float
+
+
+async def weighed(
+    generator: Generator,
+    messages: Sequence[Message],
+    params: GenerationParams,
+    sources: Sequence[Source],
+    declining: str,
+    weighing: Weighing | None,
+    min_confidence: float,
+) -> AsyncGenerator[Confidence | str | GenerationStats, None]:
+    """As the generator's `stream`, but the answer is `declining` where the confidence is below `min_confidence`, and begins
+    otherwise where it isn't. Without a `weighing`, or where the generator can't tell how probable its first token was, its
+    word holds."""
+    watching = replace(params, watch=declining) if weighing is not None else params
+    otherwise = None
+    async with aclosing(generator.stream(messages, watching)) as items:
+        async for item in items:
+            if not isinstance(item, Opening):
+                yield item
+                continue
+            assert weighing is not None
+            confidence = weighing.confidence(item.probability, sources)
+            yield Confidence(confidence)
+            if confidence < min_confidence and not item.taken:
+                yield declining
+                yield replace(item.stats, finish_reason="stop")
+                return
+            if confidence >= min_confidence and item.taken:
+                otherwise = item.otherwise
+                break
+    if otherwise is not None:
+        async with aclosing(generator.stream(messages, replace(params, begin_with=otherwise))) as items:
+            async for item in items:
+                if not isinstance(item, Opening):
+                    yield item
+
+
+def relevance(sources: Sequence[Source]) -> float:
+    """Log-odds of the most relevant source. Raises `ValueError` where none has the reranker's score."""
+    return log_odds(max(source.hit.rerank for source in sources if source.hit.rerank is not None))
+
+
+def log_odds(probability: float) -> float:
+    """Natural logarithm of p / (1 - p), of a probability that is kept `CERTAIN` from 0 and 1."""
+    kept = min(max(probability, CERTAIN), 1 - CERTAIN)
+    return math.log(kept / (1 - kept))

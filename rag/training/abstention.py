@@ -1,0 +1,115 @@
+"""The weights of `rag.abstain`, from prompts that neither model was trained on: a generator's word and a reranker's scores,
+and whether the sources answer.
+
+Two kinds of prompts. Those of MedQuAD are what both models know best, with near misses for passages. Questions as users
+ask them, on documents of the shipped corpus, go through the product's own search; there the scores say less.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rag import build, paths, prompt
+from rag.abstain import log_odds, relevance
+from rag.context import filter_hits, fit
+from rag.core import Encoder, GenerationParams, Generator, Message, Opening, Reranker, Source, Trace
+from rag.errors import EngineError
+from rag.models.recipe import Abstention
+from rag.settings import Loaded, Settings
+from rag.training.calibration import logistic
+from rag.training.grounded import Example
+
+Judge = Callable[[Example], tuple[Source, ...]]
+
+QUESTIONS = "calibration.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A prompt, its scored sources, and whether they answer."""
+
+    messages: tuple[Message, ...]
+    sources: tuple[Source, ...]
+    answered: bool
+
+
+def open_judge(loaded: Loaded) -> Judge:
+    """With the encoder and the reranker that the settings name."""
+    reranker = build.open_reranker(loaded)
+    assert reranker is not None
+    return judging(build.open_encoder(loaded), reranker)
+
+
+def judging(encoder: Encoder, reranker: Reranker) -> Judge:
+    """To an example's sources with their cosines and the reranker's scores, as a search gives them."""
+
+    def judged(example: Example) -> tuple[Source, ...]:
+        hits = [source.hit for source in example.sources]
+        vectors = encoder.encode_passages([hit.passage.titled for hit in hits])
+        cosines = vectors @ encoder.encode_queries([example.question])[0]
+        hits = [replace(hit, dense=float(cosine)) for hit, cosine in zip(hits, cosines, strict=True)]
+        scores = reranker.score(example.question, hits)
+        return tuple(
+            replace(source, hit=replace(hit, rerank=score))
+            for source, hit, score in zip(example.sources, hits, scores, strict=True)
+        )
+
+    return judged
+
+
+def of_prompts(prompts: Sequence[Example], judged: Judge) -> Iterator[Case]:
+    for example in prompts:
+        yield Case(example.messages, judged(example), bool(example.gold))
+
+
+def of_questions(search: build.Search, settings: Settings, count_tokens: Callable[[str], int]) -> Iterator[Case]:
+    """Those of `data/training/calibration.jsonl`, on an index of the sample corpus. Left out where the document that should
+    answer isn't among the sources: others may."""
+    lines = paths.shipped("data", "training", QUESTIONS).read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    for row, hits in zip(rows, search.search([row["question"] for row in rows], Trace()), strict=True):
+        kept = filter_hits(hits, settings.filter)
+        sources = fit(kept, settings.context, settings.generator.max_model_len, count_tokens)
+        found = row["doc_id"] in [source.hit.passage.doc_id for source in sources]
+        if sources and (found or not row["answerable"]):
+            yield Case(prompt.build(row["question"], sources).messages, sources, row["answerable"])
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Log-odds of declining, and of the most relevant source's relevance; whether the sources answer."""
+
+    word: float
+    relevance: float
+    answered: bool
+
+
+async def observe(generator: Generator, case: Case) -> Observed:
+    """What the two say. Raises `EngineError` where the backend can't tell how probable a first token was."""
+    params = GenerationParams(max_tokens=1, watch=prompt.NOT_IN_SOURCES)
+    items = [item async for item in generator.stream(case.messages, params)]
+    for item in items:
+        if isinstance(item, Opening):
+            return Observed(log_odds(item.probability), relevance(case.sources), case.answered)
+    raise EngineError(f"{generator.model} doesn't tell how probable its first token was.")
+
+
+def weigh(observed: Mapping[str, Sequence[Observed]], reranker: str) -> Abstention:
+    """By logistic regression, in which each kind of prompts counts as much as another. Raises `ValueError` where only
+    answered ones were seen, or only others, or where one of the two says nothing."""
+    seen = [(one, 1 / len(some)) for some in observed.values() for one in some]
+    mean = sum(weight for _, weight in seen) / len(seen)
+    [of_word, of_relevance], shift = logistic(
+        np.array([[one.word, one.relevance] for one, _ in seen]),
+        [not one.answered for one, _ in seen],
+        np.array([weight / mean for _, weight in seen]),
+    )
+    if of_word <= 0 or of_relevance >= 0:
+        raise ValueError(f"one of the two is no sign of it: weights {of_word:.3f} and {of_relevance:.3f}")
+    return Abstention(
+        reranker=reranker, of_word=round(of_word, 3), of_relevance=round(of_relevance, 3), shift=round(shift, 3)
+    )
