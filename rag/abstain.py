@@ -23,11 +23,13 @@ CERTAIN = 1e-6
 @dataclass(frozen=True, slots=True)
 class Weighing:
     """Log-odds that no source answers: `of_word * word + of_relevance * relevance + shift`, where `word` are the generator's
-    own of declining, and `relevance` those of the most relevant source in the prompt."""
+    own of declining, and `relevance` those of the most relevant source in the prompt. An answer is declined where the
+    probability that a source answers is below `min_confidence`."""
 
     of_word: float
     of_relevance: float
     shift: float
+    min_confidence: float = 0.5
 
     def confidence(self, declining: float, sources: Sequence[Source]) -> float:
         """Probability that a source answers; `declining` is that of the generator's declining. Raises `ValueError` where
@@ -52,11 +54,9 @@ async def weighed(
     sources: Sequence[Source],
     declining: str,
     weighing: Weighing | None,
-    min_confidence: float,
 ) -> AsyncGenerator[Confidence | str | GenerationStats, None]:
-    """As the generator's `stream`, but the answer is `declining` where the confidence is below `min_confidence`, and begins
-    otherwise where it isn't. Without a `weighing`, or where the generator can't tell how probable its first token was, its
-    word holds."""
+    """As the generator's `stream`, but the answer is `declining` where the confidence is too low, and begins otherwise where
+    it isn't. Without a `weighing`, or where the generator can't tell how probable its first token was, its word holds."""
     watching = replace(params, watch=declining) if weighing is not None else params
     otherwise = None
     async with aclosing(generator.stream(messages, watching)) as items:
@@ -67,11 +67,12 @@ async def weighed(
             assert weighing is not None
             confidence = weighing.confidence(item.probability, sources)
             yield Confidence(confidence)
-            if confidence < min_confidence and not item.taken:
+            declines = confidence < weighing.min_confidence
+            if declines and not item.taken:
                 yield declining
                 yield replace(item.stats, finish_reason="stop")
                 return
-            if confidence >= min_confidence and item.taken:
+            if item.taken and not declines:
                 otherwise = item.otherwise
                 break
     if otherwise is not None:

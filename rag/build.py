@@ -379,7 +379,7 @@ def weighing(settings: Settings) -> Weighing | None:
     known = store.status(model).recipe.abstention if model is not None and store.is_recipe(model) else None
     if known is None or not settings.abstain.weigh or known.reranker != settings.rerank.model:
         return None
-    return Weighing(known.of_word, known.of_relevance, known.shift)
+    return Weighing(known.of_word, known.of_relevance, known.shift, settings.abstain.min_confidence)
 
 
 def open_checker(loaded: Loaded, report: Report = quiet) -> CrossEncoderChecker | None:

@@ -205,7 +205,6 @@ class Pipeline:
             prompt.sources,
             prompts.NOT_IN_SOURCES,
             self._weighing,
-            self.settings.abstain.min_confidence,
         )
 
     def _cite(self, raw: str, sources: tuple[Source, ...], stats: GenerationStats) -> Draft:

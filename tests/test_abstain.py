@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -32,11 +33,10 @@ async def run(
     opened: Opening | None,
     scores: tuple[float, ...] = (0.5,),
     weighing: Weighing | None = WEIGHING,
-    least: float = 0.5,
 ) -> tuple[list[object], FakeGenerator]:
     generator = FakeGenerator(list(deltas))
     generator.opening = opened
-    stream = weighed(generator, MESSAGES, GenerationParams(20), sources(*scores), NOT_IN_SOURCES, weighing, least)
+    stream = weighed(generator, MESSAGES, GenerationParams(20), sources(*scores), NOT_IN_SOURCES, weighing)
     return [item async for item in stream], generator
 
 
@@ -95,7 +95,7 @@ async def test_a_refusal_that_the_evidence_bears_out_is_the_model_s_own() -> Non
 
 @pytest.mark.parametrize(("least", "declines"), [(0.0, False), (0.2, False), (0.99, True)])
 async def test_the_least_confidence_decides(least: float, declines: bool) -> None:
-    items, _ = await run(["Urate [1]."], opening(0.3), (0.4,), least=least)
+    items, _ = await run(["Urate [1]."], opening(0.3), (0.4,), replace(WEIGHING, min_confidence=least))
     assert (text(items) == NOT_IN_SOURCES) == declines
 
 

@@ -10,13 +10,15 @@ import pytest
 from indexes import write_index
 
 from rag import settings
-from rag.core import Answer, Document, Hits, Query, SupportChecker, Trace, covered
+from rag.abstain import Weighing
+from rag.core import Answer, Document, GenerationStats, Hits, Opening, Query, SupportChecker, Trace, covered
 from rag.errors import EngineDied, QuestionError, SettingsError
 from rag.index import IndexReader, Versions, check_current, open_index
 from rag.ingest import chunk
 from rag.pipeline import MAX_QUESTION, WITHHELD, Delta, Pipeline, Searched
+from rag.prompt import NOT_IN_SOURCES
 from rag.search import HybridSearcher
-from rag.testing import FakeEncoder, FakeGenerator, FakeSupportChecker
+from rag.testing import FakeEncoder, FakeGenerator, FakeReranker, FakeSupportChecker
 
 DOCUMENTS = [
     Document("malaria", "Malaria", "Malaria is caused by Plasmodium parasites. A mosquito carries them."),
@@ -42,11 +44,15 @@ def index(tmp_path: Path) -> IndexReader:
 
 
 def make(
-    index: IndexReader, generator: FakeGenerator, *assignments: str, checker: SupportChecker | None = None
+    index: IndexReader,
+    generator: FakeGenerator,
+    *assignments: str,
+    checker: SupportChecker | None = None,
+    weighing: Weighing | None = None,
 ) -> Pipeline:
     loaded = settings.load(assignments=assignments, environ={})
-    searcher = HybridSearcher(index, loaded.settings.retrieve)
-    return Pipeline(loaded.settings, loaded.profile, FakeEncoder(), searcher, generator, checker)
+    searcher = HybridSearcher(index, loaded.settings.retrieve, FakeReranker() if weighing is not None else None)
+    return Pipeline(loaded.settings, loaded.profile, FakeEncoder(), searcher, generator, checker, weighing)
 
 
 async def test_an_answer_carries_citations_and_a_time_for_every_stage_that_ran(index: IndexReader) -> None:
@@ -97,6 +103,28 @@ async def test_where_nothing_is_close_enough_the_model_is_not_asked(index: Index
 async def test_a_model_that_declines_makes_an_abstention_without_citations(index: IndexReader) -> None:
     answer = await make(index, FakeGenerator(["None of the sources answers the question."])).answer("What cures gout?")
     assert (answer.abstained, answer.citations) == (True, ())
+
+
+WEIGHING = Weighing(of_word=1.0, of_relevance=-1.0, shift=0.0)
+
+
+async def test_what_the_reranker_says_is_weighed_with_the_model_s_word(index: IndexReader) -> None:
+    generator = FakeGenerator(["Lemons cure scurvy [1]."])
+    generator.opening = Opening(0.4, taken=False, otherwise="Lemons", stats=GenerationStats(1, prompt_tokens=50))
+    pipeline = make(index, generator, weighing=WEIGHING)
+    answer = await pipeline.answer("Scurvy is caused by what?")
+    assert answer.confidence is not None
+    assert (answer.abstained, answer.confidence > 0.5) == (False, True)
+    declined = await pipeline.answer("Which tree bears fruit that sailors of old ate against scurvy at sea?")
+    assert declined.confidence is not None
+    assert (declined.abstained, declined.citations, declined.confidence < 0.5) == (True, (), True)
+    assert (declined.answer, declined.tokens.prompt) == (NOT_IN_SOURCES, 50)
+    assert generator.aborted == 1
+
+
+async def test_without_weights_there_is_no_confidence(index: IndexReader) -> None:
+    answer = await make(index, FakeGenerator(["Lemons cure scurvy [1]."])).answer("What cures scurvy?")
+    assert answer.confidence is None
 
 
 async def test_an_answer_at_its_length_limit_says_so_and_loses_the_cut_sentence(index: IndexReader) -> None:

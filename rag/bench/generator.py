@@ -24,7 +24,7 @@ from rag import build, files, metrics, paths, prompt
 from rag.abstain import Confidence, Weighing, weighed
 from rag.bench import Progress, grounding, results
 from rag.bench.results import Figure
-from rag.core import GenerationParams, GenerationStats, Generator, Source
+from rag.core import GenerationParams, GenerationStats, Generator
 from rag.engine import spec
 from rag.errors import UsageError
 from rag.settings import Loaded
@@ -132,16 +132,13 @@ class Declining:
     """How the product decides that the sources don't answer; `judged` scores an example's passages as a search does."""
 
     weighing: Weighing
-    min_confidence: float
     judged: abstention.Judge
 
 
 def open_declining(loaded: Loaded) -> Declining | None:
     """None where the generator's word alone decides."""
     weighing = build.weighing(loaded.settings)
-    if weighing is None:
-        return None
-    return Declining(weighing, loaded.settings.abstain.min_confidence, abstention.open_judge(loaded))
+    return Declining(weighing, abstention.open_judge(loaded)) if weighing is not None else None
 
 
 def _depends_on(loaded: Loaded, prompts: Sequence[Example]) -> dict[str, Any]:
@@ -159,7 +156,6 @@ def _declines_by(loaded: Loaded) -> dict[str, Any] | None:
     if weighing is None or reranker is None:
         return None
     return {
-        "min_confidence": loaded.settings.abstain.min_confidence,
         "weighing": asdict(weighing),
         "reranker": results.weights(build.model_store().build(reranker)),
     }
@@ -222,14 +218,11 @@ async def ask(
 
 
 async def _answer(generator: Generator, example: Example, declining: Declining | None) -> Answered:
-    sources: tuple[Source, ...] = ()
-    weighing, least = None, 0.0
-    if declining is not None:
-        sources = await asyncio.to_thread(declining.judged, example)
-        weighing, least = declining.weighing, declining.min_confidence
+    sources = await asyncio.to_thread(declining.judged, example) if declining is not None else example.sources
+    weighing = declining.weighing if declining is not None else None
     text, stats, confidence = "", GenerationStats(0), None
     params = GenerationParams(MAX_TOKENS)
-    stream = weighed(generator, example.messages, params, sources, prompt.NOT_IN_SOURCES, weighing, least)
+    stream = weighed(generator, example.messages, params, sources, prompt.NOT_IN_SOURCES, weighing)
     async with aclosing(stream) as items:
         async for item in items:
             if isinstance(item, GenerationStats):
