@@ -17,7 +17,7 @@ from rag.training.record import Run
 def main(
     folder: options.Folder = Path("training/generator"),
     data: options.Datasets = None,
-    examples: options.Examples = 16_000,
+    examples: options.Examples = 24_000,
     held_out: options.HeldOut = 96,
     index: options.Index = None,
     steps: options.Steps = None,

@@ -39,6 +39,11 @@ def _training(recipe: Recipe, curve: Sequence[Mapping[str, float]]) -> list[str]
     adapter = recipe.adapter
     lines = [f"- LoRA of rank {adapter.rank}, alpha {adapter.alpha:g}"] if adapter is not None else []
     lines += [f"- {key}: {value}" for key, value in recipe.training.items() if key != "data"]
+    if recipe.abstention is not None:
+        lines.append(
+            f"- its declining is weighed with the scores of {recipe.abstention.reranker}: {recipe.abstention.of_word} times "
+            f"its log-odds, {recipe.abstention.of_relevance} times theirs, {recipe.abstention.shift:+}"
+        )
     held_out = [(entry["examples"], entry["eval_loss"]) for entry in curve if "eval_loss" in entry]
     if len(held_out) > 1:
         losses = [f"{loss:.3f} after {examples:,.0f}" for examples, loss in (held_out[0], held_out[-1])]

@@ -55,7 +55,7 @@ def index(
     progress: build.Progress,
 ) -> Loaded:
     """The settings with an index of a dataset's documents, all of them. `bench-CORPUS` is built where it isn't there,
-    which takes a quarter of an hour for MedQuAD on two cores.
+    which takes some minutes for MedQuAD.
 
     Another one that `name` names is taken as it is: raises `UsageError` where it isn't of these documents and settings.
     """
