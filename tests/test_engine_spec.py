@@ -71,6 +71,7 @@ def test_the_plan_of_the_recommended_profile_on_a_cpu_is_exactly_this() -> None:
             "TOKENIZERS_PARALLELISM": "false",
             "VLLM_CPU_KVCACHE_SPACE": None,
             "VLLM_CPU_OMP_THREADS_BIND": "auto",
+            "TORCHDYNAMO_DISABLE": "1",
         },
         techniques={
             "quantization": Technique(asked=False),
@@ -373,6 +374,7 @@ def test_the_environment_on_a_cpu_binds_cores_and_unsets_what_would_override_the
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_CPU_KVCACHE_SPACE": None,
         "VLLM_CPU_OMP_THREADS_BIND": "0-1",
+        "TORCHDYNAMO_DISABLE": "1",
     }
 
 

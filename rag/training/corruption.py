@@ -47,38 +47,14 @@ _NEGATIONS: dict[Part, Sequence[tuple[str, str]]] = {
         (rf"\b(is|are|was|were) (?!not\b|no\b|{_NEGATIVE})", r"\1 not "),
         (r"\b(can|may|could|might) (?!not\b)", r"\1 not "),
         (r"\b(do|does|did) not ", ""),
-        (r"\b(is|are|was|were|can|may|has|have|had|should|will|must) not ", r"\1 "),
+        (r"\b(is|are|was|were|can|may) not ", r"\1 "),
         (r"\bcannot\b", "can"),
         (rf"(?<=[a-z]s )(?:{_VERBS})\b{_NO_NOUN}", r"do not \g<0>"),
         (rf"{_NO_VERB}\b({_VERBS})s\b{_NO_NOUN}", r"does not \1"),
-        (r"\b(has|have|had) (?=been\b)", r"\1 not "),
-        (r"\bhas (?=an? )", "lacks "),
-        (r"\bhave (?=an? )", "lack "),
         (r"\bthere (is|are) (?!no\b|not\b)(?:an? )?", r"there \1 no "),
-        (r"\bno (?=[a-z])", "some "),
         (r"\b(?:[Mm]ost|[Mm]any|[Ss]ome) (people|patients|cases|individuals|children)\b", r"no \1"),
-        (r"\b(?:[Mm]ost|[Mm]any|[Ss]ome) of (?=the|these|those)", "none of "),
         (r"\bin (?:most|many|some) cases\b", "in no case"),
-        (r"\b(?:usually|often|sometimes|typically|generally|commonly|frequently|always) ", "hardly ever "),
-        (r"\b(should|must|would) (?!not\b)", r"\1 on no account "),
-        (r"\bwill (?!not\b)", "will hardly "),
         (r"\bfails? to\b", "manages to"),
-        (r"\bunable to\b", "free to"),
-        (r"\bable to\b", "powerless to"),
-        (r"\bwithout\b", "together with"),
-        (r"\bwith (?=an? )", "lacking "),
-        (r"\b(?:associated with|linked to|related to)\b", "unconnected to"),
-        (r"\b(caused by|due to)\b", r"not \1"),
-        (r"\bincluding\b", "with the exception of"),
-        (r"\bsuch as\b", "but not"),
-        (r"\b[Uu]nless\b", "if"),
-        (r"\b[Ii]f\b", "unless"),
-        (r"\bun(known|clear|common|usual|safe|proven)\b", r"\1"),
-        (r"\bimpossible\b", "possible"),
-        (r"\bpossible\b", "impossible"),
-        (r"\b[Nn]ever\b", "regularly"),
-        (r"\b[Oo]nly (?=the|in|by|to|on|for)", "not "),
-        (r"\balso\b", "in no way"),
         (r"\bboth\b", "neither of"),
         (r"\bneither\b", "both"),
     ),
@@ -134,14 +110,12 @@ def _other_number(old: str, chance: random.Random) -> str:
 
 def _swap(kind: Kind, both_ways: bool = False) -> Change:
     def change(sentence: str, part: Part, chance: random.Random, premise: str) -> str | None:  # noqa: ARG001
-        swaps: dict[str, Any] = dict(_words()[kind][part])
+        swaps = dict(_words()[kind][part])
         if both_ways:
             swaps |= {new: old for old, new in swaps.items()}
         places = list(re.finditer(rf"\b(?:{'|'.join(map(re.escape, swaps))})\b", sentence, re.IGNORECASE))
         place = chance.choice(places) if places else None
         new = place and swaps.get(place[0].lower(), swaps.get(place[0]))
-        if isinstance(new, list):
-            new = chance.choice(new)
         return _put(sentence, place, new) if place and new else None
 
     return change

@@ -167,7 +167,7 @@ def _of(text: str) -> list[str]:
 
 # --- all of them -------------------------------------------------------------------------------
 
-SHARES = {"medquad": 0.45, "own": 0.4, "trials": 0.06, "claims": 0.09}
+SHARES = {"medquad": 0.55, "own": 0.3, "trials": 0.06, "claims": 0.09}
 
 
 class Pairs:
