@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from rag import paths
 from rag.errors import ModelError, UsageError
 from rag.models import ModelStore
-from rag.models.recipe import read
+from rag.models.recipe import Abstention, read
 from rag.training import datasets, recipes
-from rag.training.recipes import PRODUCTS, Product, product, write, write_card
+from rag.training.recipes import PRODUCTS, Product, product, write, write_abstention, write_card
 from rag.training.record import Run
 from rag.training.record import write as write_record
 
@@ -167,6 +167,17 @@ def summary(root: Path, device: str = "cpu") -> None:
     path = root / "results" / device / "generator" / "summary.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(SUMMARY))
+
+
+def test_how_declining_is_weighed_goes_into_the_recipe_and_asks_for_no_new_build(root: Path) -> None:
+    folder = exported(root)
+    before = read(folder / "recipe.yaml")
+    weights = Abstention(reranker="minilm-rerank", of_word=0.5, of_relevance=-0.25, shift=1.5)
+    write_abstention("small", weights, root / "recipes")
+    after = read(folder / "recipe.yaml")
+    assert (before.abstention, after.abstention) == (None, weights)
+    assert after.digest == before.digest
+    assert after.model_copy(update={"abstention": None}) == before
 
 
 def test_the_card_tells_data_training_and_figures(root: Path) -> None:

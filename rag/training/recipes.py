@@ -140,9 +140,8 @@ def write_abstention(name: str, weights: Abstention, recipes: Path | None = None
     """Into a recipe that is there; what is built of it stays as it is."""
     path = (recipes if recipes is not None else paths.shipped("data", "models")) / name / RECIPE
     content = {**yaml.safe_load(path.read_text(encoding="utf-8")), "abstention": weights.model_dump()}
-    with files.replacing_folder(path.parent) as made:
-        shutil.copytree(path.parent, made, dirs_exist_ok=True)
-        _write_recipe(made, content)
+    with files.replacing_file(path) as made:
+        made.write_text(_dumped(content), encoding="utf-8")
 
 
 def _content(trained: Product, folder: Path, adapter: Path, base: Recipe) -> dict[str, Any]:
@@ -168,9 +167,12 @@ def _content(trained: Product, folder: Path, adapter: Path, base: Recipe) -> dic
 
 
 def _write_recipe(folder: Path, content: Mapping[str, Any]) -> Recipe:
-    text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120)
-    (folder / RECIPE).write_text(text, encoding="utf-8")
+    (folder / RECIPE).write_text(_dumped(content), encoding="utf-8")
     return read(folder / RECIPE)
+
+
+def _dumped(content: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=120)
 
 
 def _results(folder: Path | None) -> Path:
