@@ -217,6 +217,24 @@ def test_a_sheet_s_loss_is_that_of_its_examples_alone(implementation: str) -> No
         assert float(answer_loss(attending(model, implementation), batch)) == pytest.approx(wanted, rel=0.01)
 
 
+def test_each_answer_s_first_token_counts_more() -> None:
+    model, words = attending(llama(), "sdpa"), Words()
+    alone = [one for one in (encode(words, [example]) for example in SHEET) if one is not None]
+    together = encode(words, SHEET)
+    assert together is not None
+
+    def decision(one: Encoded) -> Encoded:
+        begins = one.answers.index(True)
+        return replace(one, answers=tuple(place == begins for place in range(len(one.answers))))
+
+    with torch.no_grad():
+        tokens = sum(sum(one.answers) for one in alone)
+        plainly = own_loss(model, alone) * tokens
+        decisions = own_loss(model, [decision(one) for one in alone]) * len(SHEET)
+        wanted = (plainly + 9 * decisions) / (tokens + 9 * len(SHEET))
+        assert float(answer_loss(model, collate([[together]]), decisive=10.0)) == pytest.approx(wanted, rel=0.01)
+
+
 def test_attention_by_products_has_the_gradients_of_torch_s_own() -> None:
     together = encode(Words(), SHEET)
     assert together is not None

@@ -24,6 +24,11 @@ PARTS = 2
 
 RANK, ALPHA = 24, 48
 LEARNING_RATE, WARM_UP, DECAY = 4e-4, 0.02, 0.25
+
+DECISIVE, DECISIVE_FROM = 8.0, 1000
+"""What an answer's first token counts, of those after it each counts 1, from that step on. It alone decides whether to
+answer, and is one of some 45; a model that can't write a sentence yet has nothing to decide."""
+
 MAX_TOKENS = 1280
 IGNORE = -100
 
@@ -104,8 +109,9 @@ def rate(step: int, total: int) -> float:
     return min(1.0, (step + 1) / max(1, WARM_UP * total), (total - step) / max(1, int(DECAY * total)))
 
 
-def answer_loss(model: Any, inputs: dict[str, Any]) -> Any:
-    """Mean cross-entropy of the answers' tokens. The head sees their positions alone: most of a prompt isn't one."""
+def answer_loss(model: Any, inputs: dict[str, Any], decisive: float = 1.0) -> Any:
+    """Mean cross-entropy of the answers' tokens, of which each first one counts `decisive` times. The head sees their
+    positions alone: most of a prompt isn't one."""
     import torch
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -116,7 +122,10 @@ def answer_loss(model: Any, inputs: dict[str, Any]) -> Any:
         given = {name: inputs[name] for name in ("input_ids", "position_ids", "attention_mask")}
         hidden = base.model(**given, use_cache=False).last_hidden_state
         logits = base.lm_head(hidden[:, :-1][wanted])
-    return torch.nn.functional.cross_entropy(logits.float(), targets[wanted])
+    losses = torch.nn.functional.cross_entropy(logits.float(), targets[wanted], reduction="none")
+    first = wanted & (inputs["labels"][:, :-1] == IGNORE)  # a branch's prompt is before it, whatever stands before that
+    weights = torch.where(first, decisive, 1.0)[wanted]
+    return (weights * losses).sum() / weights.sum()
 
 
 def _encoded(tokenizer: Any, examples: Sequence[Example]) -> list[Encoded]:
@@ -183,7 +192,7 @@ def train(
 
     class GeneratorTrainer(Trainer):  # type: ignore[misc]
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
-            loss = answer_loss(model, inputs)
+            loss = answer_loss(model, inputs, DECISIVE if self.state.global_step >= DECISIVE_FROM else 1.0)
             return (loss, {"loss": loss.detach()}) if return_outputs else loss
 
         def create_scheduler(self, num_training_steps, optimizer=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
