@@ -110,6 +110,11 @@ class Pipeline:
         return other
 
     @property
+    def alive(self) -> bool:
+        """False once its engine is lost."""
+        return self._generator.alive
+
+    @property
     def index_version(self) -> str:
         return self._searcher.index_version
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -36,10 +37,11 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno in errno.errorcode else error.strerror
         fix = (
             "Choose another --port, or 0 for a free one" if error.errno == errno.EADDRINUSE else "Choose another --host"
         )
-        raise UsageError(f"Can't listen at {host} port {port}: {error.strerror}. {fix}.") from error
+        raise UsageError(f"Can't listen at {host} port {port}: {reason}. {fix}.") from error
 
 
 async def serve(

@@ -20,9 +20,13 @@ ATTEMPTS = 5
 """Starts of an engine in a row that may fail before the server gives up, with pauses of 1, 2, 4, 8 s between them."""
 
 LOOK = 0.5
-"""Seconds between two looks at whether the engine lives; between two at whether there is a newer index, `LOOKS` times that."""
+"""Seconds between two looks at whether the engine lives."""
 
-LOOKS = 4
+LOOK_AT_INDEX = 2.0
+"""Seconds between two looks at whether there is another version of the index: a file of six digits is read."""
+
+TICK = 0.02
+"""Seconds between two looks at whether the last request has ended."""
 
 GRACE = 2.0
 """Seconds that requests in flight have to notice by themselves that their engine is lost. vLLM tells most of them at once."""
@@ -66,6 +70,7 @@ class WarmPipeline:
         self._newer = newer
         self._pipeline: Pipeline | None = None
         self._changed = asyncio.Condition()
+        self._built = False
         self._stopping = False
         self._drained_by = 0.0
         self._running: set[asyncio.Timeout] = set()
@@ -74,7 +79,7 @@ class WarmPipeline:
 
     @property
     def ready(self) -> bool:
-        return self._pipeline is not None and not self._stopping
+        return self._pipeline is not None and self._pipeline.alive and not self._stopping
 
     @property
     def running(self) -> int:
@@ -92,18 +97,16 @@ class WarmPipeline:
 
         Raises `RagError` where it can't be built at first, or `ATTEMPTS` times in a row later.
         """
-        failures, built = 0, False
+        failures = 0
         while True:
             try:
                 async with self._open(self._loaded, self._step) as (stages, generator):
                     await self._live(stages, generator)
                 failures = 0
-                built = True
-                self.counts.rebuilt += 1
                 self._report("the engine was lost: starting another one")
             except RagError as error:
                 failures += 1
-                if not built or failures >= ATTEMPTS:
+                if not self._built or failures >= ATTEMPTS:
                     raise
                 self._step(f"the engine doesn't start: {error}")
                 await asyncio.sleep(2 ** (failures - 1))
@@ -114,19 +117,29 @@ class WarmPipeline:
         try:
             self._step("warming up")
             await pipeline.warm_up()
+            self.counts.rebuilt += self._built
+            self._built = True
             await self._set(pipeline, None)
-            await self._watch(pipeline, stages.search, generator)
+            self._report(f"ready, index {pipeline.index_version}")
+            following = asyncio.create_task(self._follow_index(pipeline, stages.search))
+            try:
+                while pipeline.alive and not following.done():
+                    await asyncio.sleep(LOOK)
+            finally:
+                following.cancel()
+            if following.done():
+                following.result()  # it has no end but a defect
         finally:
             await self._set(None, "rebuilding: the engine was lost")
             self._end_running(EngineDied("The engine died. It is being started again: ask again in a minute."), GRACE)
+            while self._running:
+                await asyncio.sleep(TICK)
             pipeline.close()
 
-    async def _watch(self, pipeline: Pipeline, search: build.Search, generator: Generator) -> None:
-        looks = 0
-        while generator.alive:
-            await asyncio.sleep(LOOK)
-            looks += 1
-            if looks % LOOKS == 0 and (found := await self._look_for_newer(search)) is not None:
+    async def _follow_index(self, pipeline: Pipeline, search: build.Search) -> None:
+        while True:
+            await asyncio.sleep(LOOK_AT_INDEX)
+            if (found := await self._look_for_newer(search)) is not None:
                 search = found
                 await self._set(pipeline.over(search.searcher), None)
                 self._report(f"index {search.searcher.index_version}")
@@ -135,7 +148,7 @@ class WarmPipeline:
         """A version that can't be used is told of once; the one at hand stays."""
         try:
             found = await asyncio.to_thread(self._newer, self._loaded, search)
-        except RagError as error:
+        except (RagError, OSError) as error:
             if str(error) != self._refused:
                 self._refused = str(error)
                 self._report(f"index {search.searcher.index_version} stays in use: {error}")
@@ -196,13 +209,13 @@ class WarmPipeline:
             self._changed.notify_all()
         self._drained_by = time.monotonic() + seconds
         while self._running and time.monotonic() < self._drained_by:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(TICK)
         left = self.running
         self._end_running(
             NotReady(f"The server stopped: the answer wasn't finished {seconds:g} s after it was told to."), 0
         )
         while self._running:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(TICK)
         return left
 
     def end_now(self) -> None:
@@ -212,7 +225,7 @@ class WarmPipeline:
     async def _when_ready(self, wait: float) -> Pipeline:
         try:
             async with asyncio.timeout(wait), self._changed:
-                await self._changed.wait_for(lambda: self._pipeline is not None or self._stopping)
+                await self._changed.wait_for(lambda: self.ready or self._stopping)
         except TimeoutError:
             raise NotReady(f"The server isn't ready: {self.doing}. Ask again in a minute.") from None
         if self._stopping or self._pipeline is None:
@@ -223,7 +236,8 @@ class WarmPipeline:
         self._why_ended = why
         when = asyncio.get_running_loop().time() + grace
         for limit in self._running:
-            limit.reschedule(when)
+            if not limit.expired():
+                limit.reschedule(when)
 
     async def _set(self, pipeline: Pipeline | None, doing: str | None) -> None:
         self._pipeline, self.doing = pipeline, doing
@@ -231,5 +245,5 @@ class WarmPipeline:
             self._changed.notify_all()
 
     def _step(self, what: str) -> None:
-        self.doing = what if self.counts.rebuilt == 0 else f"rebuilding: {what}"
+        self.doing = f"rebuilding: {what}" if self._built else what
         self._report(what)
