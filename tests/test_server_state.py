@@ -76,7 +76,8 @@ def test_a_file_that_cannot_be_read_is_removed(me: state.ServerState, text: str)
     assert not file_of(me).exists()
 
 
-def test_a_folder_that_others_may_write_to_is_refused(me: state.ServerState) -> None:
+@pytest.mark.usefixtures("home")
+def test_a_folder_that_others_may_write_to_is_refused() -> None:
     folder = Path(server.runtime_folder())
     folder.mkdir(parents=True)
     folder.chmod(0o777)

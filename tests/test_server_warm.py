@@ -124,7 +124,7 @@ async def test_later_it_is_tried_again_some_times_and_a_request_is_told_why(
     async with living(warm) as life:
         killed.kill()
         await until(lambda: len(pauses) >= 2)
-        with pytest.raises(NotReady, match="rebuilding: the engine doesn't start: no memory|is stopping"):
+        with pytest.raises(NotReady, match=r"rebuilding: the engine doesn't start: no memory|is stopping"):
             await ask(warm, wait=0)
         with pytest.raises(EngineError, match="no memory"):
             await life

@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias, cast
@@ -70,9 +70,7 @@ class Hosted:
             """From any thread; a spinner's pieces and the answer's stay in order."""
             loop.call_soon_threadsafe(writer.write, kind + len(payload).to_bytes(4, "big") + payload)
 
-        with suppress(
-            ConnectionError, asyncio.IncompleteReadError, ValueError, TypeError
-        ):  # gone, or no client of ours
+        try:
             caller = Caller(**json.loads(await reader.readline()))
             asked = await asyncio.to_thread(understand, caller, self._digest)
             if asked is None:
@@ -81,7 +79,10 @@ class Hosted:
                 send(b"x", str(await self._answer(asked, caller, reader, send)).encode())
             await asyncio.sleep(0)  # what was sent is written by now
             await writer.drain()
-        writer.close()
+        except (ConnectionError, asyncio.IncompleteReadError, ValueError, TypeError):
+            pass  # it has gone, or is no client of ours
+        finally:
+            writer.close()
 
     async def _answer(self, asked: Asked, caller: Caller, reader: asyncio.StreamReader, send: Send) -> int:
         """The exit code; 130 where the other process went away."""
