@@ -83,6 +83,12 @@ async def test_a_wrong_request_is_refused_with_one_sentence(root: Path, body: An
         assert "\n" not in said["error"]
 
 
+async def test_what_is_not_there_is_refused_in_the_same_words(root: Path) -> None:
+    async with running(warm_pipeline(Engines(root, FakeGenerator(ANSWER)))) as server:
+        assert (await server.json("GET", "/v1/ask"))[0] == 405
+        assert await server.json("GET", "/") == (404, {"error": "Not Found", "kind": "BadRequest", "exit_code": 2})
+
+
 async def test_a_body_of_another_kind_is_refused_as_a_page_of_another_site_would_send_it(root: Path) -> None:
     async with running(warm_pipeline(Engines(root, FakeGenerator(ANSWER)))) as server:
         status, text = await server.http("POST", "/v1/ask", {"question": QUESTION}, **{"content-type": "text/plain"})

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -51,14 +52,6 @@ class AskBody(BaseModel):
     prompt: bool = Field(default=False)
 
 
-class BadRequest(Exception):
-    """A request that is none of ours, with the status that it is answered with."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
 def make_app(warm: WarmPipeline, about: Mapping[str, object]) -> Starlette:
     """`about` is what `/v1/status` says beyond what changes."""
 
@@ -68,8 +61,6 @@ def make_app(warm: WarmPipeline, about: Mapping[str, object]) -> Starlette:
             question = check_question(body.question)
             if body.where is not None:
                 where.parse(body.where)
-        except BadRequest as error:
-            return JSONResponse({"error": str(error), "kind": "BadRequest", "exit_code": 2}, error.status)
         except RagError as error:
             return JSONResponse(described(error), status_of(error))
         return (Streamed if body.stream else Whole)(warm, body, question)
@@ -92,8 +83,16 @@ def make_app(warm: WarmPipeline, about: Mapping[str, object]) -> Starlette:
             Route("/v1/status", status),
             Route("/readyz", readyz),
             Route("/healthz", healthz),
-        ]
+        ],
+        exception_handlers={HTTPException: refuse},
     )
+
+
+async def refuse(request: Request, error: Exception) -> Response:
+    """A request that is none of ours, in the words that ours are refused in."""
+    del request
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail, "kind": "BadRequest", "exit_code": 2}, error.status_code)
 
 
 def current(warm: WarmPipeline) -> dict[str, object]:
@@ -103,21 +102,21 @@ def current(warm: WarmPipeline) -> dict[str, object]:
 
 
 async def read_body(request: Request) -> AskBody:
-    """Raises `BadRequest`."""
+    """Raises `HTTPException`."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # a page of another site can send any other kind without asking
-        raise BadRequest(415, f"The body's content type is {kind or 'not given'}, and must be application/json.")
+        raise HTTPException(415, f"The body's content type is {kind or 'not given'}, and must be application/json.")
     read = bytearray()
     async for chunk in request.stream():
         read += chunk
         if len(read) > MAX_BODY:
-            raise BadRequest(413, f"The body has more than {MAX_BODY:,} bytes. Shorten the question.")
+            raise HTTPException(413, f"The body has more than {MAX_BODY:,} bytes. Shorten the question.")
     try:
         return AskBody.model_validate_json(bytes(read), strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"])
-        raise BadRequest(422, f"{field or 'The body'}: {problem['msg']}. Expected {EXPECTED}.") from None
+        raise HTTPException(422, f"{field or 'The body'}: {problem['msg']}. Expected {EXPECTED}.") from None
 
 
 EXPECTED = '{"question": TEXT, "where": CONDITION or null, "stream": true or false, "prompt": true or false}'

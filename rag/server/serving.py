@@ -37,10 +37,9 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno in errno.errorcode else error.strerror
-        fix = (
-            "Choose another --port, or 0 for a free one" if error.errno == errno.EADDRINUSE else "Choose another --host"
-        )
+        number = error.errno
+        reason = os.strerror(number) if number in errno.errorcode else error.strerror
+        fix = "Choose another --port, or 0 for a free one" if number == errno.EADDRINUSE else "Choose another --host"
         raise UsageError(f"Can't listen at {host} port {port}: {reason}. {fix}.") from error
 
 
