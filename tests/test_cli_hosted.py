@@ -9,8 +9,10 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from rag.cli.ask import Asked, show
 from rag.cli.console import Stream, Terminal
 from rag.cli.hosted import Caller, read_options, understand
 from rag.errors import RagError
+from rag.server import state
 from rag.server.state import settings_digest
 from rag.testing import FakeGenerator
 
@@ -235,6 +238,16 @@ async def test_a_wrong_command_line_is_explained_as_ever(root: Path) -> None:
         assert (code, "Did you mean" in err) == (2, True)
         code, out, _ = await rag("ask", "--help")
         assert (code, "--no-server" in out) == (0, True)
+
+
+def test_a_server_that_is_stuck_does_not_hold_this_process_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "PATIENCE", 0.05)
+    with socket.socket(socket.AF_UNIX) as stuck:
+        stuck.bind(str(tmp_path / "s"))
+        stuck.listen()
+        me = replace(state.of_this_process(LOADED, "127.0.0.1", 1, tmp_path / "s"), digest="stuck")
+        with state.announced(me):
+            assert client.ask([*ASK, QUESTION]) is None
 
 
 async def test_where_no_server_answers_nothing_is_lost_of_standard_input(root: Path) -> None:

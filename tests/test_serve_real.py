@@ -20,11 +20,15 @@ from rag.engine import processes
 from rag.server import state
 
 QUESTION = "What causes malaria?"
-LONG = "generator.max_tokens=4000"
-"""Room for an answer that is still being written when the engine is killed."""
-
-OPTIONS = ("--sample", "--set=generator.model=smollm2-135m-instruct", "--set=generator.temperature=2", f"--set={LONG}")
-RAMBLING = (*OPTIONS, "--set=generator.speculation.method=none", "--set=verify.action=mark")
+RAMBLING = (
+    "--sample",
+    "--set=verify.action=mark",
+    "--set=generator.model=smollm2-135m-instruct",
+    "--set=generator.temperature=2",
+    "--set=generator.max_tokens=4000",
+    "--set=generator.speculation.method=none",
+)
+"""A model that never stops."""
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +71,7 @@ def test_a_warm_engine_answers_at_once_survives_its_loss_and_leaves_nothing(cli:
     again = cli("serve", "--port", "0", *RAMBLING)
     assert (again.returncode, f"runs already: http://{one.address}, pid {one.pid}" in again.stderr) == (2, True)
 
-    # Two short answers: the same settings but for how they are spelt.
+    # Two clients that go away: the same settings, spelt in two ways.
     for spelt in (RAMBLING, RAMBLING[::-1]):
         process = asking(*spelt)
         assert process.stdout is not None
@@ -90,13 +94,20 @@ def test_a_warm_engine_answers_at_once_survives_its_loss_and_leaves_nothing(cli:
     assert process.returncode == 1
     assert errors.decode().splitlines()[-1].startswith("rag: The engine died")
     wait_until(lambda: status(one)["ready"] and status(one)["counts"]["rebuilt"] == 1, 300)
+
+    # Ctrl-C, which reaches every process of a terminal: the answer goes on, until the server is told once more.
     process = asking(*RAMBLING)
     assert process.stdout is not None
+    assert process.stderr is not None
     assert os.read(process.stdout.fileno(), 1)
-    process.kill()
-    process.wait()
-
+    below = processes.started(psutil.Process(one.pid))
+    os.killpg(one.pid, signal.SIGINT)
+    wait_until(lambda: not status(one)["ready"], 5)
+    time.sleep(1)
+    assert process.poll() is None
     stopped = cli("stop")
+    _, errors = process.communicate(timeout=10)
+    assert errors.decode().splitlines()[-1].startswith("rag: The server stopped: ")
     assert stopped.returncode == 0, stopped.stderr
     assert stopped.stdout.startswith(f"stopped {one.address} (pid {one.pid}")
     assert not psutil.pid_exists(one.pid)

@@ -35,10 +35,11 @@ take as long."""
 
 Send: TypeAlias = Callable[[bytes, bytes], None]
 
-asking = typer.Typer()
+_asking = typer.Typer()
+_asking.callback()(commands.root)
+_asking.command(name="ask")(ask.ask)
+ASK = typer.main.get_command(_asking)
 """`rag ask` alone: nothing else of a command line may run inside a server."""
-asking.callback()(commands.root)
-asking.command(name="ask")(ask.ask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Hosted:
             if asked is None:
                 send(b"n", b"")
             else:
+                send(b"a", b"")
                 send(b"x", str(await self._answer(asked, caller, reader, send)).encode())
             await asyncio.sleep(0)  # what was sent is written by now
             await writer.drain()
@@ -166,9 +168,7 @@ def understand(caller: Caller, digest: str) -> Asked | None:
 def read_options(argv: Sequence[str], environ: Mapping[str, str]) -> Asked:
     """Raises what a wrong command line raises."""
     taken: list[Asked] = []
-    typer.main.get_command(asking).main(
-        list(argv), prog_name="rag", standalone_mode=False, obj=options.Common(environ=environ, take=taken.append)
-    )
+    ASK.main(list(argv), prog_name="rag", standalone_mode=False, obj=options.Common(environ=environ, take=taken.append))
     [asked] = taken
     return asked
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -37,9 +36,9 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        number = error.errno
-        reason = os.strerror(number) if number in errno.errorcode else error.strerror
-        fix = "Choose another --port, or 0 for a free one" if number == errno.EADDRINUSE else "Choose another --host"
+        reason = str(error.strerror).partition(" (")[0]  # in brackets stands the address once more
+        taken = error.errno == errno.EADDRINUSE
+        fix = "Choose another --port, or 0 for a free one" if taken else "Choose another --host"
         raise UsageError(f"Can't listen at {host} port {port}: {reason}. {fix}.") from error
 
 
