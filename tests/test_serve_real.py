@@ -107,7 +107,7 @@ def test_a_warm_engine_answers_at_once_survives_its_loss_and_leaves_nothing(cli:
     assert process.poll() is None
     stopped = cli("stop")
     _, errors = process.communicate(timeout=10)
-    assert errors.decode().splitlines()[-1].startswith("rag: The server stopped: ")
+    assert errors.decode().splitlines()[-1].startswith("rag: The server stopped before the answer was finished.")
     assert stopped.returncode == 0, stopped.stderr
     assert stopped.stdout.startswith(f"stopped {one.address} (pid {one.pid}")
     assert not psutil.pid_exists(one.pid)

@@ -74,5 +74,6 @@ async def serve(
         for task in (living, stopping):
             task.cancel()
         await asyncio.gather(living, serving, stopping, return_exceptions=True)
-    if not living.cancelled():
-        living.result()
+    for task in (living, serving):
+        if not task.cancelled():
+            task.result()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -113,8 +113,7 @@ class WarmPipeline:
 
     async def _live(self, stages: build.Stages, generator: Generator) -> None:
         """From the first moment that it can answer to the one when its engine is lost."""
-        pipeline = build.assemble(self._loaded, stages, generator)
-        try:
+        with closing(build.assemble(self._loaded, stages, generator)) as pipeline:
             self._step("warming up")
             await pipeline.warm_up()
             self.counts.rebuilt += self._built
@@ -125,16 +124,14 @@ class WarmPipeline:
             try:
                 while pipeline.alive and not following.done():
                     await asyncio.sleep(LOOK)
+                if following.done():
+                    following.result()  # it has no end but a defect
             finally:
                 following.cancel()
-            if following.done():
-                following.result()  # it has no end but a defect
-        finally:
-            await self._set(None, "rebuilding: the engine was lost")
-            self._end_running(EngineDied("The engine died. It is being started again: ask again in a minute."), GRACE)
-            while self._running:
-                await asyncio.sleep(TICK)
-            pipeline.close()
+                await self._set(None, "rebuilding: the engine was lost")
+                await self._end_running(
+                    EngineDied("The engine died. It is being started again: ask again in a minute."), GRACE
+                )
 
     async def _follow_index(self, pipeline: Pipeline, search: build.Search) -> None:
         while True:
@@ -211,11 +208,7 @@ class WarmPipeline:
         while self._running and time.monotonic() < self._drained_by:
             await asyncio.sleep(TICK)
         left = self.running
-        self._end_running(
-            NotReady(f"The server stopped: the answer wasn't finished {seconds:g} s after it was told to."), 0
-        )
-        while self._running:
-            await asyncio.sleep(TICK)
+        await self._end_running(NotReady("The server stopped before the answer was finished."), 0)
         return left
 
     def end_now(self) -> None:
@@ -232,12 +225,15 @@ class WarmPipeline:
             raise NotReady("The server is stopping: it takes no more questions.")
         return self._pipeline
 
-    def _end_running(self, why: EngineError, grace: float) -> None:
+    async def _end_running(self, why: EngineError, grace: float) -> None:
+        """Those that have no end of their own within so many seconds get this one."""
         self._why_ended = why
         when = asyncio.get_running_loop().time() + grace
         for limit in self._running:
             if not limit.expired():
                 limit.reschedule(when)
+        while self._running:
+            await asyncio.sleep(TICK)
 
     async def _set(self, pipeline: Pipeline | None, doing: str | None) -> None:
         self._pipeline, self.doing = pipeline, doing
