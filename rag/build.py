@@ -93,8 +93,8 @@ async def open_parts(loaded: Loaded, report: Report = quiet) -> AsyncIterator[tu
     while the engine's processes start, which spend their time in imports on another core.
     """
     engine_spec.check(loaded)
-    checked = check_index(loaded, report)
-    _fetch([loaded.settings.rerank.model, loaded.settings.verify.model], report)
+    checked = await asyncio.to_thread(check_index, loaded, report)  # in a thread: a server answers meanwhile
+    await asyncio.to_thread(_fetch, [loaded.settings.rerank.model, loaded.settings.verify.model], report)
     opened: list[Stages] = []
 
     def open_stages() -> Stages:
@@ -140,7 +140,7 @@ async def _open_remote(
     from rag.engine.remote import RemoteGenerator
 
     spec = engine_spec.plan_remote(loaded)
-    tokenizer = _resolve_tokenizer(spec.tokenizer, loaded, report)
+    tokenizer = await asyncio.to_thread(_resolve_tokenizer, spec.tokenizer, loaded, report)
     report(f"asking {spec.base_url}")
     generator = await RemoteGenerator.connect(spec, loaded, tokenizer)
     try:
@@ -159,8 +159,8 @@ async def _open_local(
     from rag.engine.local import LocalGenerator, configure
 
     spec = engine_spec.plan(loaded)
-    model = _resolve(spec.model, report, loaded.settings.generator.revision)
-    draft = _resolve(spec.draft_model, report) if spec.draft_model is not None else None
+    model = await asyncio.to_thread(_resolve, spec.model, report, loaded.settings.generator.revision)
+    draft = await asyncio.to_thread(_resolve, spec.draft_model, report) if spec.draft_model is not None else None
     if draft is not None:
         engine_spec.require_same_vocabulary(model.path, draft.path)
     _stay_offline()
