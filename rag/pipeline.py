@@ -21,6 +21,7 @@ from rag.core import (
     CacheInfo,
     Citation,
     Encoder,
+    EngineInfo,
     GenerationParams,
     GenerationStats,
     Generator,
@@ -113,6 +114,10 @@ class Pipeline:
     def alive(self) -> bool:
         """False once its engine is lost."""
         return self._generator.alive
+
+    @property
+    def engine(self) -> EngineInfo:
+        return self._generator.info(None)
 
     @property
     def index_version(self) -> str:
@@ -293,7 +298,7 @@ class Pipeline:
             route=None,
             cache=CacheInfo(index_version=self.index_version),
             tokens=Tokens(),
-            engine=self._generator.info(None),
+            engine=self.engine,
             profile=self.profile,
             startup_s=self.startup_s,
             spans=trace.spans,

@@ -97,8 +97,14 @@ async def refuse(request: Request, error: Exception) -> Response:
 
 def current(warm: WarmPipeline) -> dict[str, object]:
     """What changes in a server's status."""
-    counts = {**asdict(warm.counts), "running": warm.running}
-    return {"ready": warm.ready, "doing": warm.doing, "index_version": warm.index_version, "counts": counts}
+    engine = warm.engine
+    return {
+        "ready": warm.ready,
+        "doing": warm.doing,
+        "index_version": warm.index_version,
+        "engine": asdict(engine) if engine is not None else None,
+        "counts": {**asdict(warm.counts), "running": warm.running},
+    }
 
 
 async def read_body(request: Request) -> AskBody:

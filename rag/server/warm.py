@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from rag import build
-from rag.core import Generator
+from rag.core import EngineInfo, Generator
 from rag.errors import EngineDied, EngineError, NotReady, RagError, UsageError
 from rag.pipeline import Pipeline
 from rag.settings import Loaded
@@ -89,6 +89,10 @@ class WarmPipeline:
     @property
     def index_version(self) -> str | None:
         return self._pipeline.index_version if self._pipeline is not None else None
+
+    @property
+    def engine(self) -> EngineInfo | None:
+        return self._pipeline.engine if self._pipeline is not None else None
 
     # --- life -------------------------------------------------------------------------------
 
