@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from rag.core import (
     Hits,
     Passage,
     Query,
+    Reranker,
     Searcher,
     Sentence,
     Source,
@@ -62,42 +63,63 @@ def quiet(_: str) -> None:
 # --- a pipeline --------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """All of a pipeline but its generator."""
+
+    search: Search
+    checker: SupportChecker | None
+
+
 @asynccontextmanager
 async def open_pipeline(loaded: Loaded, report: Report = quiet) -> AsyncIterator[Pipeline]:
-    """A warm pipeline; its engine's processes end with the block.
-
-    Everything that can fail quickly is looked at first. Then the encoder, the index and the cross-encoders load
-    while the engine's processes start, which spend their time in imports on another core.
-    """
+    """A warm pipeline; its engine's processes end with the block."""
     began = time.monotonic()
-    engine_spec.check(loaded)
-    checked = check_index(loaded, report)
-    _fetch([loaded.settings.rerank.model, loaded.settings.verify.model], report)
-    opened: list[tuple[Search, SupportChecker | None]] = []
-
-    def open_stages() -> tuple[Search, SupportChecker | None]:
-        return _open_search(loaded, checked, quiet), open_checker(loaded, quiet)
-
-    async def meanwhile() -> None:
-        opened.append(await asyncio.to_thread(open_stages))
-
-    async with open_generator(loaded, report, meanwhile) as generator:
-        [(search, checker)] = opened
-        pipeline = Pipeline(
-            loaded.settings,
-            loaded.profile,
-            search.encoder,
-            search.searcher,
-            generator,
-            checker,
-            weighing(loaded.settings),
-        )
+    async with open_parts(loaded, report) as (stages, generator):
+        pipeline = assemble(loaded, stages, generator)
         try:
             await pipeline.warm_up()
             pipeline.startup_s = time.monotonic() - began
             yield pipeline
         finally:
             pipeline.close()
+
+
+@asynccontextmanager
+async def open_parts(loaded: Loaded, report: Report = quiet) -> AsyncIterator[tuple[Stages, Generator]]:
+    """What `assemble` makes a pipeline of; the engine's processes end with the block.
+
+    Everything that can fail quickly is looked at first. Then the encoder, the index and the cross-encoders load
+    while the engine's processes start, which spend their time in imports on another core.
+    """
+    engine_spec.check(loaded)
+    checked = await asyncio.to_thread(check_index, loaded, report)  # in a thread: a server answers meanwhile
+    await asyncio.to_thread(_fetch, [loaded.settings.rerank.model, loaded.settings.verify.model], report)
+    opened: list[Stages] = []
+
+    def open_stages() -> Stages:
+        return Stages(_open_search(loaded, checked, quiet), open_checker(loaded, quiet))
+
+    async def meanwhile() -> None:
+        opened.append(await asyncio.to_thread(open_stages))
+
+    async with open_generator(loaded, report, meanwhile) as generator:
+        [stages] = opened
+        yield stages, generator
+
+
+def assemble(loaded: Loaded, stages: Stages, generator: Generator) -> Pipeline:
+    """Not warm yet, and the caller's to close."""
+    search = stages.search
+    return Pipeline(
+        loaded.settings,
+        loaded.profile,
+        search.encoder,
+        search.searcher,
+        generator,
+        stages.checker,
+        weighing(loaded.settings),
+    )
 
 
 @asynccontextmanager
@@ -118,7 +140,7 @@ async def _open_remote(
     from rag.engine.remote import RemoteGenerator
 
     spec = engine_spec.plan_remote(loaded)
-    tokenizer = _resolve_tokenizer(spec.tokenizer, loaded, report)
+    tokenizer = await asyncio.to_thread(_resolve_tokenizer, spec.tokenizer, loaded, report)
     report(f"asking {spec.base_url}")
     generator = await RemoteGenerator.connect(spec, loaded, tokenizer)
     try:
@@ -137,8 +159,8 @@ async def _open_local(
     from rag.engine.local import LocalGenerator, configure
 
     spec = engine_spec.plan(loaded)
-    model = _resolve(spec.model, report, loaded.settings.generator.revision)
-    draft = _resolve(spec.draft_model, report) if spec.draft_model is not None else None
+    model = await asyncio.to_thread(_resolve, spec.model, report, loaded.settings.generator.revision)
+    draft = await asyncio.to_thread(_resolve, spec.draft_model, report) if spec.draft_model is not None else None
     if draft is not None:
         engine_spec.require_same_vocabulary(model.path, draft.path)
     _stay_offline()
@@ -172,6 +194,7 @@ class Search:
     encoder: Encoder
     searcher: Searcher
     index: index.IndexReader
+    reranker: Reranker | None = None
 
     def search(self, questions: Sequence[str], trace: Trace, where: str | None = None) -> list[Hits]:
         with trace.span("embed"):
@@ -208,10 +231,31 @@ def _open_search(loaded: Loaded, checked: index.CheckedVersion, report: Report) 
 
     settings = loaded.settings
     reader = _open_reader(loaded, checked)
-    encoder = open_encoder(loaded, report)
-    search = Search(encoder, HybridSearcher(reader, settings.retrieve, open_reranker(loaded, report)), reader)
-    search.search(["What causes it, and how is it treated?"], Trace())  # each library's first call pays for its set-up
+    encoder, reranker = open_encoder(loaded, report), open_reranker(loaded, report)
+    search = Search(encoder, HybridSearcher(reader, settings.retrieve, reranker), reader, reranker)
+    _warm_up(search)
     return search
+
+
+def newer(loaded: Loaded, search: Search) -> Search | None:
+    """The same encoder and reranker over the index's current version, warm; None where `search` has that one.
+
+    Raises what `check_index` raises.
+    """
+    from rag.search import HybridSearcher
+
+    version, _ = _versions(loaded).current()
+    if version == search.index.version:
+        return None
+    reader = _open_reader(loaded, check_index(loaded))
+    opened = replace(search, searcher=HybridSearcher(reader, loaded.settings.retrieve, search.reranker), index=reader)
+    _warm_up(opened)
+    return opened
+
+
+def _warm_up(search: Search) -> None:
+    """Each library's first call pays for its set-up."""
+    search.search(["What causes it, and how is it treated?"], Trace())
 
 
 def _open_reader(loaded: Loaded, checked: index.CheckedVersion) -> index.IndexReader:

@@ -426,6 +426,11 @@ class Generator(Protocol):
     def model(self) -> str: ...
 
     @property
+    def alive(self) -> bool:
+        """False once it can never answer again: its engine is lost, and another one has to be started."""
+        ...
+
+    @property
     def context_window(self) -> int:
         """Prompt and output tokens of one request together."""
         ...

@@ -11,7 +11,8 @@
     ├── StorageError         no room, no permission
     └── EngineError          the engine can't start or broke
         ├── NotEnoughMemory  weights and KV pool don't fit
-        └── EngineDied       it was lost in the middle of a request
+        ├── EngineDied       it was lost in the middle of a request
+        └── NotReady         a server that is starting, rebuilding its engine, or stopping
 
 A message names the value that was found, what was expected, and the fix, in one line.
 """
@@ -64,4 +65,8 @@ class NotEnoughMemory(EngineError):
 
 
 class EngineDied(EngineError):
+    pass
+
+
+class NotReady(EngineError):
     pass

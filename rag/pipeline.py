@@ -6,7 +6,8 @@ Stages run on one worker thread, so that a server's event loop stays free; only 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import copy
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from rag.core import (
     CacheInfo,
     Citation,
     Encoder,
+    EngineInfo,
     GenerationParams,
     GenerationStats,
     Generator,
@@ -102,6 +104,25 @@ class Pipeline:
         self._weighing = weighing
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rag-stages")
 
+    def over(self, searcher: Searcher) -> Pipeline:
+        """The same pipeline, worker thread included, over another searcher; what is under way keeps its own."""
+        other = copy.copy(self)
+        other._searcher = searcher
+        return other
+
+    @property
+    def alive(self) -> bool:
+        """False once its engine is lost."""
+        return self._generator.alive
+
+    @property
+    def engine(self) -> EngineInfo:
+        return self._generator.info(None)
+
+    @property
+    def index_version(self) -> str:
+        return self._searcher.index_version
+
     @property
     def holds_back(self) -> bool:
         """Must an answer be checked before any of it is shown?"""
@@ -114,7 +135,7 @@ class Pipeline:
                 return event
         raise AssertionError("a stream ends with its answer")
 
-    async def stream(self, question: str, where: str | None = None) -> AsyncIterator[Event]:
+    async def stream(self, question: str, where: str | None = None) -> AsyncGenerator[Event, None]:
         """`Searched`, then `Delta`s (none where the pipeline `holds_back`), then the `Answer`. Closing it early
         aborts the generation. `where` is a condition that the sources' documents have to meet (`rag.where`).
 
@@ -247,7 +268,7 @@ class Pipeline:
             citations=draft.citations,
             invalid_markers=draft.invalid_markers,
             route=chosen,
-            cache=CacheInfo(index_version=self._searcher.index_version),
+            cache=CacheInfo(index_version=self.index_version),
             tokens=Tokens(
                 stats.prompt_tokens,
                 stats.cached_prompt_tokens,
@@ -274,9 +295,9 @@ class Pipeline:
             citations=(),
             invalid_markers=0,
             route=None,
-            cache=CacheInfo(index_version=self._searcher.index_version),
+            cache=CacheInfo(index_version=self.index_version),
             tokens=Tokens(),
-            engine=self._generator.info(None),
+            engine=self.engine,
             profile=self.profile,
             startup_s=self.startup_s,
             spans=trace.spans,

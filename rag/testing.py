@@ -86,6 +86,7 @@ class FakeGenerator:
         self.deltas = list(deltas)
         self.context_window = context_window
         self.dies_after = dies_after
+        self.alive = True
         self.asked: list[tuple[tuple[Message, ...], GenerationParams]] = []
         self.aborted = 0
         self.opening: Opening | None = None
@@ -110,6 +111,7 @@ class FakeGenerator:
                 yield params.begin_with
             for number, delta in enumerate(self.deltas):
                 if number == self.dies_after:
+                    self.alive = False
                     raise EngineDied(f"The engine died after {number} tokens of the answer.")
                 if number == params.max_tokens:
                     stats = replace(stats, finish_reason="length")

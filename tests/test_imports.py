@@ -43,7 +43,7 @@ LAYERS = (
     {"rag.pipeline"},
     {"rag.build"},
     {"rag.training"},
-    {"rag.bench"},
+    {"rag.bench", "rag.server"},
     {"rag.cli"},
     {"rag.__main__"},
 )

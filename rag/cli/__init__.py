@@ -1,66 +1,19 @@
-"""The command line, a module a command group. Heavy imports happen inside the commands."""
+"""The command line, a module a command group; `commands` puts them together.
+
+This file and `client` import next to nothing: a server that is up answers `rag ask` before the rest would have been imported.
+"""
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import Annotated
-
-import typer
-
-from rag import __version__
-from rag.cli import ask, bench, config, doctor, index, models, options, search
-from rag.errors import RagError
-
-app = typer.Typer(
-    name="rag",
-    help="Answers questions over a literature corpus, with citations and a time for every stage.",
-    epilog='Try it: rag ask --sample "What causes malaria?"',
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"rag {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    context: typer.Context,
-    profile: options.Profile = None,
-    models_file: options.Models = None,
-    assignments: options.Assignments = None,
-    verbose: options.Verbose = False,
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
-    ] = False,
-) -> None:
-    del version
-    context.obj = options.Common(profile, models_file, tuple(assignments or ()), verbose)
-
-
-app.command(name="ask")(ask.ask)
-app.command(name="search")(search.search)
-app.add_typer(index.app, name="index")
-app.add_typer(models.app, name="models")
-app.add_typer(bench.app, name="bench")
-app.command(name="config")(config.config)
-app.command(name="doctor")(doctor.doctor)
 
 
 def main() -> None:
-    try:
-        app()
-    except RagError as error:
-        typer.echo(f"rag: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # `rag ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    from rag.cli import client
+
+    code = client.ask(sys.argv[1:])
+    if code is not None:
+        sys.exit(code)
+    from rag.cli import commands
+
+    commands.main()

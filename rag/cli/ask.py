@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from contextlib import AsyncExitStack, ExitStack
-from dataclasses import asdict
+from contextlib import AsyncExitStack, ExitStack, aclosing
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import psutil
@@ -19,6 +19,7 @@ from rag.errors import EngineError, QuestionError
 if TYPE_CHECKING:
     from rag.cli.console import Terminal
     from rag.core import Message, Metadata, StageTimings
+    from rag.pipeline import Pipeline
     from rag.settings import Action, Loaded
 
 ABSTAINED = 3
@@ -37,6 +38,9 @@ def ask(
     index_name: options.IndexName = None,
     show_prompt: Annotated[bool, typer.Option("--show-prompt", help="Show what the model reads, too.")] = False,
     as_json: options.Json = False,
+    server: Annotated[
+        bool, typer.Option(help="Let a server answer that is up for the same settings (rag serve).")
+    ] = True,
     profile: options.Profile = None,
     models_file: options.Models = None,
     assignments: options.Assignments = None,
@@ -46,70 +50,106 @@ def ask(
 
     Exit code 0: answered; 3: the sources don't hold or support the answer; 2: wrong usage; 1: failed.
     """
+    del server  # rag.cli.client has looked at it
+    loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
+    options.check_where(where)
+    common: options.Common = context.obj
+    words = None if words == ["-"] else words
+    asked = Asked(
+        " ".join(words) if words else None, where, loaded, sample, show_prompt, as_json, verbose or common.verbose
+    )
+    if common.take is not None:
+        common.take(asked)
+    else:
+        raise typer.Exit(_answer(asked))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A command line that was understood. Without a `question` it stands on standard input."""
+
+    question: str | None
+    where: str | None
+    loaded: Loaded
+    sample: bool
+    show_prompt: bool
+    as_json: bool
+    verbose: bool
+
+
+def _answer(asked: Asked) -> int:
     from rag.cli.console import library_output
     from rag.cli.run import run
     from rag.pipeline import check_question
 
-    loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
-    question = check_question(" ".join(words) if words and words != ["-"] else _from_stdin())
-    options.check_where(where)
-    with library_output(verbose or context.obj.verbose) as (terminal, log):
+    question = check_question(asked.question if asked.question is not None else _from_stdin())
+    with library_output(asked.verbose) as (terminal, log):
         try:
-            code = run(_ask(question, where, loaded, terminal, sample, show_prompt, as_json))
+            return run(_ask(question, asked, terminal))
         except EngineError as error:
-            ours = log is not None and loaded.settings.generator.base_url is None
+            ours = log is not None and asked.loaded.settings.generator.base_url is None
             raise type(error)(f"{error} vLLM's log: {log}" if ours else str(error)) from error
-    raise typer.Exit(code)
 
 
 def _from_stdin() -> str:
-    if sys.stdin.isatty():
-        raise QuestionError('No question given. Ask one: rag ask "What causes malaria?"')
     from rag.pipeline import MAX_QUESTION
 
+    require_input(sys.stdin.isatty())
     return sys.stdin.read(4 * MAX_QUESTION)
 
 
-async def _ask(
-    question: str,
-    where: str | None,
-    loaded: Loaded,
-    terminal: Terminal,
-    sample: bool,
-    show_prompt: bool,
-    as_json: bool,
-) -> int:
+def require_input(is_terminal: bool) -> None:
+    """Raises `QuestionError` where standard input is a terminal: nobody has been told to type there."""
+    if is_terminal:
+        raise QuestionError('No question given. Ask one: rag ask "What causes malaria?"')
+
+
+async def _ask(question: str, asked: Asked, terminal: Terminal) -> int:
     from rag import build
-    from rag.pipeline import Delta, Searched
 
     async with AsyncExitStack() as stack:
         with terminal.step("preparing") as report:
-            if sample:
-                await asyncio.to_thread(build.ensure_sample_index, loaded, build.Progress(step=report))
-            pipeline = await stack.enter_async_context(build.open_pipeline(loaded, report))
+            if asked.sample:
+                await asyncio.to_thread(build.ensure_sample_index, asked.loaded, build.Progress(step=report))
+            pipeline = await stack.enter_async_context(build.open_pipeline(asked.loaded, report))
             pipeline.startup_s = time.time() - psutil.Process().create_time()  # with all that was built on the way
-        messages: tuple[Message, ...] = ()
-        streamed = False
-        waiting = stack.enter_context(ExitStack())
-        async for event in pipeline.stream(question, where):
-            if isinstance(event, Searched):
-                messages = event.prompt.messages if event.prompt is not None else ()
-                if show_prompt and not as_json:
-                    _show_prompt(messages, terminal)
-                if pipeline.holds_back:
-                    waiting.enter_context(terminal.step("writing and checking the answer"))
-            elif isinstance(event, Delta):
-                streamed = True
-                if not as_json:
-                    terminal.out.print(event.text, end="", markup=False)
-                    terminal.out.file.flush()
-            else:
-                waiting.close()
-                if as_json:
-                    terminal.json({**asdict(event), **({"prompt": messages} if show_prompt else {})})
+        return await show(pipeline, question, asked, terminal)
+
+
+async def show(
+    pipeline: Pipeline, question: str, asked: Asked, terminal: Terminal, answered_by: str | None = None
+) -> int:
+    """Stream the answer to a terminal, this process's or another's; the exit code. `answered_by` ends the line of times.
+
+    Raises what `Pipeline.stream` raises.
+    """
+    from rag.pipeline import Delta, Searched
+
+    messages: tuple[Message, ...] = ()
+    streamed = False
+    async with aclosing(pipeline.stream(question, asked.where)) as events:
+        with ExitStack() as waiting:
+            async for event in events:
+                if isinstance(event, Searched):
+                    messages = event.prompt.messages if event.prompt is not None else ()
+                    if asked.show_prompt and not asked.as_json:
+                        _show_prompt(messages, terminal)
+                    if pipeline.holds_back:
+                        waiting.enter_context(terminal.step("writing and checking the answer"))
+                elif isinstance(event, Delta):
+                    streamed = True
+                    if not asked.as_json:
+                        terminal.out.print(event.text, end="", markup=False)
+                        terminal.out.file.flush()
                 else:
-                    _show(event, loaded.settings.verify.action, terminal, streamed)
-                return ABSTAINED if event.abstained else 0
+                    waiting.close()
+                    if asked.as_json:
+                        terminal.json({**asdict(event), **({"prompt": messages} if asked.show_prompt else {})})
+                        if answered_by is not None:
+                            terminal.err.print(answered_by, style="dim", markup=False)
+                    else:
+                        _show(event, asked.loaded.settings.verify.action, terminal, streamed, answered_by)
+                    return ABSTAINED if event.abstained else 0
     raise AssertionError("a stream ends with its answer")
 
 
@@ -119,7 +159,7 @@ def _show_prompt(messages: tuple[Message, ...], terminal: Terminal) -> None:
         terminal.err.print(message["content"].rstrip() + "\n", style="dim", markup=False)
 
 
-def _show(answer: Answer, action: Action, terminal: Terminal, streamed: bool) -> None:
+def _show(answer: Answer, action: Action, terminal: Terminal, streamed: bool, answered_by: str | None) -> None:
     out = terminal.out
     out.print("" if streamed else answer.answer, markup=False)
     if answer.truncated and not answer.withheld:
@@ -143,7 +183,8 @@ def _show(answer: Answer, action: Action, terminal: Terminal, streamed: bool) ->
             terminal.err.print(f"{name}: not engaged ({technique.reason})", style="yellow", markup=False)
     if answer.confidence is not None:
         terminal.err.print(f"confidence that the sources answer: {answer.confidence:.0%}", style="dim", markup=False)
-    terminal.err.print(time_line(answer.timings, answer.tokens.output, answer.startup_s), style="dim", markup=False)
+    times = time_line(answer.timings, answer.tokens.output, answer.startup_s)
+    terminal.err.print(times if answered_by is None else f"{times} · {answered_by}", style="dim", markup=False)
 
 
 def unsupported_lines(answer: Answer, action: Action) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -36,8 +36,9 @@ EVERY = 30.0
 class Stream(Console):
     """A console that writes text as it is, and lets `main` see that its reader has gone."""
 
-    def __init__(self, file: TextIO) -> None:
-        super().__init__(file=file, highlight=False, soft_wrap=True)
+    def __init__(self, file: TextIO, environ: Mapping[str, str] | None = None) -> None:
+        """`environ` is the reader's where that isn't this process's: colours and size depend on it."""
+        super().__init__(file=file, highlight=False, soft_wrap=True, _environ=environ)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -146,7 +147,7 @@ def library_output(verbose: bool) -> Iterator[tuple[Terminal, Path | None]]:
     terminal = Terminal(*map(Stream, streams))
     sys.stdout.flush()
     sys.stderr.flush()
-    path = None if verbose else _new_log()
+    path = None if verbose else new_log("engine")
     target = saved[1] if path is None else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(target, 1)
     if path is not None:
@@ -161,12 +162,13 @@ def library_output(verbose: bool) -> Iterator[tuple[Terminal, Path | None]]:
             os.dup2(kept, descriptor)
 
 
-def _new_log() -> Path:
+def new_log(kind: str) -> Path:
+    """A file's path among the logs of its kind, of which the last `KEPT_LOGS` stay."""
     from rag import files, paths
 
     folder = paths.logs_dir()
     with files.explaining_storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    for old in sorted(folder.glob("engine-*.log"))[: -(KEPT_LOGS - 1)]:
+    for old in sorted(folder.glob(f"{kind}-*.log"))[: -(KEPT_LOGS - 1)]:
         old.unlink(missing_ok=True)
-    return folder / f"engine-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    return folder / f"{kind}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rag.cli.ask import Asked
     from rag.settings import Loaded
 
 _PANEL = "Settings"
@@ -63,12 +66,15 @@ Verbose = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What stood before the command's name."""
+    """What stood before the command's name. A server that reads somebody else's command line adds that one's environment, and
+    takes the question (`take`) in place of answering it at once."""
 
     profile: str | None = None
     models: str | None = None
     assignments: tuple[str, ...] = ()
     verbose: bool = False
+    environ: Mapping[str, str] | None = None
+    take: Callable[[Asked], None] | None = None
 
 
 def load(
@@ -92,6 +98,7 @@ def load(
         next((name for name in (profile, before.profile) if name is not None), "auto"),
         next((name for name in (models, before.models) if name is not None), "auto"),
         (*before.assignments, *(assignments or ()), *named),
+        environ=before.environ,
     )
 
 

@@ -37,13 +37,14 @@ async def _supervise(command: Coroutine[Any, Any, int]) -> int:
     except asyncio.CancelledError:
         if not received:
             raise
-        _leave(128 + received[0])
+        leave(128 + received[0])
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
+    """End this process, and what is left below it, without waiting for threads."""
     # A thread that was just starting a process when the command was cancelled may have started it since.
     processes.kill(processes.started())
     sys.stdout.flush()

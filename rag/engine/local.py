@@ -60,6 +60,10 @@ class LocalGenerator:
         return self._spec.model
 
     @property
+    def alive(self) -> bool:
+        return not self._engine.errored
+
+    @property
     def context_window(self) -> int:
         window: int = self._engine.model_config.max_model_len
         return window
@@ -234,7 +238,10 @@ def _construct(config: Any) -> Any:
         def log_engine_initialized(self) -> None:
             pass
 
-    return AsyncLLM.from_vllm_config(config, stat_loggers=[Silent], disable_log_stats=True, enable_log_requests=False)
+    with processes.without_interrupts():
+        return AsyncLLM.from_vllm_config(
+            config, stat_loggers=[Silent], disable_log_stats=True, enable_log_requests=False
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -60,6 +60,10 @@ class RemoteGenerator:
         return self._spec.model
 
     @property
+    def alive(self) -> bool:
+        return True  # a server that is away may come back, and each request connects anew
+
+    @property
     def context_window(self) -> int:
         return self._context_window
 

@@ -18,6 +18,9 @@ from rag import paths
 from rag.errors import SettingsError
 from rag.settings.sections import ENV_PREFIX, Device, Settings, describe, is_mapping, leaf_types
 
+# libyaml's, where PyYAML was built with it: a server reads the settings of every question that it is asked.
+_SafeLoader: type[yaml.SafeLoader | yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -109,7 +112,7 @@ def _from_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         if not equals or "." not in key:
             raise SettingsError(f"--set {assignment}: expected section.key=value, e.g. --set generator.max_tokens=256")
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, _SafeLoader)
         except yaml.YAMLError as error:
             raise SettingsError(
                 f"--set {assignment}: the value isn't valid YAML ({error.__class__.__name__})"
@@ -146,7 +149,7 @@ def _from_file(kind: Literal["profiles", "models"], name: str) -> dict[str, Any]
     path = Path(name) if name.endswith((".yaml", ".yml")) else paths.shipped("configs", kind, f"{name}.yaml")
     what = {"profiles": "profile", "models": "models file"}[kind]
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _SafeLoader)
     except FileNotFoundError:
         known = shipped_names(kind)
         raise SettingsError(f"Unknown {what} {name!r}.{nearest(name, known)} Known: {', '.join(known)}.") from None

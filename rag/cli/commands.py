@@ -1,0 +1,73 @@
+"""All commands under one name. Heavy imports happen inside them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from rag import __version__
+from rag.cli import ask, bench, config, doctor, index, models, options, search, serve
+from rag.errors import RagError
+
+app = typer.Typer(
+    name="rag",
+    help="Answers questions over a literature corpus, with citations and a time for every stage.",
+    epilog='Try it: rag ask --sample "What causes malaria?"',
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rag {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    profile: options.Profile = None,
+    models_file: options.Models = None,
+    assignments: options.Assignments = None,
+    verbose: options.Verbose = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    del version
+    outer = context.ensure_object(options.Common)
+    context.obj = replace(
+        outer, profile=profile, models=models_file, assignments=tuple(assignments or ()), verbose=verbose
+    )
+
+
+app.command(name="ask")(ask.ask)
+app.command(name="search")(search.search)
+app.add_typer(index.app, name="index")
+app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
+app.command(name="config")(config.config)
+app.command(name="doctor")(doctor.doctor)
+app.command(name="serve")(serve.serve)
+app.command(name="stop")(serve.stop)
+app.command(name="status")(serve.status)
+
+
+def main() -> None:
+    try:
+        app()
+    except RagError as error:
+        typer.echo(f"rag: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `rag ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,224 @@
+"""`rag serve`, `rag stop`, `rag status`: a pipeline that stays warm between questions."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import psutil
+import typer
+
+from rag.cli import options
+from rag.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from rag.cli.console import StepReport, Terminal
+    from rag.server.state import ServerState
+    from rag.settings import Loaded
+
+PORT = 8642
+
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+KILL_AFTER = 45.0
+"""Seconds that `rag stop` waits: running answers have 30 of them, and the engine ends in 5."""
+
+
+def serve(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")] = PORT,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Go on in the background once it is ready.")] = False,
+    sample: options.Sample = False,
+    index_name: options.IndexName = None,
+    profile: options.Profile = None,
+    models_file: options.Models = None,
+    assignments: options.Assignments = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Keep engine, index and models ready: rag ask answers at once then, and so does POST /v1/ask.
+
+    One server for each set of settings. It takes up new versions of its index by itself, and starts its engine again when that
+    is lost. Ctrl-C or rag stop ends it; answers under way have 30 s.
+    """
+    from rag import build
+    from rag.cli.console import Terminal, library_output
+
+    loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
+    if host not in LOOPBACK:
+        warning = f"Whoever reaches {host} can ask: there is no authentication."
+        Terminal().err.print(warning, style="yellow", markup=False)
+    if detach:
+        _detach(Terminal())
+        return
+    with library_output(verbose or context.obj.verbose) as (terminal, log):
+        if sample:
+            with terminal.step("preparing") as report:
+                build.ensure_sample_index(loaded, build.Progress(step=report))
+        try:
+            asyncio.run(_serve(loaded, host, port, terminal, log))
+        except EngineError as error:
+            raise type(error)(f"{error} vLLM's log: {log}" if log is not None else str(error)) from error
+
+
+async def _serve(loaded: Loaded, host: str, port: int, terminal: Terminal, log: Path | None) -> None:
+    from rag.cli.hosted import Hosted
+    from rag.cli.run import leave
+    from rag.server import serving, state
+    from rag.server.app import make_app
+    from rag.server.warm import WarmPipeline
+
+    def say(what: str) -> None:
+        terminal.err.print(f"{datetime.now():%H:%M:%S}  {what}", style="dim", markup=False)
+
+    stop = asyncio.Event()
+    warm = WarmPipeline(loaded, say, say)
+
+    def signalled() -> None:
+        (warm.end_now if stop.is_set() else stop.set)()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, signalled)
+    with serving.listen(host, port) as listener, state.socket_path() as path:
+        me = state.of_this_process(loaded, host, listener.getsockname()[1], path)
+        with state.announced(me):
+            say(f"http://{me.address}  pid {me.pid}")
+            about = {name: value for name, value in asdict(me).items() if name != "socket"}
+            hosted = Hosted(warm, loaded, me.address, log)
+            await serving.serve(warm, make_app(warm, about), listener, (path, hosted), stop, say)
+    say("stopped")
+    leave(0)
+
+
+def _detach(terminal: Terminal) -> None:
+    """The same command without `--detach`, in a session of its own; waits until it is ready."""
+    from rag.cli.console import new_log
+
+    command = [one for one in sys.argv[1:] if one not in ("--detach", "-d")]
+    log = new_log("server")
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT, 0o600), "w") as out:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "rag", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    try:
+        with terminal.step("starting the server") as report:
+            ready = _wait_until_ready(child, log, report)
+    except KeyboardInterrupt:
+        child.terminate()
+        child.wait()
+        raise
+    terminal.out.print(f"http://{ready.address}  pid {ready.pid}  log {log}", markup=False)
+
+
+def _wait_until_ready(child: subprocess.Popen[bytes], log: Path, report: StepReport) -> ServerState:
+    from rag.server import state
+
+    doing = None
+    while child.poll() is None:
+        found = next((one for one in state.servers() if one.pid == child.pid), None)
+        status = state.ask_status(found) if found is not None else None
+        if found is not None and status is not None:
+            if status["ready"]:
+                return found
+            if status["doing"] != doing:
+                doing = status["doing"]
+                report(doing)
+        time.sleep(0.1)
+    raise _like(child.returncode, log)
+
+
+def _like(code: int, log: Path) -> typer.Exit:
+    """The server's own end, with its last word said."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    typer.echo(lines[-1] if lines else f"rag: The server ended with code {code}. Its log: {log}", err=True)
+    return typer.Exit(code if code > 0 else 1)
+
+
+def stop(
+    pids: Annotated[list[int] | None, typer.Argument(metavar="PID", help="Which; needed where several run.")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Stop all of them.")] = False,
+) -> None:
+    """Stop the server. Answers under way have 30 s to end."""
+    from rag.cli.console import Terminal
+    from rag.server import state
+
+    terminal = Terminal()
+    running = state.servers()
+    chosen = [one for one in running if one.pid in pids] if pids else running
+    if not chosen or (pids and len(chosen) < len(set(pids))):
+        known = f"Running: {_listed(running)}." if running else "Start one: rag serve --detach."
+        raise UsageError(f"No server {'of that number ' if pids else ''}runs. {known}")
+    if len(chosen) > 1 and not pids and not everyone:
+        raise UsageError(f"{len(running)} servers run: {_listed(running)}. Name one, or stop --all.")
+    for one in chosen:
+        with terminal.step(f"stopping {one.address}"):
+            how = _stop(one)
+        terminal.out.print(f"{how} {one.address} (pid {one.pid}, index {one.index})", markup=False)
+
+
+def _stop(server: ServerState) -> str:
+    """What was done."""
+    from rag.engine import processes
+
+    process = server.process
+    if process is None:
+        return "was gone:"
+    below = processes.started(process)
+    process.terminate()
+    try:
+        process.wait(KILL_AFTER)
+        return "stopped"
+    except psutil.TimeoutExpired:
+        processes.kill({process, *below})
+        return f"killed, since it didn't stop in {KILL_AFTER:g} s:"
+
+
+def status(as_json: options.Json = False) -> None:
+    """The servers that run, and what they have done. Exit code 1 where none does."""
+    from rag.cli.console import Terminal
+    from rag.server import state
+
+    terminal = Terminal()
+    known = [(one, state.ask_status(one)) for one in state.servers()]
+    if as_json:
+        terminal.json([{**asdict(one), **(said if said is not None else {"ready": False})} for one, said in known])
+    else:
+        for one, said in known:
+            _show_status(one, said, terminal)
+        if not known:
+            terminal.err.print("No server runs. Start one: rag serve --detach", markup=False)
+    raise typer.Exit(0 if known else 1)
+
+
+def _show_status(server: ServerState, said: dict[str, object] | None, terminal: Terminal) -> None:
+    if said is None:
+        state, style = "doesn't answer", "red"
+    elif said["ready"]:
+        state, style = "ready", "green"
+    else:
+        state, style = str(said["doing"]), "yellow"
+    terminal.out.print(f"http://{server.address}", style="bold", end="  ", markup=False)
+    terminal.out.print(state, style=style, markup=False)
+    started = datetime.fromtimestamp(server.created)
+    about = f"pid {server.pid}, since {started:%Y-%m-%d %H:%M}, profile {server.profile}, models {server.models}"
+    terminal.out.print(f"  {about}", style="dim", markup=False)
+    if said is not None and isinstance(said["counts"], dict):
+        counts = ", ".join(f"{number} {what}" for what, number in said["counts"].items() if number)
+        version = said["index_version"] if said["index_version"] is not None else server.index
+        terminal.out.print(f"  index {version}: {counts if counts else 'nothing asked yet'}", style="dim", markup=False)
+
+
+def _listed(servers: list[ServerState]) -> str:
+    return ", ".join(f"pid {one.pid} ({one.address}, index {one.index})" for one in servers)

@@ -1,0 +1,249 @@
+"""The one pipeline of a server: built, lent to requests, built again when its engine is lost, and moved to a new index."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from rag import build
+from rag.core import EngineInfo, Generator
+from rag.errors import EngineDied, EngineError, NotReady, RagError, UsageError
+from rag.pipeline import Pipeline
+from rag.settings import Loaded
+
+ATTEMPTS = 5
+"""Starts of an engine in a row that may fail before the server gives up, with pauses of 1, 2, 4, 8 s between them."""
+
+LOOK = 0.5
+"""Seconds between two looks at whether the engine lives."""
+
+LOOK_AT_INDEX = 2.0
+"""Seconds between two looks at whether there is another version of the index: a file of six digits is read."""
+
+TICK = 0.02
+"""Seconds between two looks at whether the last request has ended."""
+
+GRACE = 2.0
+"""Seconds that requests in flight have to notice by themselves that their engine is lost. vLLM tells most of them at once."""
+
+Open: TypeAlias = Callable[[Loaded, build.Report], AbstractAsyncContextManager[tuple[build.Stages, Generator]]]
+
+
+@dataclass(slots=True)
+class Counts:
+    """Requests that ended with an answer, with an error of the client's, with one that wasn't, by their client going away;
+    and how many times the engine was built again."""
+
+    answered: int = 0
+    refused: int = 0
+    failed: int = 0
+    left: int = 0
+    rebuilt: int = 0
+
+
+class WarmPipeline:
+    """`run` is its life; meanwhile `pipeline` lends it, to many requests at once.
+
+    `doing` says what it is busy with, None when it is ready; `report` is told of that, `log` of each request in a line. `newer`
+    looks for a newer version of the index.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        report: build.Report = build.quiet,
+        log: build.Report = build.quiet,
+        open_parts: Open = build.open_parts,
+        newer: Callable[[Loaded, build.Search], build.Search | None] = build.newer,
+    ) -> None:
+        self.doing: str | None = "starting"
+        self.counts = Counts()
+        self._loaded = loaded
+        self._report = report
+        self._log = log
+        self._open = open_parts
+        self._newer = newer
+        self._pipeline: Pipeline | None = None
+        self._changed = asyncio.Condition()
+        self._built = False
+        self._stopping = False
+        self._drained_by = 0.0
+        self._running: set[asyncio.Timeout] = set()
+        self._why_ended: EngineError | None = None
+        self._refused: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self._pipeline is not None and self._pipeline.alive and not self._stopping
+
+    @property
+    def running(self) -> int:
+        """Requests under way."""
+        return len(self._running)
+
+    @property
+    def index_version(self) -> str | None:
+        return self._pipeline.index_version if self._pipeline is not None else None
+
+    @property
+    def engine(self) -> EngineInfo | None:
+        return self._pipeline.engine if self._pipeline is not None else None
+
+    # --- life -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Build the pipeline, watch over it, build it again; until cancelled, which ends the engine.
+
+        Raises `RagError` where it can't be built at first, or `ATTEMPTS` times in a row later.
+        """
+        failures = 0
+        while True:
+            try:
+                async with self._open(self._loaded, self._step) as (stages, generator):
+                    await self._live(stages, generator)
+                failures = 0
+                self._report("the engine was lost: starting another one")
+            except RagError as error:
+                failures += 1
+                if not self._built or failures >= ATTEMPTS:
+                    raise
+                self._step(f"the engine doesn't start: {error}")
+                await asyncio.sleep(2 ** (failures - 1))
+
+    async def _live(self, stages: build.Stages, generator: Generator) -> None:
+        """From the first moment that it can answer to the one when its engine is lost."""
+        with closing(build.assemble(self._loaded, stages, generator)) as pipeline:
+            self._step("warming up")
+            await pipeline.warm_up()
+            self.counts.rebuilt += self._built
+            self._built = True
+            await self._set(pipeline, None)
+            self._report(f"ready, index {pipeline.index_version}")
+            following = asyncio.create_task(self._follow_index(pipeline, stages.search))
+            try:
+                while pipeline.alive and not following.done():
+                    await asyncio.sleep(LOOK)
+                if following.done():
+                    following.result()  # it has no end but a defect
+            finally:
+                following.cancel()
+                await self._set(None, "rebuilding: the engine was lost")
+                await self._end_running(
+                    EngineDied("The engine died. It is being started again: ask again in a minute."), GRACE
+                )
+
+    async def _follow_index(self, pipeline: Pipeline, search: build.Search) -> None:
+        while True:
+            await asyncio.sleep(LOOK_AT_INDEX)
+            if (found := await self._look_for_newer(search)) is not None:
+                search = found
+                await self._set(pipeline.over(search.searcher), None)
+                self._report(f"index {search.searcher.index_version}")
+
+    async def _look_for_newer(self, search: build.Search) -> build.Search | None:
+        """A version that can't be used is told of once; the one at hand stays."""
+        try:
+            found = await asyncio.to_thread(self._newer, self._loaded, search)
+        except (RagError, OSError) as error:
+            if str(error) != self._refused:
+                self._refused = str(error)
+                self._report(f"index {search.searcher.index_version} stays in use: {error}")
+            return None
+        self._refused = None
+        return found
+
+    # --- requests ---------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def pipeline(self, wait: float) -> AsyncIterator[Pipeline]:
+        """The pipeline for one question, inside one task. Waits up to so many seconds until it is ready.
+
+        Raises `NotReady` where it isn't then, or where the server stops before the block ends; `EngineDied` where the engine is
+        lost, at most `GRACE` seconds after that was seen.
+        """
+        began = time.monotonic()
+        outcome = "left by its client"
+        try:
+            async with self._limited(await self._when_ready(wait)) as pipeline:
+                yield pipeline
+            self.counts.answered += 1
+            outcome = "answered"
+        except Exception as error:
+            if isinstance(error, UsageError):
+                self.counts.refused += 1
+            else:
+                self.counts.failed += 1
+            if not isinstance(error, RagError):
+                logging.getLogger(__name__).exception("a defect")
+            outcome = f"{type(error).__name__}: {error}"
+            raise
+        except BaseException:  # cancelled
+            self.counts.left += 1
+            raise
+        finally:
+            self._log(f"{time.monotonic() - began:7.2f} s  {outcome}")
+
+    @asynccontextmanager
+    async def _limited(self, pipeline: Pipeline) -> AsyncIterator[Pipeline]:
+        """Counted as running, and ended by `_end_running`."""
+        limit = asyncio.timeout(None)
+        self._running.add(limit)
+        try:
+            async with limit:
+                yield pipeline
+        except TimeoutError:
+            if limit.expired() and self._why_ended is not None:
+                raise self._why_ended from None
+            raise
+        finally:
+            self._running.discard(limit)
+
+    async def drain(self, seconds: float) -> int:
+        """Take no more requests, and let those under way end; how many had to be ended."""
+        self._stopping = True
+        async with self._changed:
+            self._changed.notify_all()
+        self._drained_by = time.monotonic() + seconds
+        while self._running and time.monotonic() < self._drained_by:
+            await asyncio.sleep(TICK)
+        left = self.running
+        await self._end_running(NotReady("The server stopped before the answer was finished."), 0)
+        return left
+
+    def end_now(self) -> None:
+        """`drain` waits no longer."""
+        self._drained_by = 0.0
+
+    async def _when_ready(self, wait: float) -> Pipeline:
+        try:
+            async with asyncio.timeout(wait), self._changed:
+                await self._changed.wait_for(lambda: self.ready or self._stopping)
+        except TimeoutError:
+            raise NotReady(f"The server isn't ready: {self.doing}. Ask again in a minute.") from None
+        if self._stopping or self._pipeline is None:
+            raise NotReady("The server is stopping: it takes no more questions.")
+        return self._pipeline
+
+    async def _end_running(self, why: EngineError, grace: float) -> None:
+        """Those that have no end of their own within so many seconds get this one."""
+        self._why_ended = why
+        when = asyncio.get_running_loop().time() + grace
+        for limit in self._running:
+            if not limit.expired():
+                limit.reschedule(when)
+        while self._running:
+            await asyncio.sleep(TICK)
+
+    async def _set(self, pipeline: Pipeline | None, doing: str | None) -> None:
+        self._pipeline, self.doing = pipeline, doing
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _step(self, what: str) -> None:
+        self.doing = f"rebuilding: {what}" if self._built else what
+        self._report(what)

@@ -1,0 +1,137 @@
+"""`rag serve`, `rag stop` and `rag status` where no engine is needed; with one: test_serve_real."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import typer
+from conftest import Cli
+from serving import ANSWER, LOADED, QUESTION, Engines, running, warm_pipeline, write
+
+from rag import server
+from rag.cli import serve
+from rag.errors import UsageError
+from rag.server import serving, state
+from rag.testing import FakeGenerator
+
+pytestmark = pytest.mark.usefixtures("home")
+
+WAITS = (
+    "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit()); print(flush=True); time.sleep(60)"
+)
+DEAF = WAITS.replace("lambda *_: sys.exit()", "signal.SIG_IGN")
+
+
+@contextmanager
+def announced(script: str, digest: str) -> Iterator[psutil.Process]:
+    """A process that stands for a server, and can be found."""
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    process = psutil.Process(child.pid)
+    assert child.stdout is not None
+    child.stdout.readline()
+    me = state.of_this_process(LOADED, "127.0.0.1", 1, Path("/nowhere/ask"))
+    folder = Path(server.runtime_folder())
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    record = {**{name: getattr(me, name) for name in me.__slots__}, "pid": child.pid, "digest": digest}
+    (folder / f"{digest}.json").write_text(json.dumps({**record, "created": process.create_time()}))
+    try:
+        yield process
+    finally:
+        with suppress(psutil.Error):
+            child.kill()
+        child.wait()
+
+
+def test_without_a_server_status_and_stop_say_how_to_start_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        serve.status()
+    assert ended.value.exit_code == 1
+    assert "No server runs. Start one: rag serve --detach" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="No server runs"):
+        serve.stop()
+
+
+def test_stop_tells_the_server_to_end_and_waits_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with announced(WAITS, "a") as process:
+        serve.stop()
+        assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        assert capsys.readouterr().out == f"stopped 127.0.0.1:1 (pid {process.pid}, index default)\n"
+    assert state.servers() == []
+
+
+def test_one_that_does_not_end_is_killed_and_that_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "KILL_AFTER", 0.1)
+    with announced(DEAF, "a") as process:
+        serve.stop([process.pid])
+        assert capsys.readouterr().out.startswith("killed, since it didn't stop in 0.1 s: 127.0.0.1:1")
+    assert state.servers() == []
+
+
+def test_of_several_servers_one_is_named_or_all_are_stopped() -> None:
+    with announced(WAITS, "a") as one, announced(WAITS, "b") as other:
+        with pytest.raises(UsageError, match=r"2 servers run: pid \d+ .*, pid \d+ .*\. Name one, or stop --all"):
+            serve.stop()
+        with pytest.raises(UsageError, match=rf"No server of that number runs\. Running: pid {one.pid} "):
+            serve.stop([1])
+        serve.stop([one.pid])
+        assert [found.pid for found in state.servers()] == [other.pid]
+        with announced(WAITS, "c"):
+            serve.stop(everyone=True)
+            assert state.servers() == []
+
+
+def test_a_server_that_does_not_answer_is_shown_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    with announced(WAITS, "a"):
+        with pytest.raises(typer.Exit) as ended:
+            serve.status()
+        assert ended.value.exit_code == 0
+        assert "http://127.0.0.1:1  doesn't answer" in capsys.readouterr().out
+
+
+async def test_the_status_of_a_server_that_answers(tmp_path: Path) -> None:
+    write(tmp_path)
+    async with running(warm_pipeline(Engines(tmp_path, FakeGenerator(ANSWER)))) as one:
+        await one.http("POST", "/v1/ask", {"question": QUESTION})
+
+        async def shown(*arguments: str) -> str:
+            command = [sys.executable, "-m", "rag", "status", *arguments]
+            done = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)
+            return done.stdout.decode()
+
+        text = await shown()
+        assert f"http://{one.state.address}  ready\n" in text
+        assert "  index test/000001: 1 answered\n" in text
+        [said] = json.loads(await shown("--json"))
+        assert (said["ready"], said["counts"]["answered"], said["pid"]) == (True, 1, one.state.pid)
+        assert said["index_version"] == "test/000001"
+
+
+def test_a_port_that_is_taken_is_a_wrong_usage(cli: Cli) -> None:
+    with serving.listen("127.0.0.1", 0) as taken:
+        done = cli("serve", "--port", str(taken.getsockname()[1]))
+        assert (done.returncode, "Address already in use. Choose another --port" in done.stderr) == (2, True)
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("detached", [True, False])
+def test_a_server_that_cannot_start_says_why_and_leaves_no_word_of_itself(cli: Cli, detached: bool) -> None:
+    done = cli("serve", "--port", "0", *(["--detach"] if detached else []))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith("rag: No index named 'default' yet.")
+    assert state.servers() == []
+    assert list(Path(server.runtime_folder()).glob("*.json")) == []
+
+
+def test_an_address_that_others_reach_is_warned_of(cli: Cli) -> None:
+    done = cli("serve", "--port", "0", "--host", "0.0.0.0")
+    assert done.stderr.startswith("Whoever reaches 0.0.0.0 can ask: there is no authentication.")
