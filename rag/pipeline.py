@@ -6,7 +6,7 @@ Stages run on one worker thread, so that a server's event loop stays free; only 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -103,6 +103,10 @@ class Pipeline:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rag-stages")
 
     @property
+    def generator(self) -> Generator:
+        return self._generator
+
+    @property
     def holds_back(self) -> bool:
         """Must an answer be checked before any of it is shown?"""
         return self._checker is not None and self.settings.verify.action != "mark"
@@ -114,7 +118,7 @@ class Pipeline:
                 return event
         raise AssertionError("a stream ends with its answer")
 
-    async def stream(self, question: str, where: str | None = None) -> AsyncIterator[Event]:
+    async def stream(self, question: str, where: str | None = None) -> AsyncGenerator[Event, None]:
         """`Searched`, then `Delta`s (none where the pipeline `holds_back`), then the `Answer`. Closing it early
         aborts the generation. `where` is a condition that the sources' documents have to meet (`rag.where`).
 

@@ -234,7 +234,10 @@ def _construct(config: Any) -> Any:
         def log_engine_initialized(self) -> None:
             pass
 
-    return AsyncLLM.from_vllm_config(config, stat_loggers=[Silent], disable_log_stats=True, enable_log_requests=False)
+    with processes.without_interrupts():
+        return AsyncLLM.from_vllm_config(
+            config, stat_loggers=[Silent], disable_log_stats=True, enable_log_requests=False
+        )
 
 
 def _reason(error: Exception) -> str:

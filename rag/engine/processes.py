@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import psutil
@@ -69,6 +71,20 @@ def runtime_folder() -> Iterator[Path]:
         yield folder
     finally:
         set_environment(before)
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """A process that this thread starts inside the block never gets SIGINT.
+
+    Ctrl-C reaches every process of a terminal. What becomes of the engine's is for the one that started them to say.
+    """
+    resource_tracker.ensure_running()  # starting it unblocks the signal again (Python 3.11)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def set_environment(values: Mapping[str, str | None]) -> None:
