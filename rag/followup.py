@@ -166,7 +166,8 @@ def _spoken_of(question: str, about: Turn) -> bool:
     words = [stem(word.group()) for word in words_of(question)]
     new = own_words(question) - before
     for place, noun in enumerate(words_of(question)[1:], start=1):
-        beside = {*words[max(0, place - 2) : place], *words[place + 1 : place + 2]}
+        behind = [word for word in words[place + 1 :] if word not in STOP_WORDS]
+        beside = {*words[max(0, place - 2) : place], *behind[:1]}
         spoken_of = words[place - 1] == "the" and words[place] in before | KINDS
         if spoken_of and new <= beside and not _COMPLEMENT.match(question, noun.end()):
             return True

@@ -62,6 +62,7 @@ LEANS = [
     # "the ...": of that kind, or spoken of
     ("How is the disease diagnosed?", MALARIA, "malaria: how is the disease diagnosed?"),
     ("Who first saw the parasite?", MALARIA, "malaria: who first saw the parasite?"),
+    ("Can the damage be undone?", MALARIA, "malaria: can the damage be undone?"),
     ("Where does the mosquito breed?", MALARIA, "malaria: where does the mosquito breed?"),
 ]
 

@@ -117,6 +117,18 @@ def test_a_question_from_another_world_is_an_abstention_with_exit_3(cli: Cli) ->
     assert (answer["abstained"], answer["citations"], answer["timings"]["generate"]) == (True, [], None)
 
 
+def test_in_a_conversation_the_second_question_leans_on_the_first(cli: Cli) -> None:
+    done = cli("chat", "--sample", "--json", stdin=f"{QUESTION}\nHow is it diagnosed?\n/timings\n")
+    assert done.returncode == 0, done.stderr
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert (first["question"], first["standalone"]) == (QUESTION, QUESTION)
+    assert (second["question"], second["standalone"]) == ("How is it diagnosed?", "How is malaria diagnosed?")
+    for answer in (first, second):
+        assert "malaria" in [citation["doc_id"] for citation in answer["citations"]]
+    assert second["startup_s"] == first["startup_s"]
+    assert "\n  ttft " in done.stderr
+
+
 def test_doctor_starts_the_engine_and_says_how_long_it_took(cli: Cli) -> None:
     done = cli("doctor", "--json", "--index", "sample")
     assert done.returncode == 0, done.stdout + done.stderr
