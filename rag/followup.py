@@ -34,6 +34,9 @@ from rag.topics import (
     words_of,
 )
 
+LONGEST = 200
+"""Characters. A longer question says itself what it is about."""
+
 _ASKS = frozenset("what which who whom whose when where why how".split())  # noqa: SIM905
 _AUXILIARIES = frozenset(
     """am are can could did do does had has have is may might must shall should was were will would isn't aren't wasn't
@@ -88,7 +91,7 @@ class Turn:
 def standalone(question: str, turns: Sequence[Turn]) -> str:
     """The question so that it can be understood without `turns`, the oldest first; the same text where it can be already."""
     about = next((turn for turn in reversed(turns) if turn.topics), None)
-    if about is None or any(mentions(question, topic) for topic in about.topics):
+    if about is None or len(question) > LONGEST or any(mentions(question, topic) for topic in about.topics):
         return question
     led = _LEAD.match(question)
     rest = question[led.end() :] if led else question
@@ -186,6 +189,8 @@ def _unbound(question: str) -> Iterator[re.Match[str]]:
             continue
         if pronoun == "that" and words_of(after) and (place == 0 or not _takes_object(words[place - 1].group())):
             continue  # "the fly that carries it", "is it true that"
+        if pronoun in _POSSESSIVES and re.match(r"\s+own\b", after):
+            continue
         if pronoun in _DEMONSTRATIVES and _POINTS_ELSEWHERE.match(after):
             continue
         yield word

@@ -13,6 +13,9 @@ Words: TypeAlias = list[re.Match[str]]
 LONGEST_NAME = 8
 """Words. A longer title is a sentence, and no name of what it is about."""
 
+LONGEST_TITLE = 32
+"""Words of a title that are compared: some corpora have whole texts there."""
+
 PEOPLE = frozenset("adult baby boy child female girl infant man newborn patient people person toddler woman".split())  # noqa: SIM905
 
 ASPECTS = frozenset(
@@ -75,17 +78,21 @@ def topics(question: str, titles: Sequence[str], texts: Sequence[str]) -> tuple[
 
 def shared_phrase(question: str, title: str) -> str | None:
     """The longest run of words that both have, as the question writes it; None where each word of it goes with any topic."""
-    ours, theirs = words_of(question), [stem(word.group()) for word in words_of(title)]
-    best = ""
-    longest = 0
-    for start, first in enumerate(ours):
-        for end in range(len(ours), start + longest, -1):
-            run = [stem(word.group()) for word in ours[start:end]]
-            said = question[first.start() : ours[end - 1].end()]
-            if not {run[0], run[-1]} & STOP_WORDS and _holds(theirs, run) and own_words(said):
-                best, longest = said, end - start
+    words = words_of(question)
+    ours = [stem(word.group()) for word in words]
+    own = [not goes_with_any(word.group()) for word in words]
+    theirs = [stem(word.group()) for word in words_of(title)[:LONGEST_TITLE]]
+    best = slice(0, 0)
+    for start in range(len(ours)):
+        for end in range(start + 1, min(len(ours), start + len(theirs)) + 1):
+            run = slice(start, end)
+            if not _holds(theirs, ours[run]):
                 break
-    return _GENITIVE.sub("", best) if best else None
+            if end - start > best.stop - best.start and any(own[run]) and not {ours[start], ours[end - 1]} & STOP_WORDS:
+                best = run
+    if best.stop == 0:
+        return None
+    return _GENITIVE.sub("", question[words[best.start].start() : words[best.stop - 1].end()])
 
 
 def mentions(question: str, topic: str) -> bool:

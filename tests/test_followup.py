@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from rag.followup import Turn, standalone
+from rag.topics import topics
 
 MALARIA = Turn(
     "How is malaria treated?",
@@ -94,6 +97,7 @@ STANDS_ALONE = [
     "Does rifampicin colour the urine?",
     "Where did the plague come from?",
     "Can anticoagulants be reversed?",
+    "Do immune cells ever attack their own body?",
 ]
 
 
@@ -122,3 +126,12 @@ def test_a_follow_up_of_a_follow_up_leans_on_what_the_first_was_made() -> None:
     first = standalone("And in children?", [MALARIA])
     second = standalone("What about scurvy?", [MALARIA, Turn(first, "", ("malaria",))])
     assert second == "How is scurvy treated in children?"
+
+
+def test_a_long_question_says_itself_what_it_is_about_and_takes_no_time() -> None:
+    long = "the ferret of it and they " * 75
+    began = time.perf_counter()
+    assert standalone(long, [MALARIA]) == long
+    assert topics(long, [long] * 3, [long])
+    assert standalone("And in children?", [Turn(long, long, (long,))]).endswith("in children?")
+    assert time.perf_counter() - began < 5
