@@ -7,8 +7,8 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, ExitStack, aclosing
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, ExitStack, aclosing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -116,15 +116,25 @@ def hold(session: Session, read_line: ReadLine, run: Run, interactive: bool) -> 
     Raises `EngineError` where the engine is lost.
     """
     while True:
-        try:
+        line: str | None = ""
+        with _kept_up(session, interactive):
             line = read_line()
-            if line is None or line.strip() == "/quit":
-                return
+        if line is None or line.strip() == "/quit":
+            return
+        with _kept_up(session, interactive, "stopped"):
             _do(session, line.strip(), run)
-        except KeyboardInterrupt:
-            if not interactive:
-                raise
-            session.terminal.err.print()
+
+
+@contextmanager
+def _kept_up(session: Session, interactive: bool, said: str | None = None) -> Iterator[None]:
+    """Ctrl-C ends what is inside alone, where somebody is there to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not interactive:
+            raise
+        if said is not None:
+            session.terminal.err.print(said, style="dim")
 
 
 def _do(session: Session, line: str, run: Run) -> None:
@@ -189,7 +199,6 @@ class Session:
             except asyncio.CancelledError:
                 if streamed and not self._as_json:
                     self.terminal.out.print()
-                self.terminal.err.print("stopped", style="dim")
                 self._conversation.add(unanswered(made.text, sources))
                 raise
 

@@ -49,6 +49,9 @@ def _edited(terminal: Terminal) -> str | None:
     except EOFError:
         terminal.out.print()
         return None
+    except KeyboardInterrupt:
+        terminal.out.print()
+        raise
     finally:
         os.dup2(kept, 1)
         os.close(kept)
