@@ -17,7 +17,6 @@ from rag import settings
 from rag.chat import Conversation
 from rag.cli.chat import COMMANDS, ReadLine, Session, hold
 from rag.cli.console import Stream, Terminal
-from rag.cli.lines import reading
 from rag.core import Document, GenerationParams, GenerationStats, Message, Opening
 from rag.errors import EngineDied
 from rag.index import IndexReader, Versions, check_current, open_index
@@ -246,21 +245,3 @@ def test_json_is_a_line_an_answer_with_the_question_as_typed_and_as_asked(index:
     assert refused["question"] == "x" * 3000
     assert "3,000 characters" in refused["error"]
     assert "A mosquito carries them." in seen.err
-
-
-def test_lines_of_a_pipe_are_read_without_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("one\n\nlast"))
-    seen = Terminals()
-    with reading(seen.terminal, interactive=False) as read:
-        assert [read(), read(), read(), read()] == ["one", "", "last", None]
-    assert seen.out + seen.err == ""
-
-
-def test_where_standard_output_is_no_terminal_the_prompt_goes_to_standard_error(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("one\n"))
-    seen = Terminals()
-    with reading(seen.terminal, interactive=True) as read:
-        assert read() == "one"
-    assert (seen.out, seen.err) == ("", "> ")
