@@ -7,7 +7,7 @@ DEV := .venv/.installed-$(DEVICE)-dev
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ask test lint fmt check lock clean recall answers \
+.PHONY: help setup ask test lint fmt check lock clean recall followups answers \
 	bench bench-start bench-reranker bench-generator bench-support \
 	train train-reranker train-generator train-support
 
@@ -64,6 +64,9 @@ train-support: $(DEV)  ## the support checker
 
 recall: $(DEV)  ## recall of gold documents on dev_60: dense, lexical, fused
 	@$(BIN)/python scripts/recall.py $(ARGS)
+
+followups: $(DEV)  ## recall in conversations, with follow-up questions completed and without
+	@$(BIN)/python scripts/followups.py $(ARGS)
 
 answers: $(DEV)  ## ten answers from dev_60, as they are
 	@$(BIN)/python scripts/answers.py $(ARGS)

@@ -35,6 +35,11 @@ def logs_dir() -> Path:
     return _home("logs", platformdirs.user_log_path)
 
 
+def state_dir() -> Path:
+    """What a session leaves for the next, such as the lines typed in it."""
+    return _home("state", platformdirs.user_state_path)
+
+
 def _home(kind: str, platform_default: Callable[..., Path]) -> Path:
     home = os.environ.get("RAG_HOME")
     if not home:

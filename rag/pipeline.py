@@ -124,6 +124,10 @@ class Pipeline:
         return self._searcher.index_version
 
     @property
+    def generator(self) -> Generator:
+        return self._generator
+
+    @property
     def holds_back(self) -> bool:
         """Must an answer be checked before any of it is shown?"""
         return self._checker is not None and self.settings.verify.action != "mark"

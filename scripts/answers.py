@@ -15,8 +15,8 @@ from typing import Annotated
 import typer
 
 from rag import build, settings
-from rag.cli.ask import time_line
 from rag.cli.console import Terminal, library_output
+from rag.cli.rendering import time_line
 from rag.settings import Loaded
 from rag.training import options
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rag.cli.ask import unsupported_lines
+from rag.cli.rendering import unsupported_lines
 from rag.core import Answer, CacheInfo, Citation, EngineInfo, Sentence, StageTimings, Support, Tokens
 from rag.settings import Action
 

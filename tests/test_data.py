@@ -252,6 +252,36 @@ def test_the_two_sets_share_no_question_no_id_and_no_gold_document() -> None:
     assert gold[0] & gold[1] == set()
 
 
+# --- conversations -------------------------------------------------------------------------------
+
+
+def test_conversations_begin_with_a_question_that_stands_alone_and_lean_on_it_as_often_as_not() -> None:
+    conversations = questions("chat_40")
+    assert len(conversations) == 40
+    assert Counter(one["split"] for one in conversations) == {"dev": 20, "heldout": 20}
+    assert {len(one["turns"]) for one in conversations} <= {2, 3, 4}
+    assert not any(one["turns"][0]["leans"] for one in conversations)
+    later = [turn["leans"] for one in conversations for turn in one["turns"][1:]]
+    assert 0.4 < sum(later) / len(later) < 0.6
+
+
+def test_every_turn_has_its_meaning_and_the_document_that_holds_the_answer() -> None:
+    for one in questions("chat_40"):
+        for turn in one["turns"]:
+            assert set(turn) == {"question", "leans", "standalone", "gold_doc_ids"}, one["id"]
+            assert (turn["question"] != turn["standalone"]) is turn["leans"], one["id"]
+            assert turn["gold_doc_ids"], one["id"]
+            assert set(turn["gold_doc_ids"]) <= set(corpus()), one["id"]
+
+
+def test_no_turn_of_a_conversation_is_like_a_question_of_the_sets() -> None:
+    sets = [set(plain(q["question"]).split()) for name in QUESTION_SETS for q in questions(name)]
+    for one in questions("chat_40"):
+        for turn in one["turns"]:
+            ours = set(plain(turn["standalone"]).split())
+            assert max(len(ours & theirs) / len(ours | theirs) for theirs in sets) < 0.6, turn["standalone"]
+
+
 # --- paraphrases ---------------------------------------------------------------------------------
 
 

@@ -24,12 +24,13 @@ PACKAGE = Path(rag.__file__).parent
 LAYERS = (
     {"rag", "rag.core", "rag.errors"},
     {"rag.paths", "rag.files", "rag.metrics", "rag.quantities", "rag.stats", "rag.text", "rag.where"},
-    {"rag.bert", "rag.settings"},
+    {"rag.bert", "rag.settings", "rag.topics"},
     {
         "rag.abstain",
         "rag.context",
         "rag.embed",
         "rag.engine",
+        "rag.followup",
         "rag.index",
         "rag.ingest",
         "rag.models",
@@ -41,7 +42,7 @@ LAYERS = (
         "rag.verify",
     },
     {"rag.pipeline"},
-    {"rag.build"},
+    {"rag.build", "rag.chat"},
     {"rag.training"},
     {"rag.bench", "rag.server"},
     {"rag.cli"},

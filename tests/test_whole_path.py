@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import Cli
 
+from rag import paths
 from rag.bert import convert
 from rag.core import covered
 
@@ -117,6 +121,18 @@ def test_a_question_from_another_world_is_an_abstention_with_exit_3(cli: Cli) ->
     assert (answer["abstained"], answer["citations"], answer["timings"]["generate"]) == (True, [], None)
 
 
+def test_in_a_conversation_the_second_question_leans_on_the_first(cli: Cli) -> None:
+    done = cli("chat", "--sample", "--json", stdin=f"{QUESTION}\nHow is it diagnosed?\n/timings\n")
+    assert done.returncode == 0, done.stderr
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert (first["question"], first["standalone"]) == (QUESTION, QUESTION)
+    assert (second["question"], second["standalone"]) == ("How is it diagnosed?", "How is malaria diagnosed?")
+    for answer in (first, second):
+        assert "malaria" in [citation["doc_id"] for citation in answer["citations"]]
+    assert second["startup_s"] == first["startup_s"]
+    assert "\n  ttft " in done.stderr
+
+
 def test_doctor_starts_the_engine_and_says_how_long_it_took(cli: Cli) -> None:
     done = cli("doctor", "--json", "--index", "sample")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -125,14 +141,20 @@ def test_doctor_starts_the_engine_and_says_how_long_it_took(cli: Cli) -> None:
     assert re.fullmatch(r"vllm \S+ on cpu: ready in [0-9.]+ s, 8 tokens", engine["found"])
 
 
+RAMBLING = {"model": "smollm2-135m-instruct", "temperature": 2, "max_tokens": 4000, "speculation.method": "none"}
+NEVER_STOPS = (
+    "--sample",
+    "--set=verify.action=mark",
+    *(f"--set=generator.{name}={RAMBLING[name]}" for name in RAMBLING),
+)
+
+
 @contextmanager
 def asking() -> Iterator[subprocess.Popen[bytes]]:
     """`rag ask` in a process group of its own, by a model that never stops; whatever is left of the group at the end is
     killed."""
-    rambling = {"model": "smollm2-135m-instruct", "temperature": 2, "max_tokens": 4000, "speculation.method": "none"}
-    long = [f"--set=generator.{name}={value}" for name, value in rambling.items()]
     process = subprocess.Popen(
-        [sys.executable, "-m", "rag", "ask", "--sample", "--set=verify.action=mark", *long, QUESTION],
+        [sys.executable, "-m", "rag", "ask", *NEVER_STOPS, QUESTION],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -210,3 +232,59 @@ def test_an_engine_that_dies_in_the_middle_of_an_answer_is_one_clear_line_and_ex
         assert last.startswith("rag: The engine died after ")
         assert "vLLM's log: " in last
         assert b"Traceback" not in errors
+
+
+class Typist:
+    """`rag chat` at a terminal of its own, by a model that never stops, and somebody who waits for what is shown."""
+
+    def __init__(self) -> None:
+        self._ours, theirs = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rag", "chat", *NEVER_STOPS],
+            preexec_fn=partial(os.login_tty, theirs),  # with a terminal, Ctrl-C reaches the engine's processes too
+            env={**os.environ, "TERM": "dumb"},
+        )
+        os.close(theirs)
+
+    def types(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
+    def waits_for(self, pattern: str, seconds: float = 20) -> None:
+        """What was shown until then isn't looked at again."""
+        seen, end = "", time.monotonic() + seconds
+        while not re.search(pattern, seen):
+            left = end - time.monotonic()
+            assert left > 0, f"{pattern} isn't shown: {seen[-2000:]}"
+            if select.select([self._ours], [], [], left)[0]:
+                seen += os.read(self._ours, 4096).decode(errors="replace")
+
+    def leaves(self) -> None:
+        for left in group(self.process.pid):
+            left.kill()
+        self.process.wait()
+        os.close(self._ours)
+
+
+def test_ctrl_c_at_a_terminal_stops_the_answer_and_neither_the_session_nor_the_engine() -> None:
+    typist = Typist()
+    try:
+        typist.waits_for("> ", 120)
+        for question in (QUESTION, "How is it treated?"):
+            typist.types(f"{question}\n")
+            typist.waits_for(r"\?\s+(?:\S+\s+){12}")  # behind the question, which the terminal echoes
+            typist.types("\x03")
+            typist.waits_for("stopped\\s+> ")
+        typist.types("half a line")
+        typist.waits_for("half a line")
+        typist.types("\x03")
+        typist.waits_for(r"\s> ")
+        typist.types("/timings\n")
+        typist.waits_for("No answer yet")
+        typist.types("\x04")
+        assert typist.process.wait(timeout=20) == 0
+        wait_until(lambda: not group(typist.process.pid), 5)
+    finally:
+        typist.leaves()
+    history = paths.state_dir() / "chat_history"
+    assert history.stat().st_mode & 0o777 == 0o600
+    assert QUESTION in history.read_text()

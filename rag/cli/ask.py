@@ -7,18 +7,19 @@ import sys
 import time
 from contextlib import AsyncExitStack, ExitStack, aclosing
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import psutil
 import typer
 
 from rag.cli import options
+from rag.cli.rendering import described, time_line, warnings
 from rag.core import Answer
-from rag.errors import EngineError, QuestionError
+from rag.errors import QuestionError
 
 if TYPE_CHECKING:
     from rag.cli.console import Terminal
-    from rag.core import Message, Metadata, StageTimings
+    from rag.core import Message
     from rag.pipeline import Pipeline
     from rag.settings import Action, Loaded
 
@@ -78,17 +79,13 @@ class Asked:
 
 
 def _answer(asked: Asked) -> int:
-    from rag.cli.console import library_output
+    from rag.cli.console import library_output, naming_log
     from rag.cli.run import run
     from rag.pipeline import check_question
 
     question = check_question(asked.question if asked.question is not None else _from_stdin())
-    with library_output(asked.verbose) as (terminal, log):
-        try:
-            return run(_ask(question, asked, terminal))
-        except EngineError as error:
-            ours = log is not None and asked.loaded.settings.generator.base_url is None
-            raise type(error)(f"{error} vLLM's log: {log}" if ours else str(error)) from error
+    with library_output(asked.verbose) as (terminal, log), naming_log(log, asked.loaded):
+        return run(_ask(question, asked, terminal))
 
 
 def _from_stdin() -> str:
@@ -162,9 +159,6 @@ def _show_prompt(messages: tuple[Message, ...], terminal: Terminal) -> None:
 def _show(answer: Answer, action: Action, terminal: Terminal, streamed: bool, answered_by: str | None) -> None:
     out = terminal.out
     out.print("" if streamed else answer.answer, markup=False)
-    if answer.truncated and not answer.withheld:
-        at = f"{answer.tokens.output} tokens, " if answer.tokens.output is not None else ""
-        terminal.err.print(f"(cut at {at}generator.max_tokens)", style="yellow")
     if answer.citations:
         out.print("\nSources", style="bold")
         for citation in answer.citations:
@@ -174,9 +168,7 @@ def _show(answer: Answer, action: Action, terminal: Terminal, streamed: bool, an
                 out.print(f"      {about}", style="dim", markup=False)
             if retracted := citation.metadata.get("retracted"):
                 out.print(f"      {retracted}", style="bold red", markup=False)
-    elif not answer.abstained:
-        terminal.err.print("No source was found for this answer: don't rely on it.", style="yellow")
-    for line in unsupported_lines(answer, action):
+    for line in warnings(answer, action):
         terminal.err.print(line, style="yellow", markup=False)
     for name, technique in answer.engine.techniques.items():
         if technique.asked and technique.engaged is False:
@@ -185,53 +177,3 @@ def _show(answer: Answer, action: Action, terminal: Terminal, streamed: bool, an
         terminal.err.print(f"confidence that the sources answer: {answer.confidence:.0%}", style="dim", markup=False)
     times = time_line(answer.timings, answer.tokens.output, answer.startup_s)
     terminal.err.print(times if answered_by is None else f"{times} · {answered_by}", style="dim", markup=False)
-
-
-def unsupported_lines(answer: Answer, action: Action) -> list[str]:
-    """What a reader is told of the sentences that their sources don't support.
-
-    Those not shown are only counted. Where nothing is cited at all, that is said once, elsewhere.
-    """
-    reasons = {"contradicted": "Contradicted by its source", "not_stated": "Not supported by its source"}
-    unsupported = [sentence for sentence in answer.sentences if sentence.support in reasons]
-    if action != "mark" and unsupported:
-        counts = f"{len(unsupported)} of {len(answer.sentences)}"
-        return [f"Unsupported and not shown: {counts} sentences (--json lists them)"]
-    if not answer.citations:
-        return []
-    lines = []
-    for sentence in unsupported:
-        markers = "".join(f"[{marker}]" for marker in sentence.markers)
-        reason = f"{reasons[sentence.support]} {markers}" if markers else "Without a source"
-        lines.append(f"{reason}: {' '.join(sentence.text.split())}")
-    return lines
-
-
-def described(metadata: Metadata) -> str:
-    """What a reader wants to know of a paper, of what is known."""
-    parts = [str(metadata[name]) for name in ("authors", "journal", "year") if name in metadata]
-    if parts and len(parts[0]) > 60 and "authors" in metadata:
-        parts[0] = f"{parts[0].split('; ')[0]} et al."
-    parts += [f"doi:{metadata['doi']}"] if "doi" in metadata else []
-    return ", ".join(parts)
-
-
-def time_line(timings: StageTimings, output_tokens: int | None, startup_s: float | None) -> str:
-    """Stages in order, those that ran, on one line."""
-    values: dict[str, Any] = asdict(timings)
-    parts = []
-    for stage, seconds in values.items():
-        if seconds is None or stage in ("queue", "ttft", "decode", "total"):
-            continue
-        part = f"{stage} {duration(seconds)}"
-        if stage == "generate" and timings.ttft is not None and output_tokens is not None:
-            part += f" (first token {duration(timings.ttft)}, {output_tokens} tokens)"
-        parts.append(part)
-    line = " · ".join([*parts, f"total {duration(timings.total or 0.0)}"])
-    return line if startup_s is None else f"{line} · start {duration(startup_s)}"
-
-
-def duration(seconds: float) -> str:
-    if seconds >= 1:
-        return f"{seconds:.2f} s"
-    return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f} µs"

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from rag import __version__
-from rag.cli import ask, bench, config, doctor, index, models, options, search, serve
+from rag.cli import ask, bench, chat, config, doctor, index, models, options, search, serve
 from rag.errors import RagError
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ def root(
 
 
 app.command(name="ask")(ask.ask)
+app.command(name="chat")(chat.chat)
 app.command(name="search")(search.search)
 app.add_typer(index.app, name="index")
 app.add_typer(models.app, name="models")

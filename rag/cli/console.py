@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -26,6 +26,10 @@ from rich.progress import (
 )
 
 from rag.core import Clock
+from rag.errors import EngineError
+
+if TYPE_CHECKING:
+    from rag.settings import Loaded
 
 KEPT_LOGS = 10
 
@@ -160,6 +164,16 @@ def library_output(verbose: bool) -> Iterator[tuple[Terminal, Path | None]]:
             stream.flush()
         for descriptor, kept in zip((1, 2), saved, strict=True):
             os.dup2(kept, descriptor)
+
+
+@contextmanager
+def naming_log(log: Path | None, loaded: Loaded) -> Iterator[None]:
+    """An `EngineError` from the block says where the lines of an engine of ours are."""
+    try:
+        yield
+    except EngineError as error:
+        ours = log is not None and loaded.settings.generator.base_url is None
+        raise type(error)(f"{error} vLLM's log: {log}" if ours else str(error)) from error
 
 
 def new_log(kind: str) -> Path:

@@ -7,9 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from rag.engine import processes
+
+T = TypeVar("T")
 
 
 def run(command: Coroutine[Any, Any, int]) -> int:
@@ -18,10 +20,11 @@ def run(command: Coroutine[Any, Any, int]) -> int:
     The command is cancelled, so its `finally` blocks release the engine. Then the process ends without
     joining worker threads: one that is in the middle of `import vllm` would hold it up for seconds.
     """
-    return asyncio.run(_supervise(command))
+    return asyncio.run(supervise(command))
 
 
-async def _supervise(command: Coroutine[Any, Any, int]) -> int:
+async def supervise(command: Coroutine[Any, Any, T]) -> T:
+    """What the command returns, unless a signal ends the process."""
     task = asyncio.ensure_future(command)
     received: list[signal.Signals] = []
 

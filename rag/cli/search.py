@@ -25,8 +25,8 @@ def search(
 ) -> None:
     """Show the passages that a question finds."""
     from rag import build
-    from rag.cli.ask import described, time_line
     from rag.cli.console import library_output
+    from rag.cli.rendering import described, time_line
     from rag.core import Trace
     from rag.pipeline import check_question
 

@@ -17,7 +17,7 @@ import psutil
 import typer
 
 from rag.cli import options
-from rag.errors import EngineError, UsageError
+from rag.errors import UsageError
 
 if TYPE_CHECKING:
     from rag.cli.console import StepReport, Terminal
@@ -50,7 +50,7 @@ def serve(
     is lost. Ctrl-C or rag stop ends it; answers under way have 30 s.
     """
     from rag import build
-    from rag.cli.console import Terminal, library_output
+    from rag.cli.console import Terminal, library_output, naming_log
 
     loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
     if host not in LOOPBACK:
@@ -63,10 +63,8 @@ def serve(
         if sample:
             with terminal.step("preparing") as report:
                 build.ensure_sample_index(loaded, build.Progress(step=report))
-        try:
+        with naming_log(log, loaded):
             asyncio.run(_serve(loaded, host, port, terminal, log))
-        except EngineError as error:
-            raise type(error)(f"{error} vLLM's log: {log}" if log is not None else str(error)) from error
 
 
 async def _serve(loaded: Loaded, host: str, port: int, terminal: Terminal, log: Path | None) -> None:

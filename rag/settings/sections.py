@@ -227,6 +227,14 @@ class Verify(Section):
         return self
 
 
+class Chat(Section):
+    rewrite: Literal["rule", "model"] = Field(
+        "rule", description="a follow-up is made to stand alone by rule, or by the generator where it can do that"
+    )
+    turns: int = Field(6, ge=0, le=100, description="questions and answers that are remembered; 0: each stands alone")
+    characters: int = Field(6000, ge=200, le=1_000_000, description="of these together, the newest, characters")
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
@@ -247,6 +255,7 @@ class Settings(BaseSettings):
     abstain: Abstain = Abstain()
     cite: Cite = Cite()
     verify: Verify = Verify()
+    chat: Chat = Chat()
 
     @classmethod
     def settings_customise_sources(

@@ -1,0 +1,71 @@
+"""How an answer is told to a reader, in `rag ask` and `rag chat` alike."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rag.core import Answer, Metadata, StageTimings
+    from rag.settings import Action
+
+
+def warnings(answer: Answer, action: Action) -> list[str]:
+    """What a reader has to know before relying on it: that it was cut, that nothing is cited, what isn't supported."""
+    lines = []
+    if answer.truncated and not answer.withheld:
+        at = f"{answer.tokens.output} tokens, " if answer.tokens.output is not None else ""
+        lines.append(f"(cut at {at}generator.max_tokens)")
+    if not answer.citations and not answer.abstained:
+        lines.append("No source was found for this answer: don't rely on it.")
+    return [*lines, *unsupported_lines(answer, action)]
+
+
+def unsupported_lines(answer: Answer, action: Action) -> list[str]:
+    """What a reader is told of the sentences that their sources don't support.
+
+    Those not shown are only counted. Where nothing is cited at all, that is said once, elsewhere.
+    """
+    reasons = {"contradicted": "Contradicted by its source", "not_stated": "Not supported by its source"}
+    unsupported = [sentence for sentence in answer.sentences if sentence.support in reasons]
+    if action != "mark" and unsupported:
+        counts = f"{len(unsupported)} of {len(answer.sentences)}"
+        return [f"Unsupported and not shown: {counts} sentences (--json lists them)"]
+    if not answer.citations:
+        return []
+    lines = []
+    for sentence in unsupported:
+        markers = "".join(f"[{marker}]" for marker in sentence.markers)
+        reason = f"{reasons[sentence.support]} {markers}" if markers else "Without a source"
+        lines.append(f"{reason}: {' '.join(sentence.text.split())}")
+    return lines
+
+
+def described(metadata: Metadata) -> str:
+    """What a reader wants to know of a paper, of what is known."""
+    parts = [str(metadata[name]) for name in ("authors", "journal", "year") if name in metadata]
+    if parts and len(parts[0]) > 60 and "authors" in metadata:
+        parts[0] = f"{parts[0].split('; ')[0]} et al."
+    parts += [f"doi:{metadata['doi']}"] if "doi" in metadata else []
+    return ", ".join(parts)
+
+
+def time_line(timings: StageTimings, output_tokens: int | None, startup_s: float | None) -> str:
+    """Stages in order, those that ran, on one line."""
+    values: dict[str, Any] = asdict(timings)
+    parts = []
+    for stage, seconds in values.items():
+        if seconds is None or stage in ("queue", "ttft", "decode", "total"):
+            continue
+        part = f"{stage} {duration(seconds)}"
+        if stage == "generate" and timings.ttft is not None and output_tokens is not None:
+            part += f" (first token {duration(timings.ttft)}, {output_tokens} tokens)"
+        parts.append(part)
+    line = " · ".join([*parts, f"total {duration(timings.total or 0.0)}"])
+    return line if startup_s is None else f"{line} · start {duration(startup_s)}"
+
+
+def duration(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f} µs"
