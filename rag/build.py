@@ -207,15 +207,15 @@ def _open_search(loaded: Loaded, checked: index.CheckedVersion, report: Report) 
     from rag.search import HybridSearcher
 
     settings = loaded.settings
-    reader = _open_reader(loaded, checked)
+    reader = open_reader(loaded, checked)
     encoder = open_encoder(loaded, report)
     search = Search(encoder, HybridSearcher(reader, settings.retrieve, open_reranker(loaded, report)), reader)
     search.search(["What causes it, and how is it treated?"], Trace())  # each library's first call pays for its set-up
     return search
 
 
-def _open_reader(loaded: Loaded, checked: index.CheckedVersion) -> index.IndexReader:
-    """The version that was checked; the newest one where that went while the engine started."""
+def open_reader(loaded: Loaded, checked: index.CheckedVersion) -> index.IndexReader:
+    """The version that was checked; the newest one where that went meanwhile, as while an engine starts."""
     while True:
         try:
             return index.open_index(checked, loaded.settings.index, loaded.settings.retrieve, loaded.device)

@@ -92,6 +92,7 @@ class Update:
             return manifest.read(self._base.folder), changes
         with self._versions.new() as folder:
             contents = self._write(folder, kept, report)
+            report("switching")  # once all of it is on the disk
         self._unfinished.remove()
         return contents, changes
 
