@@ -146,6 +146,14 @@ def header(
     return head if settings is None else {**head, "settings": dict(settings)}
 
 
+def unpublished(folder: Path, name: str) -> Path:
+    """A folder beside the samples that keeps itself out of any repository that it lies in."""
+    kept = folder / name
+    kept.mkdir(parents=True, exist_ok=True)
+    (kept / ".gitignore").write_text("*\n", encoding="utf-8")
+    return kept
+
+
 class Samples:
     """One JSON object a line, on disk as soon as it is taken; the first is the header."""
 
