@@ -51,9 +51,7 @@ class HybridSearcher:
     def _allowed(self, where: str | None) -> NDArray[np.bool_] | None:
         return self._index.passages.where(where) if where is not None else None
 
-    def _dense(
-        self, queries: Sequence[Query], allowed: NDArray[np.bool_] | None, trace: Trace
-    ) -> list[list[int]]:
+    def _dense(self, queries: Sequence[Query], allowed: NDArray[np.bool_] | None, trace: Trace) -> list[list[int]]:
         if self._settings.dense_n == 0:
             return [[] for _ in queries]
         with trace.span("dense"):

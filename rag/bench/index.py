@@ -21,13 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag import bert, build, paths
-from rag.bench import Progress, articles, commands, results
+from rag.bench import Progress, articles, commands, models, results
 from rag.core import Clock, Document, Passage, Trace
 from rag.errors import UsageError
 from rag.index import Versions, dense
 from rag.ingest import chunk
 from rag.metrics import ndcg, ranks, recall
-from rag.models import ModelStore
 from rag.settings import Device, Embed, Loaded
 from rag.stats import Floats, ratio
 from rag.training import corpora
@@ -169,7 +168,7 @@ class _Run:
         return self.vectors / f"{number:06d}.npz"
 
     def _model(self) -> Path:
-        return ModelStore().resolve(self.loaded.settings.embed.model).path
+        return models.folder(self.loaded.settings.embed.model)
 
     def _large(self, built: set[str], searched: set[str]) -> None:
         """In a process of its own, so that its memory is its own too."""
@@ -179,7 +178,9 @@ class _Run:
             with tempfile.TemporaryDirectory() as scratch:
                 documents = articles.documents(self.root, self.sizes.largest)
                 path = corpora.write(Path(scratch, "articles.jsonl"), documents)
-                command = commands.rag(self.loaded, "index", str(path), "--index", LARGE, "--rebuild", "--wait", "--json")
+                command = commands.rag(
+                    self.loaded, "index", str(path), "--index", LARGE, "--rebuild", "--wait", "--json"
+                )
                 ran = commands.run(command)
             said = json.loads(ran.output)
             kept = {name: said[name] for name in ("seconds", "bytes", "documents", "passages", "dense")}
@@ -211,8 +212,8 @@ class _Run:
 def _depends_on(loaded: Loaded, sizes: Sizes, passages: int) -> dict[str, Any]:
     import torch
 
-    store, reranker = ModelStore(), loaded.settings.rerank.model
-    encoder = store.resolve(loaded.settings.embed.model).path
+    reranker = loaded.settings.rerank.model
+    encoder = models.folder(loaded.settings.embed.model)
     return {
         "documents": sizes.passages,
         "passages": passages,
@@ -220,7 +221,7 @@ def _depends_on(loaded: Loaded, sizes: Sizes, passages: int) -> dict[str, Any]:
         "backend": bert.choose(encoder, loaded.device, loaded.settings.embed.backend),
         "torch_threads": torch.get_num_threads(),
         "encoder": results.weights(encoder),
-        "reranker": results.weights(store.resolve(reranker).path) if reranker is not None else None,
+        "reranker": results.weights(models.folder(reranker)) if reranker is not None else None,
         **{name: getattr(loaded.settings, name).model_dump(exclude={"name"}) for name in SECTIONS},
     }
 
@@ -325,9 +326,9 @@ def updates(
     """Seconds of an update of `CHANGED` documents and, before each, of encoding a `BLOCK` of passages: from those, what all
     of the index's would take. The documents of later rounds keep what earlier ones changed."""
     now = list(documents)
-    chance = random.Random(SEED)
     with tempfile.TemporaryDirectory() as scratch:
         for number in rounds:
+            chance = random.Random(f"{SEED}-{number}")
             chosen = chance.sample(range(len(now)), min(CHANGED, len(now)))
             for row in chosen:
                 now[row] = replace(documents[row], text=f"{documents[row].text} It was revised in round {number}.")

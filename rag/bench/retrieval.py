@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag import bert, build
-from rag.bench import Progress, articles, results
+from rag.bench import Progress, articles, models, results
 from rag.core import Clock, EngineInfo, GenerationParams, GenerationStats, Message
 from rag.engine import spec
 from rag.engine.tokens import EngineTokenizer
 from rag.errors import UsageError
 from rag.index import IndexReader, lexical
 from rag.index.lexical import LexicalIndex
-from rag.models import ModelStore
 from rag.pipeline import Pipeline
 from rag.settings import Loaded
 from rag.stats import Floats, ratio
@@ -88,10 +87,8 @@ def open_generator(loaded: Loaded, report: build.Report = build.quiet) -> Instan
     """With the tokenizer of the model that the settings name."""
     from transformers import AutoTokenizer
 
-    name, store = spec.plan(loaded).model, build.model_store()
-    if store.is_recipe(name):
-        store.build(name, report)
-    folder = store.resolve(name, loaded.settings.generator.revision).path
+    name = spec.plan(loaded).model
+    folder = models.folder(name, loaded.settings.generator.revision, report)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return Instant(name, EngineTokenizer(tokenizer), loaded.settings.generator.max_model_len)
 
@@ -111,7 +108,7 @@ def measure(
     progress("loading the models")
     search = build.open_search(indexed)
     samples = results.Samples(folder)
-    taken = samples.resume(results.header(BENCH, command, settings=_depends_on(loaded, search.index, questions)))
+    taken = samples.resume(results.header(BENCH, command, settings=_depends_on(loaded, search.index)))
     known = {(sample["kind"], sample["id"]) for sample in taken}
 
     def left(kind: str) -> list[Abstract]:
@@ -146,25 +143,22 @@ def measure(
             progress("BM25 beside rank-bm25", number, len(asked))
 
 
-def _depends_on(loaded: Loaded, index: IndexReader, questions: int) -> dict[str, Any]:
-    store, reranker = ModelStore(), loaded.settings.rerank.model
-    encoder = store.resolve(loaded.settings.embed.model).path
+def _depends_on(loaded: Loaded, index: IndexReader) -> dict[str, Any]:
+    reranker = loaded.settings.rerank.model
+    encoder = models.folder(loaded.settings.embed.model)
     return {
         "documents": index.manifest.documents,
         "passages": index.manifest.passages,
         "dense": index.manifest.dense,
-        "questions": questions,
         "backend": bert.choose(encoder, loaded.device, loaded.settings.embed.backend),
         "encoder": index.manifest.model,
-        "reranker": results.weights(store.resolve(reranker).path) if reranker is not None else None,
+        "reranker": results.weights(models.folder(reranker)) if reranker is not None else None,
         "tokenizer": spec.plan(loaded).model,
         **{name: getattr(loaded.settings, name).model_dump(exclude={"name"}) for name in SECTIONS},
     }
 
 
-async def ask(
-    pipeline: Pipeline, asked: Sequence[Abstract], finished: Callable[[dict[str, Any]], None]
-) -> None:
+async def ask(pipeline: Pipeline, asked: Sequence[Abstract], finished: Callable[[dict[str, Any]], None]) -> None:
     """One question after the other; `finished` is told the seconds of each stage that ran."""
     for paper in asked:
         answer = await pipeline.answer(paper.question)

@@ -52,7 +52,9 @@ MedquadIndex = Annotated[
         show_default="bench-medquad, built at first use",
     ),
 ]
-Passages = Annotated[int, typer.Option(min=1, help="Passages of the open articles, the first of them, that are searched.")]
+Passages = Annotated[
+    int, typer.Option(min=1, help="Passages of the open articles, the first of them, that are searched.")
+]
 ReportOnly = Annotated[bool, typer.Option("--report-only", help="Compute the report again from the samples there.")]
 
 
@@ -78,7 +80,7 @@ def start(
         with terminal.step("preparing") as report:
             bench.measure(loaded, folder, rounds, _command(), report)
     figures = bench.summarise(folder)
-    _show(figures, folder, terminal, as_json)
+    show(figures, folder, terminal, as_json)
 
 
 @app.command()
@@ -291,7 +293,7 @@ def _run(
                     raise type(error)(f"{error} vLLM's log: {log}" if log else str(error)) from error
             if _written(folder) == before:
                 terminal.err.print(f"All samples were there already. Remove {folder} to measure again.", markup=False)
-        _show(bench.summarise(folder), folder, terminal, as_json)
+        show(bench.summarise(folder), folder, terminal, as_json)
 
 
 def _written(folder: Path) -> bytes | None:
@@ -309,7 +311,8 @@ def _command() -> str:
     return shlex.join(["rag", *sys.argv[1:]])
 
 
-def _show(figures: Sequence[Figure], folder: Path, terminal: Terminal, as_json: bool) -> None:
+def show(figures: Sequence[Figure], written: Path, terminal: Terminal, as_json: bool) -> None:
+    """`written` is where they are."""
     from dataclasses import asdict
 
     if as_json:
@@ -321,4 +324,4 @@ def _show(figures: Sequence[Figure], folder: Path, terminal: Terminal, as_json: 
             f"{figure.name:28} {figure.value:8.3f} {figure.unit}  [{figure.lo:.3f}, {figure.hi:.3f}]  n={figure.n}{goal}",
             markup=False,
         )
-    terminal.err.print(f"Samples, summary.json and report.md: {folder}", style="dim", markup=False)
+    terminal.err.print(f"Samples and figures: {written}", style="dim", markup=False)
