@@ -151,7 +151,7 @@ class _Run:
             self.progress("encoding by both", done, total)
             texts = [passage.titled for passage in self.passages[number * BLOCK : (number + 1) * BLOCK]]
             seconds, vectors = encode_both(self.encoder, reference, texts)
-            np.savez(self._path(number), **vectors)
+            np.savez(self._path(number), ours=vectors["ours"], reference=vectors["reference"])
             if number not in known:
                 self.samples.add({"kind": OF_BLOCK, "id": number, "passages": len(texts), **seconds})
 

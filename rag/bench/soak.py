@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from rag import build, paths, settings
 from rag.bench import Progress, commands, models, results
 from rag.core import Document, Hits, Query, Trace
-from rag.errors import RagError, SearchIndexError, UsageError
+from rag.errors import IndexMissing, RagError, SearchIndexError, UsageError
 from rag.index import IndexReader
 from rag.search import HybridSearcher
 from rag.settings import Loaded
@@ -140,6 +140,13 @@ class Soaked:
         self.search(searcher, revision)
         return revision
 
+    def newest(self) -> int:
+        """As `check`; 0 where there is no index yet."""
+        try:
+            return self.check()
+        except IndexMissing:
+            return 0
+
 
 def prepare(folder: Path, size: int, encoder: Encoder | None = None) -> Soaked:
     """The index in `folder`, which is `RAG_HOME` by now; built where it isn't there."""
@@ -234,7 +241,7 @@ def kills(soaked: Soaked, count: int, taken: Sequence[Mapping[str, Any]]) -> Ite
     tried = Counter(sample["wanted"] for sample in taken)
     done = sum(sample["killed"] for sample in taken)
     goal = max((sample["goal"] for sample in taken), default=0)
-    lengths = _first(soaked, goal)
+    lengths = _first(soaked)
     before = soaked.check()
     goal = max(goal, before)
     number = len(taken)
@@ -263,9 +270,9 @@ def kills(soaked: Soaked, count: int, taken: Sequence[Mapping[str, Any]]) -> Ite
         before, number = found if found is not None else before, number + 1
 
 
-def _first(soaked: Soaked, revision: int) -> dict[str, float]:
+def _first(soaked: Soaked) -> dict[str, float]:
     """How long each phase takes, by a writer that isn't killed. Raises `RagError` where that fails."""
-    ended = run(soaked.write(revision + 1))
+    ended = run(soaked.write(soaked.newest() + 1))
     if ended.code != 0:
         raise RagError(f"rag index failed without being killed: {ended.said[-500:]}")
     return dict.fromkeys(PHASES, 0.1) | ended.lengths()
@@ -347,6 +354,8 @@ class Reading:
         while not self.stop.is_set():
             try:
                 revision, searcher = self.soaked.open()
+                with self.lock:
+                    self.opened += 1
                 if revision < newest:
                     raise Mixed(f"revision {revision} after {newest}")
                 newest = revision
@@ -360,8 +369,6 @@ class Reading:
                 with self.lock:
                     self.problems.append(f"{type(error).__name__}: {error}")
                 self.stop.wait(0.1)
-            with self.lock:
-                self.opened += 1
 
 
 def read_during(soaked: Soaked, updates: Sequence[int], readers: int, update: Callable[[int], None]) -> dict[str, Any]:
@@ -404,7 +411,8 @@ def measure(folder: Path, size: int, counts: Counts, command: str, progress: Pro
                 samples.add({"kind": KILL, **sample})
                 done += sample["killed"]
                 progress("kills", done, counts.kills)
-        _first(soaked, soaked.check() if done else 0)  # whole, whatever the last one left
+        if soaked.newest() == 0:
+            _first(soaked)
         for number in range(len(of[BYTES]), -(-counts.changes // CHUNK)):
             few = min(CHUNK, counts.changes - number * CHUNK)
             missed = changes(soaked.loaded, few, random.Random(f"{SEED}-{number}"))
