@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import log2
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -60,23 +61,32 @@ def test_the_nearest_come_first() -> None:
     assert nearest(vectors, np.array([0, 1], dtype=np.float32)) == [0, 3, 2, 1]
 
 
-WORDS = "urate lemon fever mosquito insulin thyroid virus blood cough rash pain gland tremor ataxia palsy zinc".split()  # noqa: SIM905
+class AnyDirection(FakeEncoder):
+    """A direction of its own for each text, so that no two are equally near to a third."""
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = np.array([np.random.default_rng(crc32(text.encode())).normal(size=64) for text in texts])
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    encode_passages = encode_queries
 
 
-def test_what_is_lost_against_the_reference_is_told_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "K", 4)
-    passages = [Passage(f"{n}#0", f"{n}", "", f"{' '.join(WORDS[n % 16 : n % 16 + 4])} {n}.", 0, 9) for n in range(40)]
-    encoder = FakeEncoder()
-    theirs = encoder.encode_passages([passage.titled for passage in passages])
+def test_what_is_lost_against_the_reference_is_told_a_question() -> None:
+    passages = [Passage(f"{n}#0", f"{n}", "", f"Passage {n}.", 0, 9) for n in range(40)]
+    encoder = AnyDirection()
+    theirs = encoder.encode_passages([passage.text for passage in passages])
     asked = [Abstract(f"{n}", passages[n].text, (), "") for n in range(3)]
     loaded = settings.load(environ={})
-    same = list(quality(loaded, encoder, encoder, passages, theirs, theirs, asked))  # type: ignore[arg-type]
+
+    def told(ours: NDArray[np.float32]) -> list[dict[str, Any]]:
+        return list(quality(loaded, encoder, encoder, passages, ours, theirs, asked))  # type: ignore[arg-type]
+
+    same = told(theirs)
     assert [(one["overlap"], one["overlap_exact"]) for one in same] == [(1.0, 1.0)] * 3
     assert [one["ranks"] for one in same] == [{"ours": [1], "reference": [1]}] * 3
-    # Vectors of other passages: what they find isn't what the reference does.
-    other = list(quality(loaded, encoder, encoder, passages, np.roll(theirs, 7, axis=0), theirs, asked))  # type: ignore[arg-type]
-    assert all(one["overlap"] == one["overlap_exact"] < 1 for one in other)
-    assert all(one["ranks"]["ours"] != [1] and one["ranks"]["reference"] == [1] for one in other)
+    wrong = told(np.roll(theirs, 7, axis=0))
+    assert all(one["overlap"] == one["overlap_exact"] < 1 for one in wrong)
+    assert all(one["ranks"]["ours"] != [1] == one["ranks"]["reference"] for one in wrong)
 
 
 def test_the_steps_of_a_build_last_until_the_next() -> None:
