@@ -74,17 +74,7 @@ class Corpus:
     size: int
 
     def revision(self, number: int) -> list[Document]:
-        return [
-            Document(
-                f"d{row}",
-                f"Sample {row}",
-                f"Sample {row} lies in drawer {row % 7}. It was revised in round {self._last(row, number)}.",
-            )
-            for row in range(self.size)
-        ]
-
-    def texts(self, number: int) -> dict[str, str]:
-        return {document.id: document.text for document in self.revision(number)}
+        return [Document(f"d{row}", f"Sample {row}", self._text(row, number)) for row in range(self.size)]
 
     def revision_of(self, index: IndexReader) -> int:
         """The revision that an index holds. Raises `Mixed` where it isn't all of one, or has other numbers of vectors or
@@ -92,23 +82,23 @@ class Corpus:
         passages = index.passages.get(range(len(index.passages)))
         held = {passage.doc_id: passage.text for passage in passages}
         number = max((int(re.findall(r"\d+", text)[-1]) for text in held.values()), default=0)
-        if held != self.texts(number) or len(passages) != len(held):
-            wrong = sum(held.get(name) != text for name, text in self.texts(number).items())
-            raise Mixed(f"{wrong} of {len(held)} documents aren't of revision {number}")
+        wanted = {document.id: document.text for document in self.revision(number)}
+        if held != wanted or len(passages) != len(held):
+            wrong = sum(held.get(name) != text for name, text in wanted.items())
+            raise Mixed(f"of {len(passages)} passages and {len(held)} documents, {wrong} aren't of revision {number}")
         if not len(passages) == len(index.dense.vectors) == index.manifest.passages:
             raise Mixed(f"{len(passages)} passages, {len(index.dense.vectors)} vectors")
         return number
 
     def require(self, hits: Hits, number: int) -> None:
         """Raises `Mixed` where an answer is none, or isn't this revision's."""
-        texts = self.texts(number)
-        if not hits or any(hit.passage.text != texts[hit.passage.doc_id] for hit in hits):
+        if not hits or any(hit.passage.text != self._text(int(hit.passage.doc_id[1:]), number) for hit in hits):
             raise Mixed(f"{len(hits)} hits that aren't all of revision {number}")
 
     @staticmethod
-    def _last(row: int, number: int) -> int:
-        """The last round up to `number` that changed a document."""
-        return max(0, number - (row + number) % 3)
+    def _text(row: int, number: int) -> str:
+        changed = max(0, number - (row + number) % 3)  # the last round that was its turn
+        return f"Sample {row} lies in drawer {row % 7}. It was revised in round {changed}."
 
 
 @dataclass(frozen=True, slots=True)
