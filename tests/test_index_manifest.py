@@ -26,6 +26,7 @@ FILES = (
     "bm25s/params.index.json",
     "bm25s/vocab.index.json",
     "dense.hnsw.faiss",
+    "dense.nodes.npy",
     "documents.jsonl",
     "documents.offsets.npy",
     "passage_documents.npy",

@@ -246,7 +246,7 @@ def test_counts_are_those_of_the_samples(tmp_path: Path) -> None:
     samples.start(results.header("index", "soak"))
     with pytest.raises(UsageError, match="No samples in"):
         summarise(tmp_path)
-    killed = {"kind": "kill", "killed": True, "problem": None}
+    killed = {"kind": "kill", "killed": True, "parts": 1, "problem": None}
     for row in (
         {**killed, "phase": "starting"},
         {**killed, "phase": "switching", "problem": "gone"},

@@ -130,6 +130,10 @@ class Soaked:
         self.search(searcher, revision)
         return revision
 
+    def parts(self) -> int:
+        """How many files of what it has encoded a writer has left for the next one."""
+        return len(list((paths.indexes_dir() / INDEX / "unfinished").glob("*.npz")))
+
     def newest(self) -> int:
         """As `check`; 0 where there is no index yet."""
         try:
@@ -255,6 +259,7 @@ def kills(soaked: Soaked, count: int, taken: Sequence[Mapping[str, Any]]) -> Ite
             "before": before,
             "goal": goal,
             "found": found,
+            "parts": soaked.parts(),
             "problem": problem,
         }
         before, number = found if found is not None else before, number + 1
@@ -431,6 +436,12 @@ def summarise(folder: Path) -> list[results.Figure]:
     figures = [
         _count("kills", len(killed), "processes", at_least=1000),
         *(_count(f"kills_{phase.replace(' ', '_')}", phases[phase], "processes", at_least=1) for phase in PHASES),
+        _count(
+            "kills_between_parts",
+            sum(s["phase"] == READING and s["parts"] > 0 for s in killed),
+            "processes",
+            at_least=1,
+        ),
         _count("kills_failed", sum(s["problem"] is not None for s in samples if s["kind"] == KILL), "times", at_most=0),
         _count("byte_changes", sum(s["changes"] for s in changed), "changes", at_least=10_000),
         _count("byte_changes_missed", sum(len(s["missed"]) for s in changed), "changes", at_most=0),
