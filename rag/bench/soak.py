@@ -77,8 +77,8 @@ class Corpus:
         return [Document(f"d{row}", f"Sample {row}", self._text(row, number)) for row in range(self.size)]
 
     def revision_of(self, index: IndexReader) -> int:
-        """The revision that an index holds. Raises `Mixed` where it isn't all of one, or has other numbers of vectors or
-        tokens than of passages."""
+        """The revision that an index holds. Raises `Mixed` where it isn't all of one, or has another number of vectors than of
+        passages."""
         passages = index.passages.get(range(len(index.passages)))
         held = {passage.doc_id: passage.text for passage in passages}
         number = max((int(re.findall(r"\d+", text)[-1]) for text in held.values()), default=0)
@@ -143,7 +143,7 @@ class Soaked:
 
 
 def prepare(folder: Path, size: int, encoder: Encoder | None = None) -> Soaked:
-    """The index in `folder`, which is `RAG_HOME` by now; built where it isn't there."""
+    """What to attack in `folder`, which is `RAG_HOME` by now."""
     loaded = settings.load(assignments=[f"index.name={INDEX}", "index.exact_up_to=100", "rerank.model=null"])
     encoder = encoder if encoder is not None else build.open_encoder(loaded)
     vectors = encoder.encode_queries(QUESTIONS)
