@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rag import bert, build, paths
+from rag import bert, build, files, paths
 from rag.bench import Progress, articles, commands, models, results
 from rag.core import Clock, Document, Passage, Trace
 from rag.errors import UsageError
@@ -151,7 +151,8 @@ class _Run:
             self.progress("encoding by both", done, total)
             texts = [passage.titled for passage in self.passages[number * BLOCK : (number + 1) * BLOCK]]
             seconds, vectors = encode_both(self.encoder, reference, texts)
-            np.savez(self._path(number), ours=vectors["ours"], reference=vectors["reference"])
+            with files.replacing_file(self._path(number)) as temporary, temporary.open("wb") as file:
+                np.savez(file, ours=vectors["ours"], reference=vectors["reference"])
             if number not in known:
                 self.samples.add({"kind": OF_BLOCK, "id": number, "passages": len(texts), **seconds})
 
@@ -175,13 +176,11 @@ class _Run:
         large = corpora.named(self.loaded, LARGE)
         if not built:
             self.progress("building the large index")
+            shutil.rmtree(_versions(large).root, ignore_errors=True)  # what a killed build has left would save time
             with tempfile.TemporaryDirectory() as scratch:
                 documents = articles.documents(self.root, self.sizes.largest)
                 path = corpora.write(Path(scratch, "articles.jsonl"), documents)
-                command = commands.rag(
-                    self.loaded, "index", str(path), "--index", LARGE, "--rebuild", "--wait", "--json"
-                )
-                ran = commands.run(command)
+                ran = commands.run(commands.rag(self.loaded, "index", str(path), "--index", LARGE, "--json"))
             said = json.loads(ran.output)
             kept = {name: said[name] for name in ("seconds", "bytes", "documents", "passages", "dense")}
             self.samples.add({"kind": OF_BUILD, "id": LARGE, "peak": ran.peak, "process_seconds": ran.seconds, **kept})
