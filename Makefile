@@ -8,7 +8,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help setup ask test lint fmt check lock clean recall followups answers \
-	bench bench-start bench-reranker bench-generator bench-support \
+	bench bench-start bench-reranker bench-generator bench-support bench-retrieval bench-index soak-index \
 	train train-reranker train-generator train-support
 
 help:  ## this list
@@ -37,12 +37,12 @@ check: lint  ## ruff and mypy, then the tests
 lock:  ## resolve requirements/*.lock anew
 	@scripts/lock.sh
 
-bench: bench-start bench-reranker bench-generator bench-support  ## every benchmark; results in eval/results/
+bench: bench-start bench-reranker bench-generator bench-support bench-retrieval bench-index  ## every benchmark; results in eval/results/
 
 bench-start: $(DEV)  ## process start to first token, against a bare vLLM script
 	@$(BIN)/rag bench start $(ARGS)
 
-bench-reranker: $(DEV)  ## nDCG and hits of the reranker against fusion; needs RAG_DATASETS=FOLDER, like the next two
+bench-reranker: $(DEV)  ## nDCG and hits of the reranker against fusion; needs RAG_DATASETS=FOLDER, like the next four
 	@$(BIN)/rag bench reranker $(ARGS)
 
 bench-generator: $(DEV)  ## citations, wording and refusals of the generator and its base
@@ -50,6 +50,15 @@ bench-generator: $(DEV)  ## citations, wording and refusals of the generator and
 
 bench-support: $(DEV)  ## AUROC of the support checker, and what it finds of each kind of mistake
 	@$(BIN)/rag bench support $(ARGS)
+
+bench-retrieval: $(DEV)  ## each stage of a search over 50,000 passages; BM25 beside rank-bm25
+	@$(BIN)/rag bench retrieval $(ARGS)
+
+bench-index: $(DEV)  ## encoding against sentence-transformers, what is lost by it, a large build, updates; goes on where it stopped
+	@$(BIN)/rag bench index $(ARGS)
+
+soak-index: $(DEV)  ## 1,000 kills of rag index, 10,000 changed bytes, 100 updates under readers; goes on where it stopped
+	@$(BIN)/python scripts/soak_index.py $(ARGS)
 
 train: train-reranker train-generator train-support  ## the three embedded models, into training/; needs RAG_DATASETS=FOLDER
 

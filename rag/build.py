@@ -230,7 +230,7 @@ def _open_search(loaded: Loaded, checked: index.CheckedVersion, report: Report) 
     from rag.search import HybridSearcher
 
     settings = loaded.settings
-    reader = _open_reader(loaded, checked)
+    reader = open_reader(loaded, checked)
     encoder, reranker = open_encoder(loaded, report), open_reranker(loaded, report)
     search = Search(encoder, HybridSearcher(reader, settings.retrieve, reranker), reader, reranker)
     _warm_up(search)
@@ -247,7 +247,7 @@ def newer(loaded: Loaded, search: Search) -> Search | None:
     version, _ = _versions(loaded).current()
     if version == search.index.version:
         return None
-    reader = _open_reader(loaded, check_index(loaded))
+    reader = open_reader(loaded, check_index(loaded))
     opened = replace(search, searcher=HybridSearcher(reader, loaded.settings.retrieve, search.reranker), index=reader)
     _warm_up(opened)
     return opened
@@ -258,8 +258,8 @@ def _warm_up(search: Search) -> None:
     search.search(["What causes it, and how is it treated?"], Trace())
 
 
-def _open_reader(loaded: Loaded, checked: index.CheckedVersion) -> index.IndexReader:
-    """The version that was checked; the newest one where that went while the engine started."""
+def open_reader(loaded: Loaded, checked: index.CheckedVersion) -> index.IndexReader:
+    """The version that was checked; the newest one where that went meanwhile, as while an engine starts."""
     while True:
         try:
             return index.open_index(checked, loaded.settings.index, loaded.settings.retrieve, loaded.device)

@@ -269,7 +269,7 @@ class EngineInfo:
 
 
 Span: TypeAlias = tuple[str, float, float]
-"""(stage, start, end), seconds since the question arrived."""
+"""(stage, start, end), seconds since the question arrived. A stage may have spans of its steps inside its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,39 +27,50 @@ class HybridSearcher:
 
     def search(self, queries: Sequence[Query], trace: Trace) -> list[Hits]:
         with trace.span("retrieve"):
-            found = self._retrieve(queries)
+            found = self._retrieve(queries, trace)
         if self._reranker is None:
             return found
         with trace.span("rerank"):
             return [self._rerank(query, hits, self._reranker) for query, hits in zip(queries, found, strict=True)]
 
-    def _retrieve(self, queries: Sequence[Query]) -> list[Hits]:
+    def _retrieve(self, queries: Sequence[Query], trace: Trace) -> list[Hits]:
+        """Its three steps have spans of their own inside "retrieve"."""
         dense: list[list[int]] = [[] for _ in queries]
         for where in dict.fromkeys(query.where for query in queries):
             positions = [number for number, query in enumerate(queries) if query.where == where]
-            found = self._dense([queries[number] for number in positions], self._allowed(where))
+            found = self._dense([queries[number] for number in positions], self._allowed(where), trace)
             for number, rows in zip(positions, found, strict=True):
                 dense[number] = rows
-        return [self._fuse(query, rows) for query, rows in zip(queries, dense, strict=True)]
+        hits = []
+        for query, rows in zip(queries, dense, strict=True):
+            lexical = self._lexical(query, trace)
+            with trace.span("fuse"):
+                hits.append(self._fuse(query, rows, lexical))
+        return hits
 
     def _allowed(self, where: str | None) -> NDArray[np.bool_] | None:
         return self._index.passages.where(where) if where is not None else None
 
-    def _dense(self, queries: Sequence[Query], allowed: NDArray[np.bool_] | None) -> list[list[int]]:
+    def _dense(self, queries: Sequence[Query], allowed: NDArray[np.bool_] | None, trace: Trace) -> list[list[int]]:
         if self._settings.dense_n == 0:
             return [[] for _ in queries]
-        vectors = np.stack([query.vector for query in queries])
-        _, rows = self._index.dense.search(vectors, self._settings.dense_n, allowed)
-        return [[int(row) for row in line if row >= 0] for line in rows]
+        with trace.span("dense"):
+            vectors = np.stack([query.vector for query in queries])
+            _, rows = self._index.dense.search(vectors, self._settings.dense_n, allowed)
+            return [[int(row) for row in line if row >= 0] for line in rows]
 
-    def _fuse(self, query: Query, dense: Sequence[int]) -> Hits:
-        settings = self._settings
-        lexical: dict[int, float] = {}
-        if settings.lexical_n > 0:
+    def _lexical(self, query: Query, trace: Trace) -> dict[int, float]:
+        """Scores by row, best first."""
+        if self._settings.lexical_n == 0:
+            return {}
+        with trace.span("lexical"):
             tokens = self._index.tokenizer(query.text)
-            scores, rows = self._index.lexical.search(tokens, settings.lexical_n, self._allowed(query.where))
-            lexical = {int(row): float(score) for row, score in zip(rows, scores, strict=True)}
-        fused = fuse_ranks([(list(dense), 1.0), (list(lexical), settings.lexical_weight)], settings.rrf_k)
+            scores, rows = self._index.lexical.search(tokens, self._settings.lexical_n, self._allowed(query.where))
+            return {int(row): float(score) for row, score in zip(rows, scores, strict=True)}
+
+    def _fuse(self, query: Query, dense: Sequence[int], lexical: Mapping[int, float]) -> Hits:
+        settings = self._settings
+        fused = fuse_ranks([(dense, 1.0), (list(lexical), settings.lexical_weight)], settings.rrf_k)
         best = sorted(fused, key=lambda row: (-fused[row], row))[: settings.candidates]
         cosines = self._index.dense.cosines(query.vector, best)
         return tuple(

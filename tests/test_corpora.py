@@ -35,6 +35,8 @@ def test_documents_hold_what_is_searched_and_never_the_question(datasets_folder:
         assert (document.title, document.text) == ("", " ".join(paper.contexts))
         assert paper.question not in document.text
         assert paper.conclusion not in document.text
+    passages = {p.id: (p.title, p.text) for p in datasets.searched_passages(datasets_folder)}
+    assert {d.id: (d.title, d.text) for d in corpora.jats(datasets_folder)} == passages
     _, _, abstracts = datasets.scifact(datasets_folder)
     assert {d.id: (d.title, d.text) for d in corpora.scifact(datasets_folder)} == {
         name: (title, " ".join(text)) for name, (title, text) in abstracts.items()

@@ -151,7 +151,7 @@ def test_the_steps_after_the_last_batch_are_reported_in_order(versions: Versions
         steps.append("read")
 
     write_index(versions, batches(), model="fake@1", settings=Index(), chunking={"max_chars": 40}, report=steps.append)
-    assert steps == ["read", "read", "passages and vectors", "lexical index", "dense index", "checksums"]
+    assert steps == ["read", "read", "passages and vectors", "lexical index", "dense index", "checksums", "switching"]
 
 
 def test_passages_of_more_than_half_the_words_in_common_are_still_found_by_the_dense_search(

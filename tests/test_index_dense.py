@@ -85,12 +85,13 @@ def test_a_graph_is_searched_for_more_than_its_search_effort(graph: Path) -> Non
     assert all(len(set(line)) == 100 for line in rows.tolist())
 
 
-@pytest.mark.parametrize(("exact_up_to", "kind", "files"), [(20, "flat", 1), (19, "hnsw", 2), (0, "hnsw", 2)])
+@pytest.mark.parametrize(("exact_up_to", "kind", "files"), [(20, "flat", 1), (19, "hnsw", 3), (0, "hnsw", 3)])
 def test_a_graph_is_built_above_the_limit_and_only_there(
     tmp_path: Path, exact_up_to: int, kind: str, files: int
 ) -> None:
     assert write(tmp_path, unit_vectors(20), Index(exact_up_to=exact_up_to)) == kind
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["dense.hnsw.faiss", "vectors.npy"][-files:]
+    names = ["dense.hnsw.faiss", "dense.nodes.npy", "vectors.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names[-files:]
 
 
 def test_the_links_of_the_settings_reach_the_graph(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ FILES = (
     "bm25s/params.index.json",
     "bm25s/vocab.index.json",
     "dense.hnsw.faiss",
+    "dense.nodes.npy",
     "documents.jsonl",
     "documents.offsets.npy",
     "passage_documents.npy",
@@ -68,7 +70,9 @@ def rewrite(versions: Versions, **changes: Any) -> None:
     """Change keys of the manifest; None takes one out."""
     path = versions.current()[1] / manifest.NAME
     raw = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in raw.items() if value is not None}))
+    content = json.dumps({key: value for key, value in raw.items() if value is not None}).encode()
+    path.write_bytes(content)
+    path.with_name(manifest.CHECKSUM).write_bytes(manifest._checksum(content))
 
 
 # --- files -------------------------------------------------------------------------------------
@@ -78,7 +82,7 @@ def test_the_manifest_knows_every_file_but_itself(versions: Versions) -> None:
     checked = check_current(versions)
     assert tuple(checked.manifest.files) == FILES
     on_disk = {path.relative_to(checked.folder).as_posix() for path in checked.folder.rglob("*") if path.is_file()}
-    assert on_disk == {*FILES, "manifest.json"}
+    assert on_disk == {*FILES, "manifest.json", "manifest.sha256"}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -160,6 +164,28 @@ def test_a_manifest_that_lacks_a_key_is_damaged(versions: Versions, key: str) ->
     assert "is damaged" in refusal(versions)
 
 
+@pytest.mark.parametrize("name", [manifest.NAME, manifest.CHECKSUM])
+def test_any_byte_that_has_changed_in_a_manifest_or_its_checksum_is_noticed(versions: Versions, name: str) -> None:
+    path = versions.current()[1] / name
+    whole = path.read_bytes()
+    for position in range(0, len(whole), 5):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(SearchIndexError):
+            manifest.read(path.parent)
+    path.write_bytes(whole)
+    check_current(versions)
+
+
+def test_a_manifest_without_its_checksum_is_damaged(versions: Versions) -> None:
+    (versions.current()[1] / manifest.CHECKSUM).unlink()
+    assert "is damaged" in refusal(versions)
+
+
+def test_the_checksum_is_one_that_sha256sum_reads(versions: Versions) -> None:
+    folder = versions.current()[1]
+    subprocess.run(["sha256sum", "--check", "--strict", manifest.CHECKSUM], cwd=folder, check=True, capture_output=True)
+
+
 def test_a_manifest_cut_at_any_length_is_refused(versions: Versions) -> None:
     path = versions.current()[1] / manifest.NAME
     whole = path.read_bytes().rstrip()
@@ -170,12 +196,12 @@ def test_a_manifest_cut_at_any_length_is_refused(versions: Versions) -> None:
 
 def test_a_manifest_of_another_format_names_both(versions: Versions) -> None:
     folder = versions.current()[1]
-    rewrite(versions, format=3)
+    rewrite(versions, format=2)
     assert refusal(versions) == (
-        f"The index in {folder} has format 3, this version of rag reads 2. Build it again: rag index PATH --rebuild."
+        f"The index in {folder} has format 2, this version of rag reads 3. Build it again: rag index PATH --rebuild."
     )
 
 
 def test_another_format_is_no_damage_where_its_keys_differ_too(versions: Versions) -> None:
-    rewrite(versions, format=3, shards=4, files=None)
-    assert "has format 3, this version of rag reads 2" in refusal(versions)
+    rewrite(versions, format=4, shards=4, files=None)
+    assert "has format 4, this version of rag reads 3" in refusal(versions)

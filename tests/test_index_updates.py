@@ -208,22 +208,50 @@ def test_both_searches_find_old_and_new_passages_after_an_update(versions: Versi
         assert found(reader, "cured by lemons") == ("Scurvy is cured by lemons.",) * 2
 
 
-@pytest.mark.parametrize("removed", [False, True])
-def test_a_graph_is_added_to_or_built_anew(versions: Versions, removed: bool) -> None:
+@pytest.mark.parametrize(
+    ("removed", "nodes"), [([], 180), (["d3"], 180), ([f"d{n}" for n in range(7)], 166)], ids=["none", "few", "many"]
+)
+def test_a_graph_is_added_to_or_built_anew(versions: Versions, removed: list[str], nodes: int) -> None:
     many = [
         Document(f"d{n}", f"Title {n}", f"Sentence {n} is about w{n % 7}. And w{n % 5} is another.") for n in range(90)
     ]
     assert index(versions, many[:60], exact_up_to=10)[0].dense == "hnsw"
-    contents, _ = index(versions, many[60:], deleted=["d3"] if removed else [], exact_up_to=10)
+    contents, _ = index(versions, many[60:], deleted=removed, exact_up_to=10)
     assert contents.dense == "hnsw"
     reader = opened(versions)
     passages = reader.passages.get(range(len(reader.passages)))
-    assert reader.dense._index.ntotal == len(passages)
-    for row in (0, 5, len(passages) - 1):
+    assert len(passages) == 180 - 2 * len(removed)
+    assert reader.dense._index.ntotal == nodes
+    for row in range(len(passages)):
         vector = FakeEncoder().encode_passages([passages[row].titled])
         cosines, rows = reader.dense.search(vector, 3)
         assert cosines[0][0] == pytest.approx(1.0, abs=1e-5)
         np.testing.assert_allclose(reader.dense.vectors[rows[0][0]], vector[0], atol=1e-6)
+        np.testing.assert_allclose(reader.dense.vectors[rows[0]] @ vector[0], cosines[0], atol=1e-5)
+
+
+def test_a_graph_that_grows_again_and_again_forgets_no_passage_and_finds_none_that_has_gone(versions: Versions) -> None:
+    def document(number: int, revision: int) -> Document:
+        return Document(f"d{number}", f"Title {number}", f"Sentence {number} is w{number % 7} and v{revision}.")
+
+    index(versions, [document(n, 0) for n in range(60)], exact_up_to=10)
+    held = {f"d{n}": 0 for n in range(60)}
+    nodes = []
+    for revision in range(1, 10):
+        index(versions, [document(revision * 5, revision)], exact_up_to=10)
+        held[f"d{revision * 5}"] = revision
+        reader = open_index(check_current(versions), Index(exact_up_to=10), Retrieve(), "cpu")
+        nodes.append(reader.dense._index.ntotal)
+        passages = reader.passages.get(range(60))
+        vectors = FakeEncoder().encode_passages([passage.titled for passage in passages])
+        np.testing.assert_array_equal(reader.dense.vectors, vectors)
+        assert {passage.doc_id: int(passage.text[-2]) for passage in passages} == held
+        for allowed in (None, np.arange(60) % 3 > 0):
+            cosines, rows = reader.dense.search(vectors, 5, allowed)
+            exact = vectors @ vectors.T if allowed is None else np.where(allowed, vectors @ vectors.T, -2)
+            np.testing.assert_allclose(cosines, -np.sort(-exact, axis=1)[:, :5], atol=1e-5)
+            np.testing.assert_allclose(np.take_along_axis(exact, rows, axis=1), cosines, atol=1e-5)
+    assert nodes == [61, 62, 63, 64, 65, 66, 60, 61, 62], "a tenth of it may have gone"
 
 
 DOCUMENTS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 3), max_size=6)

@@ -279,7 +279,17 @@ def test_spans_tell_which_stages_ran(index: IndexReader) -> None:
         trace = Trace()
         HybridSearcher(index, Retrieve(), reranker).search([query("fever"), query("rash")], trace)
         stages.append([stage for stage, _, _ in trace.spans])
-    assert stages == [["retrieve"], ["retrieve", "rerank"]]
+    steps = ["retrieve", "dense", "lexical", "fuse", "lexical", "fuse"]
+    assert stages == [steps, [*steps, "rerank"]]
+
+
+def test_a_search_that_is_switched_off_has_no_span(index: IndexReader) -> None:
+    stages = []
+    for off in ({"dense_n": 0}, {"lexical_n": 0}):
+        trace = Trace()
+        HybridSearcher(index, Retrieve.model_validate(off)).search([query("fever")], trace)
+        stages.append([stage for stage, _, _ in trace.spans])
+    assert stages == [["retrieve", "lexical", "fuse"], ["retrieve", "dense", "fuse"]]
 
 
 def test_the_version_names_index_and_number(tmp_path: Path) -> None:

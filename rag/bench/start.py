@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from rag.bench import results
+from rag.bench import commands, results
 from rag.engine import processes, spec
 from rag.errors import EngineError, UsageError
 from rag.models import ModelStore
@@ -33,7 +33,7 @@ AT_MOST = 1.15
 
 def measure(loaded: Loaded, folder: Path, rounds: int, command: str, progress: Callable[[str], None]) -> None:
     """Take `rounds` rounds of samples, after one of each kind that isn't counted."""
-    ask = [sys.executable, "-m", "rag", "ask", "--sample", *_options(loaded)]
+    ask = commands.rag(loaded, "ask", "--sample")
     progress("asking once, for the prompt")
     answer = json.loads(_output([*ask, "--json", "--show-prompt", QUESTION]))
     samples = results.Samples(folder)
@@ -77,11 +77,6 @@ def summarise(folder: Path) -> list[results.Figure]:
     ]
     results.write(folder, head, figures, notes)
     return figures
-
-
-def _options(loaded: Loaded) -> list[str]:
-    explicit = [f"--set={key}={json.dumps(value)}" for key, value in loaded.leaves() if loaded.explicit(key)]
-    return ["--profile", loaded.profile, "--models", loaded.models, *explicit]
 
 
 def _write_spec(loaded: Loaded, messages: Sequence[dict[str, str]], folder: Path) -> Path:

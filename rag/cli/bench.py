@@ -52,6 +52,9 @@ MedquadIndex = Annotated[
         show_default="bench-medquad, built at first use",
     ),
 ]
+Passages = Annotated[
+    int, typer.Option(min=1, help="Passages of the open articles, the first of them, that are searched.")
+]
 ReportOnly = Annotated[bool, typer.Option("--report-only", help="Compute the report again from the samples there.")]
 
 
@@ -77,7 +80,7 @@ def start(
         with terminal.step("preparing") as report:
             bench.measure(loaded, folder, rounds, _command(), report)
     figures = bench.summarise(folder)
-    _show(figures, folder, terminal, as_json)
+    show(figures, folder, terminal, as_json)
 
 
 @app.command()
@@ -105,6 +108,68 @@ def reranker(
 
     def measure(folder: Path, progress: Progress) -> None:
         bench.measure(loaded, folder, _datasets(datasets), questions, named, _command(), progress)
+
+    _run(bench, loaded, measure, output, report_only, as_json, verbose or context.obj.verbose)
+
+
+@app.command()
+def retrieval(
+    context: typer.Context,
+    datasets: Datasets = None,
+    passages: Passages = 50_000,
+    questions: Annotated[int, typer.Option(min=1, help="Questions of PubMedQA, at most.")] = 200,
+    output: Results = None,
+    report_only: ReportOnly = False,
+    as_json: options.Json = False,
+    profile: options.Profile = None,
+    models_file: options.Models = None,
+    assignments: options.Assignments = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Every stage of a search and of the way to the prompt: median and 99th percentile; BM25 beside rank-bm25.
+
+    Builds the index bench-jats-PASSAGES where it isn't there. Goes on where a run of the same settings was interrupted.
+    """
+    from rag.bench import retrieval as bench
+
+    loaded = options.load(context, profile, models_file, assignments)
+
+    def measure(folder: Path, progress: Progress) -> None:
+        bench.measure(loaded, folder, _datasets(datasets), passages, questions, _command(), progress)
+
+    _run(bench, loaded, measure, output, report_only, as_json, verbose or context.obj.verbose)
+
+
+@app.command()
+def index(
+    context: typer.Context,
+    datasets: Datasets = None,
+    passages: Passages = 50_000,
+    largest: Annotated[
+        int | None, typer.Option(min=1, help="Passages of the one large build.", show_default="all that there are")
+    ] = None,
+    questions: Annotated[int, typer.Option(min=1, help="Questions of PubMedQA, at most.")] = 500,
+    updates: Annotated[int, typer.Option(min=1, max=100, help="Updates of 100 passages each.")] = 5,
+    output: Results = None,
+    report_only: ReportOnly = False,
+    as_json: options.Json = False,
+    profile: options.Profile = None,
+    models_file: options.Models = None,
+    assignments: options.Assignments = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Encoding against sentence-transformers, what is found against its vectors, a large build, and updates.
+
+    Builds the indexes bench-jats-PASSAGES and bench-jats-all where they aren't there. Goes on where a run of the same
+    settings was interrupted.
+    """
+    from rag.bench import index as bench
+
+    loaded = options.load(context, profile, models_file, assignments)
+    sizes = bench.Sizes(passages, largest, questions, updates)
+
+    def measure(folder: Path, progress: Progress) -> None:
+        bench.measure(loaded, folder, _datasets(datasets), sizes, _command(), progress)
 
     _run(bench, loaded, measure, output, report_only, as_json, verbose or context.obj.verbose)
 
@@ -228,7 +293,7 @@ def _run(
                     raise type(error)(f"{error} vLLM's log: {log}" if log else str(error)) from error
             if _written(folder) == before:
                 terminal.err.print(f"All samples were there already. Remove {folder} to measure again.", markup=False)
-        _show(bench.summarise(folder), folder, terminal, as_json)
+        show(bench.summarise(folder), folder, terminal, as_json)
 
 
 def _written(folder: Path) -> bytes | None:
@@ -246,7 +311,8 @@ def _command() -> str:
     return shlex.join(["rag", *sys.argv[1:]])
 
 
-def _show(figures: Sequence[Figure], folder: Path, terminal: Terminal, as_json: bool) -> None:
+def show(figures: Sequence[Figure], written: Path, terminal: Terminal, as_json: bool) -> None:
+    """`written` is where they are."""
     from dataclasses import asdict
 
     if as_json:
@@ -258,4 +324,4 @@ def _show(figures: Sequence[Figure], folder: Path, terminal: Terminal, as_json: 
             f"{figure.name:28} {figure.value:8.3f} {figure.unit}  [{figure.lo:.3f}, {figure.hi:.3f}]  n={figure.n}{goal}",
             markup=False,
         )
-    terminal.err.print(f"Samples, summary.json and report.md: {folder}", style="dim", markup=False)
+    terminal.err.print(f"Samples and figures: {written}", style="dim", markup=False)

@@ -17,6 +17,7 @@ import psutil
 from rag.core import EngineInfo, GenerationParams, GenerationStats, Message, Opening
 from rag.engine import evidence, processes
 from rag.engine.spec import MIB, EngineSpec
+from rag.engine.tokens import EngineTokenizer
 from rag.errors import EngineDied, EngineError, NotEnoughMemory
 from rag.settings import Device
 
@@ -35,7 +36,7 @@ class LocalGenerator:
         self._spec = spec
         self._device = device
         self._footprint = footprint
-        self._tokenizer = engine.get_tokenizer()
+        self._tokenizer = EngineTokenizer(engine.get_tokenizer())
 
     @classmethod
     async def start(cls, spec: EngineSpec, config: Any, device: Device) -> LocalGenerator:
@@ -69,10 +70,10 @@ class LocalGenerator:
         return window
 
     def count_tokens(self, text: str) -> int:
-        return len(self._encode(text))
+        return len(self._tokenizer.encode(text))
 
     def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
-        return len(self._render(messages))
+        return len(self._tokenizer.encode_chat(messages))
 
     async def stream(
         self, messages: Sequence[Message], params: GenerationParams
@@ -81,7 +82,7 @@ class LocalGenerator:
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        rendered, begun = self._render(messages), self._encode(params.begin_with)
+        rendered, begun = self._tokenizer.encode_chat(messages), self._tokenizer.encode(params.begin_with)
         sampling = SamplingParams(
             max_tokens=max(1, params.max_tokens - len(begun)),
             temperature=params.temperature,
@@ -106,7 +107,7 @@ class LocalGenerator:
                 tokens += len(completion.token_ids)
                 stats = GenerationStats(tokens, prompt_tokens=len(rendered))
                 if params.watch is not None and first and completion.token_ids:
-                    opened = opening(completion, self._encode(params.watch)[0])
+                    opened = opening(completion, self._tokenizer.encode(params.watch)[0])
                     yield Opening(*opened, read_stats(output, stats, arrival))
                 if completion.text:
                     yield completion.text
@@ -137,17 +138,6 @@ class LocalGenerator:
         self._footprint.remove()
         with suppress(Exception):  # it complains that its processes are gone
             self._engine.shutdown(timeout=0)
-
-    def _render(self, messages: Sequence[Message]) -> list[int]:
-        # Qwen3 would think aloud for longer than an answer may be; other templates ignore the switch.
-        text = self._tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        return self._encode(text)
-
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
-        return ids
 
 
 def opening(completion: Any, watched: int) -> tuple[float, bool, str]:

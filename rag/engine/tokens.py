@@ -1,7 +1,4 @@
-"""Tokens of a prompt that a server will read, counted here: a tokenizer and a chat template, without their model.
-
-transformers would do the same, and load torch for it, which takes seconds.
-"""
+"""Tokens of a prompt: by the engine's own tokenizer, or, where a server will read it, by one that is read here."""
 
 from __future__ import annotations
 
@@ -20,8 +17,28 @@ if TYPE_CHECKING:
 _MENDING = "Name a folder or a hub id that has one: generator.tokenizer."
 
 
+class EngineTokenizer:
+    """By transformers' tokenizer, which vLLM has."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Of the messages with the template around them."""
+        # Qwen3 would think aloud for longer than an answer may be; other templates ignore the switch.
+        text = self._tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        return self.encode(text)
+
+
 class ChatTokenizer:
-    """Thread-safe. `arguments` are the template's own, e.g. `enable_thinking`."""
+    """Of a model that a server runs: tokenizer and chat template without transformers, which would load torch, for seconds.
+    Thread-safe. `arguments` are the template's own, e.g. `enable_thinking`."""
 
     def __init__(self, folder: Path, arguments: Mapping[str, Any]) -> None:
         """Raises `ModelError` where the folder has no tokenizer.json or no chat template, or one can't be read."""

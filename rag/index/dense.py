@@ -1,13 +1,15 @@
 """Dense search: FAISS over unit vectors, so that the inner product is the cosine.
 
 Exact (flat) for small corpora, HNSW above; on a GPU always flat, which is faster there than a graph
-walk and exact. The vectors themselves are kept in `vectors.npy`, from which any index is rebuilt.
+walk and exact. The vectors themselves are kept in `vectors.npy`, from which any index is rebuilt. FAISS can't take a node out
+of a graph: those of passages that have gone stay as ways to others until they are many.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,7 +23,12 @@ if TYPE_CHECKING:
     from rag.core import Matrix, Vector
 
 VECTORS = "vectors.npy"
-GRAPH = "dense.hnsw.faiss"
+GRAPH, NODES = "dense.hnsw.faiss", "dense.nodes.npy"
+"""The graph, and for each of its nodes the row of its passage, -1 where that has gone."""
+
+MOST_GONE = 0.1
+"""Share of a graph's nodes: with more of them it is built anew, which takes longer than all else of a small update."""
+
 _BLOCK = 8192
 
 
@@ -66,25 +73,47 @@ def read_vectors(folder: Path) -> Matrix:
     return vectors
 
 
-def write_graph(folder: Path, settings: Index, grown: Path | None = None) -> str:
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """Another version's folder. Its `kept` passages, by row, are the first of the new one, in their order."""
+
+    folder: Path
+    kept: NDArray[np.bool_]
+
+
+def write_graph(folder: Path, settings: Index, grown: Grown | None = None) -> str:
     """An HNSW graph beside the vectors, where there are many. Returns the kind of index.
 
-    `grown` is another version's folder whose vectors are the first of these: its graph is added to.
+    The graph of the version that this one has `grown` from is added to, unless too much of it has gone.
     """
     import faiss
 
     vectors = read_vectors(folder)
     if len(vectors) <= settings.exact_up_to:
         return "flat"
-    if grown is not None and (grown / GRAPH).is_file():
-        graph: Any = faiss.read_index(str(grown / GRAPH))
+    nodes = _nodes_left(grown)
+    if grown is not None and nodes is not None:
+        graph: Any = faiss.read_index(str(grown.folder / GRAPH))
+        first = int(np.count_nonzero(grown.kept))
     else:
         graph = faiss.IndexHNSWFlat(vectors.shape[1], settings.hnsw_m, faiss.METRIC_INNER_PRODUCT)
+        nodes, first = np.zeros(0, dtype=np.int64), 0
     graph.hnsw.efConstruction = settings.hnsw_ef_construction
-    for start in range(graph.ntotal, len(vectors), _BLOCK):
+    for start in range(first, len(vectors), _BLOCK):
         graph.add(np.ascontiguousarray(vectors[start : start + _BLOCK]))
     faiss.write_index(graph, str(folder / GRAPH))
+    np.save(folder / NODES, np.concatenate([nodes, np.arange(first, len(vectors))]), allow_pickle=False)
     return "hnsw"
+
+
+def _nodes_left(grown: Grown | None) -> NDArray[np.int64] | None:
+    """The new rows of another version's nodes; None where it has no graph, or one that is of no use."""
+    if grown is None or not (grown.folder / GRAPH).is_file():
+        return None
+    rows = np.where(grown.kept, np.cumsum(grown.kept) - 1, -1)
+    before: NDArray[np.int64] = np.load(grown.folder / NODES, allow_pickle=False)
+    nodes = np.where(before >= 0, rows[before], -1)
+    return nodes if np.count_nonzero(nodes < 0) <= MOST_GONE * len(nodes) else None
 
 
 class DenseIndex:
@@ -97,11 +126,14 @@ class DenseIndex:
         self._exact_up_to = settings.exact_up_to
         self._lock = threading.Lock() if device == "cuda" else None
         self._parameters = None
+        self._nodes: NDArray[np.int64] | None = None
         if device == "cuda" and faiss.get_num_gpus() > 0:
             self._index: Any = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._flat(faiss))
         elif kind == "hnsw":
             self._index = faiss.read_index(str(folder / GRAPH))
             self._parameters = faiss.SearchParametersHNSW(efSearch=settings.hnsw_ef_search)  # type: ignore[attr-defined]  # not in its stubs
+            nodes = np.load(folder / NODES, allow_pickle=False)
+            self._nodes = nodes if (nodes < 0).any() else None  # without any, nodes are rows
         else:
             self._index = self._flat(faiss)
 
@@ -119,7 +151,15 @@ class DenseIndex:
         if self._lock is not None:
             with self._lock:
                 return self._index.search(vectors, k)  # type: ignore[no-any-return]
-        return self._index.search(vectors, k, params=self._selecting(allowed))  # type: ignore[no-any-return]
+        scores, found = self._index.search(vectors, k, params=self._selecting(self._by_node(allowed)))
+        return scores, found if self._nodes is None else np.where(found >= 0, self._nodes[found], -1)
+
+    def _by_node(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        """Of rows or of all, those that the index numbers: its nodes."""
+        if self._nodes is None:
+            return allowed
+        there = self._nodes >= 0
+        return there if allowed is None else there & allowed[self._nodes]
 
     def _is_sparse(self, allowed: NDArray[np.bool_]) -> bool:
         """Too few for a walk on the graph?"""

@@ -1,11 +1,12 @@
 """What is in one version of an index, and the SHA-256 of each of its files.
 
 FAISS loads damaged files without complaint (and native code that reads them is no place to find out),
-so nothing is opened before `verify` has passed.
+so nothing is opened before `verify` has passed. The manifest's own SHA-256 lies beside it, as `sha256sum -c` reads it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,8 +16,9 @@ from typing import Any
 from rag.errors import SearchIndexError
 from rag.files import sha256
 
-FORMAT = 2
+FORMAT = 3
 NAME = "manifest.json"
+CHECKSUM = "manifest.sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +44,21 @@ class Manifest:
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:
-        (folder / NAME).write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        content = f"{json.dumps(asdict(self), indent=1, sort_keys=True)}\n".encode()
+        (folder / NAME).write_bytes(content)
+        (folder / CHECKSUM).write_bytes(_checksum(content))
+
+
+def _checksum(content: bytes) -> bytes:
+    return f"{hashlib.sha256(content).hexdigest()}  {NAME}\n".encode()
 
 
 def describe_files(folder: Path) -> dict[str, FileEntry]:
-    """Entries of every file in a folder but the manifest itself, by relative name."""
+    """Entries of every file in a folder but the manifest and its checksum, by relative name."""
     return {
         path.relative_to(folder).as_posix(): FileEntry(path.stat().st_size, sha256(path))
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != NAME
+        if path.is_file() and path.name not in (NAME, CHECKSUM)
     }
 
 
@@ -58,7 +66,8 @@ def read(folder: Path) -> Manifest:
     """Raises `SearchIndexError` where the manifest is missing, damaged or of another format."""
     damaged = f"The manifest in {folder} is damaged. Build the index again: rag index PATH --rebuild."
     try:
-        raw: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        content = (folder / NAME).read_bytes()
+        raw: dict[str, Any] = json.loads(content)
         found = raw["format"]
     except FileNotFoundError:
         raise SearchIndexError(
@@ -72,11 +81,13 @@ def read(folder: Path) -> Manifest:
             "Build it again: rag index PATH --rebuild."
         )
     try:
+        if (folder / CHECKSUM).read_bytes() != _checksum(content):
+            raise SearchIndexError(damaged)
         raw["files"] = {name: FileEntry(**entry) for name, entry in raw["files"].items()}
         if not raw["files"]:
             raise KeyError("files")
         return Manifest(**raw)
-    except (TypeError, KeyError, AttributeError) as error:
+    except (OSError, TypeError, KeyError, AttributeError) as error:
         raise SearchIndexError(damaged) from error
 
 

@@ -71,6 +71,10 @@ class Base:
         fates = ("kept",) if prune else ("kept", None)
         return np.array([self._fate.get(row) in fates for row in range(len(self))], dtype=np.bool_)
 
+    def passages(self, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """By passage, whether its document is kept."""
+        return np.repeat(kept, np.diff(self._first))
+
     def blocks(self, kept: NDArray[np.bool_]) -> Iterator[Block]:
         passages = store.Lines(self.folder, store.PASSAGES)
         vectors = dense.read_vectors(self.folder)

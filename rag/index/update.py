@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,7 @@ class Update:
             return manifest.read(self._base.folder), changes
         with self._versions.new() as folder:
             contents = self._write(folder, kept, report)
+            report("switching")  # once all of it is on the disk
         self._unfinished.remove()
         return contents, changes
 
@@ -139,7 +140,8 @@ class Update:
             store.write_owners(folder, counts)
             report("lexical index")
         report("dense index")
-        kind = dense.write_graph(folder, self._settings, base.folder if base is not None and kept.all() else None)
+        grown = dense.Grown(base.folder, base.passages(kept)) if base is not None else None
+        kind = dense.write_graph(folder, self._settings, grown)
         report("checksums")
         contents = Manifest(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -191,9 +193,10 @@ def _said(shape: Shape) -> str:
 
 def content_sha256(document: Document) -> str:
     """Of everything a reader found: a change of title or metadata counts as a change."""
-    fields = asdict(document)
-    fields["metadata"] = sorted(fields["metadata"].items())
-    return hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()
+    # Not `asdict`, which copies what it finds: an update asks this of every document that it reads.
+    found: dict[str, Any] = {field.name: getattr(document, field.name) for field in fields(document)}
+    found["metadata"] = sorted(document.metadata.items())
+    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()
 
 
 def corpus_sha256(documents: Iterable[Document]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +34,12 @@ def pubmedqa(root: Path) -> Iterator[Document]:
             yield Document(abstract.id, "", " ".join(abstract.contexts))
 
 
+def jats(root: Path) -> Iterator[Document]:
+    """A document a passage: that many of them need few files."""
+    for passage in datasets.searched_passages(root):
+        yield Document(passage.id, passage.title, passage.text)
+
+
 CORPORA: Mapping[str, Callable[[Path], Iterator[Document]]] = {
     "medquad": medquad,
     "scifact": scifact,
@@ -59,21 +65,37 @@ def index(
 
     Another one that `name` names is taken as it is: raises `UsageError` where it isn't of these documents and settings.
     """
-    settings = loaded.settings
-    named = settings.index.model_copy(update={"name": name if name is not None else f"bench-{corpus}"})
-    found = replace(loaded, settings=settings.model_copy(update={"index": named}))
-    progress.step(f"checking the index {named.name}")
     documents = list(CORPORA[corpus](root))
-    if build.index_holds(found, documents, progress.step):
-        return found
-    if name is not None:
+    if name is None:
+        return index_of(loaded, documents, f"bench-{corpus}", progress)
+    found = named(loaded, name)
+    progress.step(f"checking the index {name}")
+    if not build.index_holds(found, documents, progress.step):
         raise UsageError(
             f"Index {name!r} isn't there, or isn't of {corpus} and these settings (chunk, embed). "
             f"Leave out --index: bench-{corpus} is built then."
         )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"{corpus}.jsonl")
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps({"id": d.id, "title": d.title, "text": d.text}) + "\n" for d in documents)
-        build.build_index(found, [path], progress, rebuild=True)
     return found
+
+
+def index_of(loaded: Loaded, documents: Sequence[Document], name: str, progress: build.Progress) -> Loaded:
+    """The settings with an index of these documents, which have no metadata; built where it isn't there."""
+    found = named(loaded, name)
+    progress.step(f"checking the index {name}")
+    if not build.index_holds(found, documents, progress.step):
+        with tempfile.TemporaryDirectory() as folder:
+            build.build_index(found, [write(Path(folder, f"{name}.jsonl"), documents)], progress, rebuild=True)
+    return found
+
+
+def named(loaded: Loaded, name: str) -> Loaded:
+    """The settings with another index."""
+    index = loaded.settings.index.model_copy(update={"name": name})
+    return replace(loaded, settings=loaded.settings.model_copy(update={"index": index}))
+
+
+def write(path: Path, documents: Iterable[Document]) -> Path:
+    """Documents without their metadata, as a file that `rag index` reads."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"id": d.id, "title": d.title, "text": d.text}) + "\n" for d in documents)
+    return path

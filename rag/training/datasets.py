@@ -1,6 +1,7 @@
 """The datasets that the embedded models learn from, and what of them is held out.
 
-None of their text ships with `rag`. Where they lie is `--datasets`, else `RAG_DATASETS`. Share-alike rows are left out.
+None of their text ships with `rag`. Where they lie is `--datasets`, else `RAG_DATASETS`. Share-alike rows are left out of
+what is learnt from.
 """
 
 from __future__ import annotations
@@ -162,11 +163,21 @@ def scifact(root: Path) -> tuple[list[Claim], list[Claim], dict[str, tuple[str, 
 def articles(root: Path) -> dict[str, list[ArticlePassage]]:
     """Passages of the open articles by article, without those under a share-alike licence."""
     found: dict[str, list[ArticlePassage]] = {}
-    for row in _rows(root / "jats_open" / "passages.jsonl.gz"):
-        if "SA" not in row["license"]:
-            passage = ArticlePassage(row["id"], row["doc"], row["title"], row["text"])
+    for licence, passage in _article_passages(root):
+        if "SA" not in licence:
             found.setdefault(passage.article, []).append(passage)
     return found
+
+
+def searched_passages(root: Path) -> Iterator[ArticlePassage]:
+    """Every passage of the open articles, in their order: to search among, not to learn from."""
+    return (passage for _, passage in _article_passages(root))
+
+
+def _article_passages(root: Path) -> Iterator[tuple[str, ArticlePassage]]:
+    """With the licence of each."""
+    for row in _rows(root / "jats_open" / "passages.jsonl.gz"):
+        yield row["license"], ArticlePassage(row["id"], row["doc"], row["title"], row["text"])
 
 
 def trials(root: Path, of: dict[str, list[ArticlePassage]]) -> tuple[list[Trial], list[Trial]]:

@@ -1,0 +1,33 @@
+"""What searches are measured on at size: passages of the open articles, and PubMedQA's questions."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+from pathlib import Path
+
+from rag import build
+from rag.bench import Progress
+from rag.core import Document
+from rag.settings import Loaded
+from rag.training import corpora, datasets
+from rag.training.datasets import Abstract
+
+SEED = 0
+
+
+def documents(root: Path, count: int | None) -> list[Document]:
+    """The first `count` of them, each a document; all where that is None."""
+    return list(islice(corpora.jats(root), count))
+
+
+def questions(root: Path, count: int) -> list[Abstract]:
+    """Drawn with a fixed seed: those of a smaller count come first."""
+    every = [paper for part in datasets.pubmedqa(root) for paper in part]
+    return random.Random(SEED).sample(every, len(every))[:count]
+
+
+def index(loaded: Loaded, root: Path, count: int, progress: Progress) -> Loaded:
+    """The settings with an index of the first `count` documents; `bench-jats-COUNT` is built where it isn't there."""
+    indexing = build.Progress(lambda done, total, _: progress("encoding passages", done, total), progress)
+    return corpora.index_of(loaded, documents(root, count), f"bench-jats-{count}", indexing)

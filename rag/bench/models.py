@@ -1,0 +1,15 @@
+"""Where the models are that a benchmark measures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rag import build
+
+
+def folder(name: str, revision: str | None = None, report: build.Report = build.quiet) -> Path:
+    """A recipe is built at its first use. Raises `ModelError`."""
+    store = build.model_store()
+    if store.is_recipe(name):
+        store.build(name, report)
+    return store.resolve(name, revision).path
