@@ -1,0 +1,33 @@
+"""The only place that assembles: a pipeline, a search, an index, and the models that they are made of."""
+
+from rag.build.corpus import SAMPLE, Built, Progress, build_index, ensure_sample_index, index_holds, sample_corpus
+from rag.build.parts import Report, model_store, open_checker, open_encoder, open_reranker, quiet, weighing
+from rag.build.pipeline import Stages, assemble, open_generator, open_parts, open_pipeline
+from rag.build.search import Search, check_index, newer, open_reader, open_search
+
+__all__ = [
+    "SAMPLE",
+    "Built",
+    "Progress",
+    "Report",
+    "Search",
+    "Stages",
+    "assemble",
+    "build_index",
+    "check_index",
+    "ensure_sample_index",
+    "index_holds",
+    "model_store",
+    "newer",
+    "open_checker",
+    "open_encoder",
+    "open_generator",
+    "open_parts",
+    "open_pipeline",
+    "open_reader",
+    "open_reranker",
+    "open_search",
+    "quiet",
+    "sample_corpus",
+    "weighing",
+]

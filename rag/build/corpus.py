@@ -1,0 +1,141 @@
+"""An index of a corpus: read, encoded, and switched to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag import index, paths
+from rag.build.parts import Report, open_encoder, quiet, resolve
+from rag.build.search import check_index, index_versions
+from rag.core import Document, Encoder, Passage
+from rag.errors import SearchIndexError
+from rag.files import require_room
+from rag.index import manifest
+from rag.ingest import File, LeftOut, chunk, find_files, read_corpus
+from rag.settings import Loaded
+
+if TYPE_CHECKING:
+    from rag.core import Matrix
+
+SAMPLE = "sample"
+"""Name of the index of the corpus that ships with `rag`."""
+
+BATCH = 512
+"""Passages that are read, encoded and written together: neither texts nor vectors pile up, and a kill loses no more."""
+
+INDEX_PER_SOURCE = 4
+"""Bytes of an index for each byte of its corpus: a vector is twice as large as the passage it stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    name: str
+    version: str
+    manifest: manifest.Manifest
+    changes: index.Changes
+    left_out: LeftOut
+    pruned: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Told as an index grows: bytes of the corpus done and in all, passages done, and the step under way."""
+
+    update: Callable[[int, int, int], None] = lambda *_: None
+    step: Report = quiet
+
+
+def build_index(
+    loaded: Loaded,
+    sources: Sequence[Path],
+    progress: Progress = Progress(),
+    *,
+    prune: bool = False,
+    rebuild: bool = False,
+    wait: bool = False,
+) -> Built:
+    """Read a corpus into a new version of the index that the settings name.
+
+    Documents that the index has as they are aren't encoded again; others of the same id are replaced. Those that no source
+    has stay, unless `prune` and nothing had to be skipped; those that a source deletes go. `rebuild` begins with nothing.
+    What was encoded outlives a kill, for the next call. Another writer is waited for, if `wait`. What can't be read is left
+    out, and told in the result.
+
+    Raises `CorpusError`, `StorageError` or `SearchIndexError`; the version before it stays in use then.
+    """
+    began = time.monotonic()
+    settings = loaded.settings
+    versions = index_versions(loaded)
+    left_out = LeftOut()
+    files = find_files(sources, left_out)
+    total = sum(file.size for file in files)
+    require_room(versions.root, INDEX_PER_SOURCE * total)
+    shape = index.Shape(resolve(settings.embed.model, progress.step).fingerprint, settings.chunk.model_dump())
+    with index.updating(versions, shape, settings.index, rebuild=rebuild, wait=wait) as update:
+        progress.step("reading and encoding")
+        for batch in _batches(files, left_out, update, loaded, progress, total):
+            update.add(*batch)
+        for identity in left_out.deleted:
+            update.delete(identity)
+        prune = prune and not left_out.skipped  # what can't be read today may be there tomorrow
+        contents, changes = update.finish(prune, progress.step)
+        version, _ = versions.current()
+    return Built(versions.name, version, contents, changes, left_out, prune, time.monotonic() - began)
+
+
+def ensure_sample_index(loaded: Loaded, progress: Progress = Progress()) -> Built | None:
+    """Build the index of the shipped corpus where it isn't there, or isn't of this corpus and these settings."""
+    left_out = LeftOut()
+    documents = (located.document for located in read_corpus(find_files(sample_corpus(), left_out), left_out))
+    if index_holds(loaded, documents, progress.step):
+        return None
+    return build_index(loaded, sample_corpus(), progress, rebuild=True, wait=True)
+
+
+def index_holds(loaded: Loaded, documents: Iterable[Document], report: Report = quiet) -> bool:
+    """Is the index that the settings name there, whole, and of these documents and settings?"""
+    try:
+        contents = check_index(loaded, report).manifest
+    except SearchIndexError:
+        return False
+    wanted = (loaded.settings.chunk.model_dump(), index.corpus_sha256(documents))
+    return (dict(contents.chunking), contents.documents_sha256) == wanted
+
+
+def sample_corpus() -> list[Path]:
+    return [paths.shipped("data", "corpus")]
+
+
+def _batches(
+    files: Sequence[File],
+    left_out: LeftOut,
+    update: index.Update,
+    loaded: Loaded,
+    progress: Progress,
+    total: int,
+) -> Iterator[tuple[list[Document], list[Passage], Matrix]]:
+    """What the index doesn't hold, encoded. The encoder is loaded where there is any."""
+    settings = loaded.settings.chunk
+    encoder: Encoder | None = None
+    documents: list[Document] = []
+    passages: list[Passage] = []
+    read = encoded = 0
+    for located in chain(read_corpus(files, left_out), [None]):
+        if located is not None:
+            read += located.size
+            if not update.holds(located.document):
+                documents.append(located.document)
+                passages += chunk.split(located.document, settings.max_chars, settings.overlap_sentences)
+        if len(passages) >= BATCH or (located is None and documents):
+            if encoder is None:
+                encoder = open_encoder(loaded)
+            yield documents, passages, encoder.encode_passages([passage.titled for passage in passages])
+            encoded += len(passages)
+            documents, passages = [], []
+        progress.update(read, total, encoded)

@@ -1,0 +1,129 @@
+"""What pipelines and searches are made of, opened as the settings name it: models, and how their scores are weighed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag.abstain import Weighing
+from rag.core import Encoder, Hit, Passage, Sentence, Source
+from rag.errors import ModelError
+from rag.models import ModelStore, ResolvedModel
+from rag.settings import Loaded, Settings
+
+if TYPE_CHECKING:
+    from rag.rerank import CrossEncoderReranker
+    from rag.verify import CrossEncoderChecker
+
+Report = Callable[[str], None]
+"""Told what is being done, in a few words."""
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def open_encoder(loaded: Loaded, report: Report = quiet) -> Encoder:
+    from rag import embed
+
+    model = resolve(loaded.settings.embed.model, report)
+    stay_offline()
+    return embed.open_encoder(model.path, model.fingerprint, loaded.settings.embed, loaded.device)
+
+
+def open_reranker(loaded: Loaded, report: Report = quiet) -> CrossEncoderReranker | None:
+    """None where the settings name no model."""
+    from rag.pairs import open_pairs
+    from rag.rerank import CrossEncoderReranker
+
+    settings = loaded.settings.rerank
+    if settings.model is None:
+        return None
+    folder = resolve(settings.model, report).path
+    model = open_pairs(folder, loaded.device, settings.max_length, settings.batch_size, settings.backend)
+    weight = settings.cosine_weight if settings.cosine_weight is not None else _recipe_cosine_weight(settings.model)
+    return CrossEncoderReranker(model, weight)
+
+
+def _recipe_cosine_weight(name: str) -> float:
+    store = model_store()
+    head = store.status(name).recipe.head if store.is_recipe(name) else None
+    return head.cosine_weight if head is not None and head.cosine_weight is not None else 0.0
+
+
+def weighing(settings: Settings) -> Weighing | None:
+    """How the generator's word and the reranker's are weighed; None where that is switched off, or the generator's recipe
+    doesn't say it for this reranker."""
+    model, store = settings.generator.model, model_store()
+    known = store.status(model).recipe.abstention if model is not None and store.is_recipe(model) else None
+    if known is None or not settings.abstain.weigh or known.reranker != settings.rerank.model:
+        return None
+    return Weighing(known.of_word, known.of_relevance, known.shift, settings.abstain.min_confidence)
+
+
+def open_checker(loaded: Loaded, report: Report = quiet) -> CrossEncoderChecker | None:
+    """Warm; None where the settings name no model."""
+    from rag.pairs import open_pairs
+    from rag.verify import CrossEncoderChecker
+
+    settings = loaded.settings.verify
+    if settings.model is None:
+        return None
+    folder = resolve(settings.model, report).path
+    # A batch holds an answer's sentences: few, and all at once.
+    checker = CrossEncoderChecker(
+        open_pairs(folder, loaded.device, settings.max_length, 32, settings.backend), settings
+    )
+    passage = Passage("", "", "Malaria", "Malaria is caused by Plasmodium parasites.", 0, 42)
+    checker.check([Sentence(passage.text, (1,))], [Source(1, Hit(passage, 1.0), passage.text)])  # warms it
+    return checker
+
+
+def fetch(names: Sequence[str | None], report: Report) -> None:
+    """Have these models on this machine before `stay_offline`, and before the engine's long start."""
+    for name in names:
+        if name is not None:
+            resolve(name, report)
+
+
+def model_store() -> ModelStore:
+    """The store to build with; one that only looks needs none of this."""
+    return ModelStore(finish=dict.fromkeys(("encoder", "reranker", "support"), _add_fast_form))
+
+
+def _add_fast_form(folder: Path) -> None:
+    """What encoders run as on a CPU."""
+    from rag import bert
+
+    bert.convert(folder)
+
+
+def resolve(name: str, report: Report, revision: str | None = None) -> ResolvedModel:
+    """A recipe is built at its first use."""
+    models = model_store()
+    if models.is_recipe(name):
+        models.build(name, report)
+    return models.resolve(name, revision)
+
+
+def resolve_tokenizer(name: str, loaded: Loaded, report: Report) -> Path:
+    models = model_store()
+    if models.is_recipe(name):
+        models.build(name, report)
+    settings = loaded.settings.generator
+    try:
+        return models.resolve_tokenizer(name, settings.revision if settings.tokenizer is None else None)
+    except ModelError as error:
+        if settings.tokenizer is not None:
+            raise
+        raise ModelError(
+            f"The prompts for {settings.base_url} are counted by their model's tokenizer: name it with "
+            f"generator.tokenizer, since generator.model is none. {error}"
+        ) from error
+
+
+def stay_offline() -> None:
+    """Every model is on this machine by now: no library needs to ask a hub, or wait for one."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
