@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from rag.cli import options
-from rag.errors import EngineError
 
 if TYPE_CHECKING:
     from rag.bench import Progress
@@ -280,17 +279,14 @@ def _run(
     verbose: bool,
 ) -> None:
     """Measure and report, with what libraries print in a log file."""
-    from rag.cli.console import library_output
+    from rag.cli.console import library_output, naming_log
 
     folder = _folder(output, loaded.device, bench.BENCH)
     with library_output(verbose) as (terminal, log):
         if not report_only:
             before = _written(folder)
-            with terminal.count("preparing") as progress:
-                try:
-                    measure(folder, progress)
-                except EngineError as error:
-                    raise type(error)(f"{error} vLLM's log: {log}" if log else str(error)) from error
+            with terminal.count("preparing") as progress, naming_log(log, loaded):
+                measure(folder, progress)
             if _written(folder) == before:
                 terminal.err.print(f"All samples were there already. Remove {folder} to measure again.", markup=False)
         show(bench.summarise(folder), folder, terminal, as_json)
