@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import tiny_datasets
 from rag.training import datasets
 from rag.training.corruption import KINDS
 from rag.training.datasets import Claim
-from rag.training.support import PREMISE_CHARS, SHARES, Pair, Pairs, from_claims
+from rag.training.support import PREMISE_CHARS, SHARES, Pair, Pairs, from_claims, from_own
 from rag.verify import LABELS
 
 needs_real = pytest.mark.skipif("RAG_DATASETS" not in os.environ, reason="RAG_DATASETS isn't set: no real datasets")
@@ -71,6 +72,40 @@ def test_a_label_is_the_one_that_its_kind_has(pairs: list[Pair]) -> None:
     medquad = [pair for pair in pairs if pair.kind in labels and "gland" in pair.premise]
     assert len(medquad) > 50
     assert {pair.label == labels[pair.kind] for pair in medquad} == {True}
+
+
+def test_the_passage_with_a_detail_changed_supports_the_changed_sentence_and_contradicts_the_other(
+    pairs: list[Pair],
+) -> None:
+    said = [pair for pair in pairs[:-2] if pair.kind.startswith("said ")]
+    assert len(said) > 20
+    assert {pair.label for pair in said} == {"supported"}
+    for pair in said:
+        kind = pair.kind.removeprefix("said ")
+        others = [one for one in pairs if one.passage == pair.passage and one.kind == kind]
+        assert {one.label for one in others} == {"contradicted"}
+        assert not any(map(verbatim, others))
+    as_they_stand = [pair for pair in said if verbatim(pair)]
+    assert 0 < len(as_they_stand) < len(said)
+
+
+def test_what_is_measured_is_as_its_passages_say_it(made: Pairs) -> None:
+    measured = [pair for some in made.measured(0).values() for pair in some]
+    assert not [pair for pair in measured if pair.kind.startswith("said ")]
+
+
+def test_sentences_of_ours_are_made_wrong_by_rule_for_training_alone() -> None:
+    documents = {"d": {"title": "Gout", "text": "Gout is caused by crystals of urate. It hurts in most patients."}}
+    rows = [
+        {"doc_id": "d", "sentence": f"In case {n}, gout is due to urate.", "label": "supported", "kind": "paraphrase"}
+        for n in range(40)
+    ]
+    made = list(from_own(rows, documents, "training", random.Random(0)))
+    wrong = [pair for pair in made if pair.label == "contradicted"]
+    assert 10 < len(wrong) < 30
+    assert len(made) == 40 + len(wrong)
+    assert {pair.kind for pair in wrong} <= set(KINDS)
+    assert len(list(from_own(rows, documents, "held_out", random.Random(0)))) == 40
 
 
 def test_a_premise_is_no_longer_than_the_stage_s(pairs: list[Pair]) -> None:

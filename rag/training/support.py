@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from rag.quantities import missing_numbers
 from rag.settings import Verify
-from rag.text import sentences
+from rag.text import content_words, sentences
 from rag.training import corruption, crossencoder, datasets, quoting, rewording
 from rag.training.corruption import Part
 from rag.training.datasets import Claim, Record, Trial
@@ -27,6 +27,9 @@ PREMISE_CHARS = Verify().premise_chars
 """What the stage reads by default is what the model is trained on."""
 
 PAIRS_A_STEP, EVERY = 32, 200
+
+RARE = frozenset({"drug", "organism", "subgroup", "unit"})
+"""Kinds of mistakes that few sentences can be given: most can be negated, few name a drug."""
 
 Label = Literal["supported", "contradicted", "not_stated"]
 
@@ -64,6 +67,8 @@ def from_medquad(records: Sequence[Record], part: Part, chance: random.Random) -
             continue
         for sentence in chance.sample(inside, min(3, len(inside))):
             yield from _variants(sentence, record, passage, part, chance)
+            if part == "training":
+                yield from _the_other_way_round(sentence, record, passage, part, chance)
         for sentence in chance.sample(outside, min(2, len(outside))):
             if not quoting.holds(passage, sentence):
                 yield _pair(sentence, record.focus, passage, "not_stated", "elsewhere")
@@ -88,8 +93,7 @@ def _variants(sentence: str, record: Record, passage: str, part: Part, chance: r
         changed = corruption.corrupt(base, name, part, chance, f"{record.focus} {passage}")
         if changed is not None:
             wrong.append((name, changed))
-    # The rare kinds first: most sentences can be negated, few name a drug.
-    rare = [one for one in wrong if one[0] in {"drug", "organism", "subgroup", "unit"}]
+    rare = [one for one in wrong if one[0] in RARE]
     chosen = rare[:2] if rare and chance.random() < 0.8 else []
     rest = [one for one in wrong if one not in chosen]
     chosen += chance.sample(rest, min(len(rest), 2 - len(chosen))) if len(chosen) < 2 else []
@@ -97,12 +101,47 @@ def _variants(sentence: str, record: Record, passage: str, part: Part, chance: r
         yield _pair(changed, record.focus, passage, "contradicted", name)
 
 
-def from_own(rows: Sequence[Mapping[str, Any]], documents: Mapping[str, Mapping[str, Any]]) -> Iterator[Pair]:
+def _the_other_way_round(
+    sentence: str, record: Record, passage: str, part: Part, chance: random.Random
+) -> Iterator[Pair]:
+    """The detail made wrong in the passage: the sentence as it was is contradicted, the changed one supported.
+
+    With `_variants` these are a two by two. Without them it is enough to know which words are put in, or what a sentence
+    that was changed looks like; now nothing but comparing tells (Kaushik et al. 2020, counterfactually augmented data).
+    """
+    kind, changed = _corrupted(sentence, part, chance, f"{record.focus} {passage}")
+    if changed is None:
+        return
+    if (content_words(sentence) - content_words(changed)) & content_words(record.focus):
+        return  # the title would still say it
+    other = passage.replace(sentence, changed)
+    label: Label
+    for text, label, name in ((changed, "supported", f"said {kind}"), (sentence, "contradicted", kind)):
+        reworded = rewording.reword(text, part, chance) if chance.random() < 0.6 else None
+        yield _pair(reworded if reworded is not None else text, record.focus, other, label, name)
+
+
+def from_own(
+    rows: Sequence[Mapping[str, Any]], documents: Mapping[str, Mapping[str, Any]], part: Part, chance: random.Random
+) -> Iterator[Pair]:
+    """As they were written; for training half of the supported ones with a detail made wrong, too."""
     for row in rows:
         document = documents[row["doc_id"]]
-        text = " ".join(document["text"].split())
+        title, text = document["title"], " ".join(document["text"].split())
         kind = row["kind"] if row["label"] != "supported" else f"own {row['kind']}"
-        yield _pair(row["sentence"], document["title"], text, row["label"], kind)
+        yield _pair(row["sentence"], title, text, row["label"], kind)
+        if part == "training" and row["label"] == "supported" and chance.random() < 0.5:
+            kind, changed = _corrupted(row["sentence"], part, chance, f"{title} {text}")
+            if changed is not None:
+                yield _pair(changed, title, text, "contradicted", kind)
+
+
+def _corrupted(sentence: str, part: Part, chance: random.Random, about: str) -> tuple[str, str | None]:
+    """(kind, the sentence with a detail of it made wrong), of a rare kind where it has one; None where it has none."""
+    for kind in sorted(shuffled(corruption.KINDS, chance), key=lambda kind: kind not in RARE):
+        if (changed := corruption.corrupt(sentence, kind, part, chance, about)) is not None:
+            return kind, changed
+    return "", None
 
 
 def from_claims(claims: Sequence[Claim], abstracts: Mapping[str, tuple[str, Sequence[str]]]) -> Iterator[Pair]:
@@ -205,7 +244,7 @@ class Pairs:
         if name == "medquad":
             return from_medquad(self._records[part], part, chance)
         if name == "own":
-            return from_own(shuffled(self._own[part], chance), self._documents)
+            return from_own(shuffled(self._own[part], chance), self._documents, part, chance)
         if name == "trials":
             return from_trials(shuffled(self._trials[part], chance), chance)
         return from_claims(shuffled(self._claims[part], chance), self._abstracts)
