@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -175,3 +176,8 @@ def cross_encoder(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
         return folder
 
     return make
+
+
+def hear_ctrl_c() -> None:
+    """Also where these tests run in the background, where a shell has their processes ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import hear_ctrl_c
 from serving import ANSWER, LOADED, QUESTION, Engines, Running, SlowGenerator, running, until, warm_pipeline, write
 
 from rag.cli import client
@@ -41,7 +42,12 @@ def root(tmp_path: Path) -> Path:
 
 def start(*arguments: str, **options: object) -> subprocess.Popen[bytes]:
     """`rag ...`, that may only answer by a server: without one there is no index here."""
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "preexec_fn": hear_ctrl_c,
+    }
     return subprocess.Popen([sys.executable, "-m", "rag", *arguments], **{**pipes, **options})  # type: ignore[call-overload, no-any-return]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Cli
+from conftest import Cli, hear_ctrl_c
 
 from rag.engine import processes
 from rag.server import state
@@ -124,11 +124,6 @@ def asking(*options: str) -> subprocess.Popen[bytes]:
         stderr=subprocess.PIPE,
         preexec_fn=hear_ctrl_c,
     )
-
-
-def hear_ctrl_c() -> None:
-    """Also where these tests run in the background, where a shell has their processes ignore it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def status(one: state.ServerState) -> dict[str, dict[str, int]]:
