@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rag import __version__ as rag_version
 from rag.bench import results, start
 from rag.bench.results import Figure, Samples, figure
 from rag.errors import RagError, UsageError
@@ -97,6 +95,18 @@ def test_figures_are_bootstrapped_in_order_and_what_is_not_defined_is_said() -> 
     assert results.Figures().notes == []
 
 
+def test_seconds_become_milliseconds_by_their_median_or_another_statistic() -> None:
+    figures = results.Figures()
+    figures.ms("p50", [0.001, 0.002, 0.009], at_most=1)
+    figures.ms("mean", [0.001, 0.002, 0.009], np.mean)
+    assert [(entry.value, entry.unit, entry.met) for entry in figures.all] == [(2.0, "ms", False), (4.0, "ms", None)]
+
+
+def test_what_was_counted_has_no_interval() -> None:
+    assert results.observed("kills", 7, "times", at_least=5) == Figure("kills", 7, 7, 7, "times", 7, ">= 5", True)
+    assert results.observed("longest_s", 2.5, "s", n=9) == Figure("longest_s", 2.5, 2.5, 2.5, "s", 9)
+
+
 # --- samples -----------------------------------------------------------------------------------
 
 
@@ -119,6 +129,24 @@ def test_a_new_run_does_not_go_on_in_the_file_of_the_last(tmp_path: Path) -> Non
     taken(tmp_path, [{"round": 0}])
     taken(tmp_path, [{"round": 7}])
     assert Samples(tmp_path).read() == (HEAD, [{"round": 7}])
+
+
+def test_samples_are_on_disk_by_the_time_that_they_are_told_of(tmp_path: Path) -> None:
+    store = Samples(taken(tmp_path, [{"id": 0}, {"id": 1}]))
+    told = []
+
+    def progress(what: str, done: int = 0, total: int = 0) -> None:
+        told.append((what, done, total, len(store.read()[1])))
+
+    store.take(({"id": number} for number in (2, 3)), progress, "questions", 2, 4)
+    assert told == [("questions", 3, 4, 3), ("questions", 4, 4, 4)]
+
+
+def test_samples_are_told_apart_by_their_kind_and_keep_their_order() -> None:
+    rows = [{"kind": kind, "id": number} for number, kind in enumerate(("a", "b", "other", "a"))]
+    assert results.by_kind(rows, ("a", "b", "none")) == {"a": [rows[0], rows[3]], "b": [rows[1]], "none": []}
+    assert results.by_kind([{"data": "a"}, {"data": "b"}], ("b",), key="data") == {"b": [{"data": "b"}]}
+    assert results.columns(rows[:2], "id", "kind") == [(0, "a"), (1, "b")]
 
 
 def test_samples_that_are_not_there_are_refused_with_the_path_and_the_way_to_them(tmp_path: Path) -> None:
@@ -200,37 +228,6 @@ def test_the_header_says_what_was_run_when_where_and_with_what() -> None:
     assert abs(datetime.fromisoformat(head["date"]) - datetime.now(UTC)) < timedelta(minutes=1)
     assert json.loads(json.dumps(head)) == head
     assert results.header("start", "rag bench start", settings={"a": 1})["settings"] == {"a": 1}
-
-
-def test_weights_are_told_apart_by_their_content(tmp_path: Path) -> None:
-    (tmp_path / "openvino").mkdir()
-    for name in ("model.safetensors", "openvino/model.bin", "config.json"):
-        (tmp_path / name).write_bytes(b"1")
-    before = results.weights(tmp_path)
-    assert list(before) == ["model.safetensors", "openvino/model.bin"]
-    (tmp_path / "model.safetensors").write_bytes(b"2")
-    after = results.weights(tmp_path)
-    assert [after[name] == before[name] for name in before] == [False, True]
-
-
-def test_the_machine_counts_the_cores_that_this_process_may_use() -> None:
-    allowed = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(allowed)})
-        assert results.machine()["cores"] == 1
-    finally:
-        os.sched_setaffinity(0, allowed)
-    machine = results.machine()
-    assert machine["cores"] == len(allowed)
-    assert list(machine) == ["cpu", "cores", "gpu", "driver"]
-    assert machine["cpu"].strip()
-
-
-def test_the_versions_are_those_of_installed_packages_and_no_others() -> None:
-    versions = results.versions()
-    assert versions["rag"] == rag_version
-    assert set(versions) <= {"rag", *results.PACKAGES}
-    assert None not in versions.values()
 
 
 # --- report ------------------------------------------------------------------------------------

@@ -1,11 +1,15 @@
 """Benchmarks: raw samples first, then figures computed from the file, so that a report can be made again.
 
-`results` owns the folder `eval/results/DEVICE/BENCH/`; each benchmark is a module of its own.
+`results` owns the folder `eval/results/DEVICE/BENCH/`; each benchmark is a module of its own, or a package whose `samples` are
+taken and whose `figures` are computed from them.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
+
+SEED = 0
+"""Of all that a benchmark draws."""
 
 
 class Progress(Protocol):

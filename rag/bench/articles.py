@@ -7,13 +7,11 @@ from itertools import islice
 from pathlib import Path
 
 from rag import build
-from rag.bench import Progress
+from rag.bench import SEED, Progress
 from rag.core import Document
 from rag.settings import Loaded
 from rag.training import corpora, datasets
 from rag.training.datasets import Abstract
-
-SEED = 0
 
 
 def documents(root: Path, count: int | None) -> list[Document]:

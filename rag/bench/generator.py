@@ -22,7 +22,7 @@ import numpy as np
 
 from rag import build, files, metrics, paths, prompt
 from rag.abstain import Confidence, Weighing, weighed
-from rag.bench import Progress, grounding, results
+from rag.bench import Progress, grounding, provenance, results
 from rag.bench.results import Figure
 from rag.core import GenerationParams, GenerationStats, Generator
 from rag.engine import spec
@@ -91,7 +91,7 @@ def models(loads: Sequence[Loaded], report: build.Report = build.quiet) -> list[
             raise UsageError(f"{name} is named twice: the first --model is measured, others stand beside it.")
         if store.is_recipe(name):
             store.build(name, report)
-        digests = results.weights(store.resolve(name, loaded.settings.generator.revision).path)
+        digests = provenance.weights(store.resolve(name, loaded.settings.generator.revision).path)
         asked.append(Asked(loaded, name, sha256(json.dumps(digests).encode()).hexdigest()[:12], base=len(asked) > 0))
     return asked
 
@@ -153,7 +153,7 @@ def _declines_by(loaded: Loaded) -> dict[str, Any] | None:
         return None
     return {
         "weighing": asdict(weighing),
-        "reranker": results.weights(build.model_store().build(reranker)),
+        "reranker": provenance.weights(build.model_store().build(reranker)),
     }
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag import bert, build, files, paths
-from rag.bench import Progress, articles, commands, models, results
+from rag.bench import Progress, articles, commands, models, provenance, results
 from rag.core import Clock, Document, Passage, Trace
 from rag.errors import UsageError
 from rag.index import Versions, dense
@@ -219,8 +219,8 @@ def _depends_on(loaded: Loaded, sizes: Sizes, passages: int) -> dict[str, Any]:
         "largest": sizes.largest,
         "backend": bert.choose(encoder, loaded.device, loaded.settings.embed.backend),
         "torch_threads": torch.get_num_threads(),
-        "encoder": results.weights(encoder),
-        "reranker": results.weights(models.folder(reranker)) if reranker is not None else None,
+        "encoder": provenance.weights(encoder),
+        "reranker": provenance.weights(models.folder(reranker)) if reranker is not None else None,
         **{name: getattr(loaded.settings, name).model_dump(exclude={"name"}) for name in SECTIONS},
     }
 

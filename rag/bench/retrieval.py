@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,16 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag import bert, build
-from rag.bench import Progress, articles, models, results
+from rag.bench import Progress, articles, models, provenance, results
+from rag.bench.results import Sample, columns
+from rag.bench.timing import in_turn
 from rag.core import Clock, EngineInfo, GenerationParams, GenerationStats, Message
 from rag.engine import spec
 from rag.engine.tokens import EngineTokenizer
-from rag.errors import UsageError
 from rag.index import IndexReader, lexical
 from rag.index.lexical import LexicalIndex
 from rag.pipeline import Pipeline
 from rag.settings import Loaded
-from rag.stats import Floats, ratio
+from rag.stats import p99, ratio
 from rag.training.datasets import Abstract
 
 BENCH = "retrieval"
@@ -141,10 +143,11 @@ def measure(
         ours, reference = lexical.open_index(version, "bm25s"), lexical.open_index(version, "rank_bm25")
         for paper in asked[:WARM_UP]:
             ours.search(search.index.tokenizer(paper.question), K)
-        for number, paper in enumerate(to_find, start=len(asked) - len(to_find) + 1):
-            tokens = search.index.tokenizer(paper.question)
-            samples.add({"kind": LEXICAL, "id": paper.id, **beside(ours, reference, tokens)})
-            progress("BM25 beside rank-bm25", number, len(asked))
+        compared = (
+            {"kind": LEXICAL, "id": paper.id, **beside(ours, reference, search.index.tokenizer(paper.question))}
+            for paper in to_find
+        )
+        samples.take(compared, progress, "BM25 beside rank-bm25", len(asked) - len(to_find), len(asked))
 
 
 def _depends_on(loaded: Loaded, index: IndexReader) -> dict[str, Any]:
@@ -156,7 +159,7 @@ def _depends_on(loaded: Loaded, index: IndexReader) -> dict[str, Any]:
         "dense": index.manifest.dense,
         "backend": bert.choose(encoder, loaded.device, loaded.settings.embed.backend),
         "encoder": index.manifest.model,
-        "reranker": results.weights(models.folder(reranker)) if reranker is not None else None,
+        "reranker": provenance.weights(models.folder(reranker)) if reranker is not None else None,
         "tokenizer": spec.plan(loaded).model,
         **{name: getattr(loaded.settings, name).model_dump(exclude={"name"}) for name in SECTIONS},
     }
@@ -178,12 +181,8 @@ def beside(
 ) -> dict[str, float]:
     """Seconds of a search: ours, the reference's, and ours again for what two runs of the same differ by; and how far what
     they find agrees."""
-    seconds: dict[str, float] = {}
-    found: dict[str, Found] = {}
-    for name, one in {"ours": ours, "reference": reference, "ours_again": ours}.items():
-        began = clock()
-        found[name] = one.search(tokens, K)
-        seconds[name] = clock() - began
+    order = {"ours": ours, "reference": reference, "ours_again": ours}
+    seconds, found = in_turn({name: partial(one.search, tokens, K) for name, one in order.items()}, clock)
     same, overlap = agreement(found["ours"][1], found["reference"], lambda: reference.search(tokens, ALL))
     return {**seconds, "same": same, "overlap": overlap}
 
@@ -216,53 +215,42 @@ def agreement(ours: NDArray[np.int64], reference: Found, every: Callable[[], Fou
 def summarise(folder: Path) -> list[results.Figure]:
     """Figures from the samples on disk. Raises `UsageError` where there are none."""
     head, samples = results.Samples(folder).read()
-    asked = [sample for sample in samples if sample["kind"] == QUESTION]
-    searched = [sample for sample in samples if sample["kind"] == LEXICAL]
-    if not asked:
-        raise UsageError(f"No question in {folder / results.SAMPLES}: run the benchmark, without --report-only.")
+    of = results.by_kind(samples, (QUESTION, LEXICAL))
+    if not of[QUESTION]:
+        raise results.lacking("question", folder / results.SAMPLES)
     figures = results.Figures()
-    if searched:
-        _of_lexical(figures, searched)
-    _of_stages(figures, asked)
-    results.write(folder, head, figures.all, [*_notes(head, len(asked)), *figures.notes])
+    if of[LEXICAL]:
+        _of_lexical(figures, of[LEXICAL])
+    _of_stages(figures, of[QUESTION])
+    results.write(folder, head, figures.all, [*_notes(head, len(of[QUESTION])), *figures.notes])
     return figures.all
 
 
-def _of_lexical(figures: results.Figures, samples: Sequence[Mapping[str, Any]]) -> None:
-    ours, reference, again = ([s[name] for s in samples] for name in ("ours", "reference", "ours_again"))
-    pairs = list(zip(reference, ours, strict=True))
+def _of_lexical(figures: results.Figures, samples: Sequence[Sample]) -> None:
+    pairs = columns(samples, "reference", "ours")
     figures.add("lexical_speedup_vs_rank_bm25", pairs, ratio(np.median), "ratio", at_least=100)
-    figures.add("lexical_over_lexical", list(zip(ours, again, strict=True)), ratio(np.median), "ratio")
+    figures.add("lexical_over_lexical", columns(samples, "ours", "ours_again"), ratio(np.median), "ratio")
     figures.add("lexical_overlap_at_10", [s["overlap"] for s in samples], np.mean, "share", at_least=0.99)
     figures.add("lexical_same_at_10", [s["same"] for s in samples], np.mean, "share")
-    figures.add("bm25_p50_ms", _ms(ours), np.median, "ms")
-    figures.add("rank_bm25_p50_ms", _ms(reference), np.median, "ms")
+    figures.ms("bm25_p50_ms", [s["ours"] for s in samples])
+    figures.ms("rank_bm25_p50_ms", [s["reference"] for s in samples])
 
 
-def _of_stages(figures: results.Figures, samples: Sequence[Mapping[str, Any]]) -> None:
+def _of_stages(figures: results.Figures, samples: Sequence[Sample]) -> None:
     """A question for which nothing was close enough has no context: it counts for the stages that it has."""
     answered = [s for s in samples if "context" in s["seconds"]]
     ours = [sum(s["seconds"][stage] for stage in ("fuse", "filter", "context")) for s in answered]
-    figures.add("fuse_filter_context_p50_ms", _ms(ours), np.median, "ms", at_most=5)
+    figures.ms("fuse_filter_context_p50_ms", ours, at_most=5)
     besides = [s["total"] - sum(s["seconds"].get(stage, 0.0) for stage in ELSEWHERE) for s in answered]
-    figures.add("overhead_p50_ms", _ms(besides), np.median, "ms", at_most=2)
+    figures.ms("overhead_p50_ms", besides, at_most=2)
     for stage in STAGES:
-        times = _ms([s["seconds"][stage] for s in samples if stage in s["seconds"]])
+        times = [s["seconds"][stage] for s in samples if stage in s["seconds"]]
         if times:
-            figures.add(f"{stage}_p50_ms", times, np.median, "ms")
-            figures.add(f"{stage}_p99_ms", times, _p99, "ms")
-    totals = _ms([s["total"] for s in samples])
-    figures.add("total_p50_ms", totals, np.median, "ms")
-    figures.add("total_p99_ms", totals, _p99, "ms")
-
-
-def _ms(seconds: Sequence[float]) -> list[float]:
-    return [1000 * one for one in seconds]
-
-
-def _p99(rows: Floats, axis: int) -> Floats:
-    found: Floats = np.quantile(rows, 0.99, axis=axis)
-    return found
+            figures.ms(f"{stage}_p50_ms", times)
+            figures.ms(f"{stage}_p99_ms", times, p99)
+    totals = [s["total"] for s in samples]
+    figures.ms("total_p50_ms", totals)
+    figures.ms("total_p99_ms", totals, p99)
 
 
 def _notes(head: Mapping[str, Any], count: int) -> list[str]:

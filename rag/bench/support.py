@@ -12,6 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag import bert, build, metrics
-from rag.bench import Progress, results
+from rag.bench import SEED, Progress, provenance, results
+from rag.bench.results import Sample
+from rag.bench.timing import timed
 from rag.core import Clock, Hit, Passage, Sentence, Source, SupportChecker
 from rag.errors import UsageError
 from rag.models import ModelStore
@@ -34,7 +37,6 @@ BENCH = "support"
 PAIRS = 300
 """Of each source, kind and label, at most: what there are many of would drown the rest."""
 
-SEED = 0
 FALSE_ALARMS = 0.05
 
 SENTENCES, CHARS = 3, 800
@@ -99,16 +101,14 @@ def measure(loaded: Loaded, folder: Path, root: Path, count: int, command: str, 
     left = [one for one in chosen if one.id not in known]
     if left:
         progress("pairs", len(known), len(chosen))
-    for number, sample in enumerate(judged(checker, left), start=len(known) + 1):
-        samples.add(sample)
-        progress("pairs", number, len(chosen))
+        samples.take(judged(checker, left), progress, "pairs", len(known), len(chosen))
 
     rounds = sum("seconds" in sample for sample in taken)
     if rounds < ROUNDS:
         progress("speed", rounds, ROUNDS)
-        for number, seconds in enumerate(times(checker, [one.pair for one in chosen], ROUNDS - rounds), start=rounds):
-            samples.add({"round": number, "seconds": seconds})
-            progress("speed", number + 1, ROUNDS)
+        seconds = times(checker, [one.pair for one in chosen], ROUNDS - rounds)
+        fresh = ({"round": number, "seconds": one} for number, one in enumerate(seconds, start=rounds))
+        samples.take(fresh, progress, "speed", rounds, ROUNDS)
 
 
 def _depends_on(loaded: Loaded, model: Path, count: int) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _depends_on(loaded: Loaded, model: Path, count: int) -> dict[str, Any]:
     return {
         "pairs": count,
         "backend": bert.choose(model, loaded.device, settings.backend),
-        "weights": results.weights(model),
+        "weights": provenance.weights(model),
         "verify": settings.model_dump(exclude={"action", "min_support"}),  # what is made of the probabilities
     }
 
@@ -163,9 +163,7 @@ def times(
         answer = [chance.choice(long) for _ in range(SENTENCES)]
         sentences = [Sentence(pair.sentence, (marker,)) for marker, pair in enumerate(answer, start=1)]
         sources = [_source(pair, marker, pair.passage[:CHARS]) for marker, pair in enumerate(answer, start=1)]
-        began = clock()
-        checker.check(sentences, sources)
-        seconds = clock() - began
+        seconds, _ = timed(partial(checker.check, sentences, sources), clock)
         if number >= 0:
             yield seconds
 
@@ -215,7 +213,7 @@ def summarise(folder: Path) -> list[results.Figure]:
     head, samples = results.Samples(folder).read()
     made = [sample for sample in samples if "id" in sample]
     if not made:
-        raise UsageError(f"No pair in {folder / results.SAMPLES}: run the benchmark first.")
+        raise results.lacking("pair", folder / results.SAMPLES)
     supported = np.array([sample["label"] == "supported" for sample in made])
     verbatim = np.array([sample["verbatim"] for sample in made])
     probability = np.array([sample["probabilities"]["supported"] for sample in made])
@@ -240,18 +238,18 @@ def summarise(folder: Path) -> list[results.Figure]:
         figures.estimated(f"recall_{kind}", served.where(rows).recall, "share", at_least=goal)
     figures.estimated("recall_number_without_guard", unguarded.where(of_kind["number"]).recall, "share")
     seconds = [sample["seconds"] for sample in samples if "seconds" in sample]
-    figures.add("latency_ms", [1000 * one for one in seconds], np.median, "ms", at_most=30)
+    figures.ms("latency_ms", seconds, at_most=30)
     results.write(folder, head, figures.all, [*_notes(head, made), *figures.notes])
     return figures.all
 
 
-def _kinds(samples: Sequence[Mapping[str, Any]], supported: Sequence[bool] | NDArray[np.bool_]) -> list[str]:
+def _kinds(samples: Sequence[Sample], supported: Sequence[bool] | NDArray[np.bool_]) -> list[str]:
     """Of sentences that aren't supported: the corruptions, then the others."""
     found = {sample["kind"] for sample, right in zip(samples, supported, strict=True) if not right}
     return [*KINDS, *sorted(found - set(KINDS))]
 
 
-def _notes(head: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> list[str]:
+def _notes(head: Mapping[str, Any], samples: Sequence[Sample]) -> list[str]:
     settings = head["settings"]
     sources = Counter(sample["source"] for sample in samples)
     labels = Counter(sample["label"] for sample in samples)

@@ -1,0 +1,40 @@
+"""rag/bench/provenance.py: what is said of the machine that a benchmark ran on, and of the models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rag import __version__ as rag_version
+from rag.bench import provenance
+
+
+def test_weights_are_told_apart_by_their_content(tmp_path: Path) -> None:
+    (tmp_path / "openvino").mkdir()
+    for name in ("model.safetensors", "openvino/model.bin", "config.json"):
+        (tmp_path / name).write_bytes(b"1")
+    before = provenance.weights(tmp_path)
+    assert list(before) == ["model.safetensors", "openvino/model.bin"]
+    (tmp_path / "model.safetensors").write_bytes(b"2")
+    after = provenance.weights(tmp_path)
+    assert [after[name] == before[name] for name in before] == [False, True]
+
+
+def test_the_machine_counts_the_cores_that_this_process_may_use() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert provenance.machine()["cores"] == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    machine = provenance.machine()
+    assert machine["cores"] == len(allowed)
+    assert list(machine) == ["cpu", "cores", "gpu", "driver"]
+    assert machine["cpu"].strip()
+
+
+def test_the_versions_are_those_of_installed_packages_and_no_others() -> None:
+    versions = provenance.versions()
+    assert versions["rag"] == rag_version
+    assert set(versions) <= {"rag", *provenance.PACKAGES}
+    assert None not in versions.values()
