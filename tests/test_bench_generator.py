@@ -210,7 +210,7 @@ def test_no_text_of_the_datasets_is_where_git_would_take_it(tmp_path: Path, engi
     engine()
     weights = model(tmp_path / "m")
     folder = tmp_path / "results"
-    examples.write(bench._texts(folder) / "prompts-4-0.jsonl", PROMPTS)
+    examples.write(bench.texts_folder(folder) / "prompts-4-0.jsonl", PROMPTS)
     measure(folder, loaded(weights))
     bench.summarise(folder)
     listed = ["git", "-C", str(tmp_path), "status", "--porcelain", "--untracked-files=all"]
@@ -363,7 +363,7 @@ def test_a_model_that_has_no_curve_leaves_none_of_another(tmp_path: Path) -> Non
 
 
 def test_prompts_that_are_there_need_no_datasets(tmp_path: Path) -> None:
-    examples.write(bench._texts(tmp_path) / "prompts-4-0.jsonl", PROMPTS)
+    examples.write(bench.texts_folder(tmp_path) / "prompts-4-0.jsonl", PROMPTS)
     assert bench.held_out(tmp_path, tmp_path / "none", None, 4, lambda *_: None) == PROMPTS
 
 

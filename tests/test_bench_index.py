@@ -16,8 +16,8 @@ from conftest import Cli
 from numpy.typing import NDArray
 
 from rag import settings
-from rag.bench import commands, index, results
-from rag.bench.index import Steps, encode_both, nearest, over_build, quality, summarise
+from rag.bench import commands, results
+from rag.bench.index import Steps, encode_both, encoding, nearest, over_build, quality, summarise
 from rag.core import Passage
 from rag.errors import RagError, UsageError
 from rag.index import Versions
@@ -45,7 +45,7 @@ class Timed(FakeEncoder):
 
 
 def test_both_encode_the_same_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "PAUSE", 0.0)
+    monkeypatch.setattr(encoding, "PAUSE", 0.0)
     now = [0.0]
     ours, reference = Timed(now, 1.0), Timed(now, 4.0)
     seconds, vectors = encode_both(ours, reference, ["a", "b"], clock=lambda: now[0])  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
 """Benchmarks: raw samples first, then figures computed from the file, so that a report can be made again.
 
-`results` owns the folder `eval/results/DEVICE/BENCH/`; each benchmark is a module of its own, or a package whose `samples` are
-taken and whose `figures` are computed from them.
+Each benchmark is a module of its own, or a package: `samples` takes them, `figures` computes from them, and what is done for
+a sample stands beside the two. They share `results`, which owns the folder `eval/results/DEVICE/BENCH/`, `provenance`,
+`timing`, and what is measured: `articles`, `models` and `commands`.
 """
 
 from __future__ import annotations

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
 from rag import build
 from rag.bench import SEED, Progress
-from rag.core import Document
+from rag.core import Document, Passage
+from rag.ingest import chunk
 from rag.settings import Loaded
 from rag.training import corpora, datasets
 from rag.training.datasets import Abstract
@@ -23,6 +25,16 @@ def questions(root: Path, count: int) -> list[Abstract]:
     """Drawn with a fixed seed: those of a smaller count come first."""
     every = [paper for part in datasets.pubmedqa(root) for paper in part]
     return random.Random(SEED).sample(every, len(every))[:count]
+
+
+def split(documents: Iterable[Document], loaded: Loaded) -> list[Passage]:
+    """As an index with these settings does."""
+    settings = loaded.settings.chunk
+    return [
+        passage
+        for document in documents
+        for passage in chunk.split(document, settings.max_chars, settings.overlap_sentences)
+    ]
 
 
 def index(loaded: Loaded, root: Path, count: int, progress: Progress) -> Loaded:

@@ -238,6 +238,11 @@ def _shown(entry: Figure) -> str:
     return next(text for text in texts if limit is None or float(text) != float(limit))
 
 
+def mean_cell(values: Sequence[float]) -> str:
+    """For a table: empty where there is nothing to take it from."""
+    return f"{np.mean(values):.3f}" if values else ""
+
+
 def report(head: Mapping[str, Any], figures: Sequence[Figure], notes: Sequence[str]) -> str:
     host = head["host"]
     rows = [
