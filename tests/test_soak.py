@@ -17,7 +17,7 @@ from indexes import write_index
 
 from rag import build, paths
 from rag.bench import results, soak
-from rag.bench.soak import Corpus, Mixed, Soaked, changes, kills, read_during, run, summarise
+from rag.bench.soak import Corpus, Mixed, Soaked, changes, killing, kills, read_during, run, summarise
 from rag.core import Document
 from rag.errors import UsageError
 from rag.index import CheckedVersion, Versions, check_current
@@ -143,7 +143,7 @@ def test_the_phases_take_turns_and_each_writer_has_something_to_write(
     soaked: Soaked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writers = Writers([5] * 20)
-    monkeypatch.setattr(soak, "run", writers)
+    monkeypatch.setattr(killing, "run", writers)
     samples = list(kills(soaked, 16, []))
     assert [sample["wanted"] for sample in samples] == [*soak.PHASES] * 2
     assert writers.asked == [None, *["starting", *soak.REPORTED, "switching"] * 2]
@@ -155,7 +155,7 @@ def test_the_phases_take_turns_and_each_writer_has_something_to_write(
 def test_a_writer_that_was_killed_after_the_switch_is_told_from_others(
     soaked: Soaked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(soak, "run", Writers([5, 6]))
+    monkeypatch.setattr(killing, "run", Writers([5, 6]))
     (sample,) = kills(soaked, 1, [])
     assert (sample["found"], sample["phase"], sample["problem"]) == (6, "switched", None)
 
@@ -172,7 +172,7 @@ def test_a_writer_that_was_killed_after_the_switch_is_told_from_others(
 def test_what_is_wrong_after_a_kill_is_said(
     soaked: Soaked, monkeypatch: pytest.MonkeyPatch, left: Any, code: int, said: str
 ) -> None:
-    monkeypatch.setattr(soak, "run", Writers([5, left], code))
+    monkeypatch.setattr(killing, "run", Writers([5, left], code))
     sample = next(kills(soaked, 1, []))
     assert said in sample["problem"]
     assert sample["killed"] == (code == -9)

@@ -1,0 +1,45 @@
+"""A corpus that tells its revision, from each of its documents and from an index of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from rag.core import Document, Hits
+from rag.index import IndexReader
+
+
+class Mixed(Exception):
+    """What an index holds, or answers with, isn't one revision's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    size: int
+
+    def revision(self, number: int) -> list[Document]:
+        return [Document(f"d{row}", f"Sample {row}", self._text(row, number)) for row in range(self.size)]
+
+    def revision_of(self, index: IndexReader) -> int:
+        """The revision that an index holds. Raises `Mixed` where it isn't all of one, or has another number of vectors than of
+        passages."""
+        passages = index.passages.get(range(len(index.passages)))
+        held = {passage.doc_id: passage.text for passage in passages}
+        number = max((int(re.findall(r"\d+", text)[-1]) for text in held.values()), default=0)
+        wanted = {document.id: document.text for document in self.revision(number)}
+        if held != wanted or len(passages) != len(held):
+            wrong = sum(held.get(name) != text for name, text in wanted.items())
+            raise Mixed(f"of {len(passages)} passages and {len(held)} documents, {wrong} aren't of revision {number}")
+        if not len(passages) == len(index.dense.vectors) == index.manifest.passages:
+            raise Mixed(f"{len(passages)} passages, {len(index.dense.vectors)} vectors")
+        return number
+
+    def require(self, hits: Hits, number: int) -> None:
+        """Raises `Mixed` where an answer is none, or isn't this revision's."""
+        if not hits or any(hit.passage.text != self._text(int(hit.passage.doc_id[1:]), number) for hit in hits):
+            raise Mixed(f"{len(hits)} hits that aren't all of revision {number}")
+
+    @staticmethod
+    def _text(row: int, number: int) -> str:
+        changed = max(0, number - (row + number) % 3)  # the last round that was its turn
+        return f"Sample {row} lies in drawer {row % 7}. It was revised in round {changed}."

@@ -1,0 +1,80 @@
+"""Takes the samples of an index under attack: those of an earlier run with a corpus of the same size stay."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rag.bench import SEED, Progress, commands, results
+from rag.bench.results import Sample
+from rag.bench.soak.changing import changes
+from rag.bench.soak.killing import kills, write_next
+from rag.bench.soak.reading import read_during
+from rag.bench.soak.target import Soaked, home, prepare
+
+BENCH = "index"
+SAMPLES, HOME = "soak.jsonl", "soak"
+KILL, BYTES, READ = "kill", "bytes", "read"
+KINDS = (KILL, BYTES, READ)
+
+CHUNK = 100
+"""Changes of a byte that are one sample."""
+
+AT_ONCE = 10
+"""Updates that are one sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    kills: int
+    changes: int
+    updates: int
+    readers: int
+
+
+def measure(folder: Path, size: int, counts: Counts, command: str, progress: Progress) -> None:
+    """Take what samples there aren't yet of an earlier run with a corpus of the same size."""
+    samples = results.Samples(folder, SAMPLES)
+    head = results.header(BENCH, command, settings={"documents": size})
+    taken = results.by_kind(samples.resume(head), KINDS)
+    place = results.unpublished(folder, HOME)
+    with home(place):
+        progress("preparing")
+        soaked = prepare(place, size)
+        _kill(soaked, counts.kills, samples, taken[KILL], progress)
+        if soaked.newest() == 0:
+            write_next(soaked)
+        _change(soaked, counts.changes, samples, len(taken[BYTES]), progress)
+        _update(soaked, counts, samples, len(taken[READ]), progress)
+
+
+def _kill(soaked: Soaked, count: int, samples: results.Samples, taken: Sequence[Sample], progress: Progress) -> None:
+    done = sum(sample["killed"] for sample in taken)
+    if done >= count:
+        return
+    progress("kills", done, count)
+    for sample in kills(soaked, count, taken):
+        samples.add({"kind": KILL, **sample})
+        done += sample["killed"]
+        progress("kills", done, count)
+
+
+def _change(soaked: Soaked, count: int, samples: results.Samples, taken: int, progress: Progress) -> None:
+    for number in range(taken, -(-count // CHUNK)):
+        few = min(CHUNK, count - number * CHUNK)
+        missed = changes(soaked.loaded, few, random.Random(f"{SEED}-{number}"))
+        samples.add({"kind": BYTES, "id": number, "changes": few, "missed": missed})
+        progress("changed bytes", number * CHUNK + few, count)
+
+
+def _update(soaked: Soaked, counts: Counts, samples: results.Samples, taken: int, progress: Progress) -> None:
+    def update(revision: int) -> None:
+        commands.run(soaked.write(revision))
+
+    for number in range(taken, -(-counts.updates // AT_ONCE)):
+        progress("updates while readers search", number * AT_ONCE, counts.updates)
+        first = soaked.check() + 1
+        some = range(first, first + min(AT_ONCE, counts.updates - number * AT_ONCE))
+        samples.add({"kind": READ, "id": number, **read_during(soaked, some, counts.readers, update)})
