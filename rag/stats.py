@@ -86,6 +86,12 @@ def difference(rows: Floats, axis: int) -> Floats:
     return less
 
 
+def p99(values: Floats, axis: int) -> Floats:
+    """A statistic: the 99th percentile."""
+    found: Floats = np.quantile(values, 0.99, axis=axis)
+    return found
+
+
 def _estimate(value: float, resampled: Floats, n: int) -> Estimate:
     if not np.isfinite(value):
         raise ValueError(f"the statistic of the sample is {value}")

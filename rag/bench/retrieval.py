@@ -26,7 +26,7 @@ from rag.index import IndexReader, lexical
 from rag.index.lexical import LexicalIndex
 from rag.pipeline import Pipeline
 from rag.settings import Loaded
-from rag.stats import Floats, ratio
+from rag.stats import p99, ratio
 from rag.training.datasets import Abstract
 
 BENCH = "retrieval"
@@ -63,6 +63,10 @@ class Instant:
     @property
     def alive(self) -> bool:
         return True
+
+    @property
+    def generating(self) -> None:
+        return None
 
     def count_tokens(self, text: str) -> int:
         return len(self._tokenizer.encode(text))
@@ -250,19 +254,14 @@ def _of_stages(figures: results.Figures, samples: Sequence[Mapping[str, Any]]) -
         times = _ms([s["seconds"][stage] for s in samples if stage in s["seconds"]])
         if times:
             figures.add(f"{stage}_p50_ms", times, np.median, "ms")
-            figures.add(f"{stage}_p99_ms", times, _p99, "ms")
+            figures.add(f"{stage}_p99_ms", times, p99, "ms")
     totals = _ms([s["total"] for s in samples])
     figures.add("total_p50_ms", totals, np.median, "ms")
-    figures.add("total_p99_ms", totals, _p99, "ms")
+    figures.add("total_p99_ms", totals, p99, "ms")
 
 
 def _ms(seconds: Sequence[float]) -> list[float]:
     return [1000 * one for one in seconds]
-
-
-def _p99(rows: Floats, axis: int) -> Floats:
-    found: Floats = np.quantile(rows, 0.99, axis=axis)
-    return found
 
 
 def _notes(head: Mapping[str, Any], count: int) -> list[str]:
