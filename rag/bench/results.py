@@ -50,6 +50,18 @@ def figure(
     return Figure(name, estimate.value, estimate.lo, estimate.hi, unit, estimate.n, goal, met)
 
 
+def observed(
+    name: str,
+    value: float,
+    unit: str,
+    at_most: float | None = None,
+    at_least: float | None = None,
+    n: int | None = None,
+) -> Figure:
+    """What was counted, or the most of `n` that was seen: nothing is estimated by it."""
+    return figure(name, Estimate(value, value, value, n if n is not None else int(value)), unit, at_most, at_least)
+
+
 class Figures:
     """Collects figures. `notes` names those that the samples are too few for, as a ratio to a mean of 0."""
 

@@ -26,7 +26,6 @@ from rag.errors import IndexMissing, RagError, SearchIndexError, UsageError
 from rag.index import IndexReader
 from rag.search import HybridSearcher
 from rag.settings import Loaded
-from rag.stats import Estimate
 from rag.training import corpora
 
 if TYPE_CHECKING:
@@ -434,26 +433,25 @@ def summarise(folder: Path) -> list[results.Figure]:
     changed = [s for s in samples if s["kind"] == BYTES]
     read = [s for s in samples if s["kind"] == READ]
     figures = [
-        _count("kills", len(killed), "processes", at_least=1000),
-        *(_count(f"kills_{phase.replace(' ', '_')}", phases[phase], "processes", at_least=1) for phase in PHASES),
-        _count(
+        results.observed("kills", len(killed), "processes", at_least=1000),
+        *(
+            results.observed(f"kills_{phase.replace(' ', '_')}", phases[phase], "processes", at_least=1)
+            for phase in PHASES
+        ),
+        results.observed(
             "kills_between_parts",
             sum(s["phase"] == READING and s["parts"] > 0 for s in killed),
             "processes",
             at_least=1,
         ),
-        _count("kills_failed", sum(s["problem"] is not None for s in samples if s["kind"] == KILL), "times", at_most=0),
-        _count("byte_changes", sum(s["changes"] for s in changed), "changes", at_least=10_000),
-        _count("byte_changes_missed", sum(len(s["missed"]) for s in changed), "changes", at_most=0),
-        _count("updates", sum(s["updates"] for s in read), "updates", at_least=100),
-        _count("answers", sum(s["answers"] for s in read), "answers"),
-        _count("answers_failed", sum(len(s["problems"]) for s in read), "times", at_most=0),
+        results.observed(
+            "kills_failed", sum(s["problem"] is not None for s in samples if s["kind"] == KILL), "times", at_most=0
+        ),
+        results.observed("byte_changes", sum(s["changes"] for s in changed), "changes", at_least=10_000),
+        results.observed("byte_changes_missed", sum(len(s["missed"]) for s in changed), "changes", at_most=0),
+        results.observed("updates", sum(s["updates"] for s in read), "updates", at_least=100),
+        results.observed("answers", sum(s["answers"] for s in read), "answers"),
+        results.observed("answers_failed", sum(len(s["problems"]) for s in read), "times", at_most=0),
     ]
     results.write_summary(folder / SUMMARY, head, figures)
     return figures
-
-
-def _count(
-    name: str, value: int, unit: str, at_most: float | None = None, at_least: float | None = None
-) -> results.Figure:
-    return results.figure(name, Estimate(value, value, value, value), unit, at_most, at_least)
