@@ -8,7 +8,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help setup ask test lint fmt check lock clean recall followups answers \
-	bench bench-start bench-reranker bench-generator bench-support bench-retrieval bench-index soak-index \
+	bench bench-start bench-reranker bench-generator bench-support bench-retrieval bench-index bench-serve soak-index \
 	train train-reranker train-generator train-support
 
 help:  ## this list
@@ -37,7 +37,7 @@ check: lint  ## ruff and mypy, then the tests
 lock:  ## resolve requirements/*.lock anew
 	@scripts/lock.sh
 
-bench: bench-start bench-reranker bench-generator bench-support bench-retrieval bench-index  ## every benchmark; results in eval/results/
+bench: bench-start bench-reranker bench-generator bench-support bench-retrieval bench-index bench-serve  ## every benchmark; results in eval/results/
 
 bench-start: $(DEV)  ## process start to first token, against a bare vLLM script
 	@$(BIN)/rag bench start $(ARGS)
@@ -56,6 +56,9 @@ bench-retrieval: $(DEV)  ## each stage of a search over 50,000 passages; BM25 be
 
 bench-index: $(DEV)  ## encoding against sentence-transformers, what is lost by it, a large build, updates; goes on where it stopped
 	@$(BIN)/rag bench index $(ARGS)
+
+bench-serve: $(DEV)  ## a warm rag ask; the engine killed and clients gone in the middle of answers; goes on where it stopped
+	@$(BIN)/rag bench serve $(ARGS)
 
 soak-index: $(DEV)  ## 1,000 kills of rag index, 10,000 changed bytes, 100 updates under readers; goes on where it stopped
 	@$(BIN)/python scripts/soak_index.py $(ARGS)

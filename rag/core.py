@@ -431,6 +431,12 @@ class Generator(Protocol):
         ...
 
     @property
+    def generating(self) -> int | None:
+        """Requests that the engine works on or holds in its queue, by its own word after its last step; None where it
+        doesn't tell."""
+        ...
+
+    @property
     def context_window(self) -> int:
         """Prompt and output tokens of one request together."""
         ...

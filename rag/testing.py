@@ -77,7 +77,7 @@ class FakeGenerator:
     """Says what it was given, a delta at a time. A token is a word. `dies_after` deltas it raises `EngineDied`. `opening` is
     what it tells where it is asked.
 
-    `asked` keeps the messages and parameters of every request, `aborted` counts those closed early.
+    `asked` keeps the messages and parameters of every request, `generating` counts those under way, `aborted` those closed early.
     """
 
     model = "fake"
@@ -88,6 +88,7 @@ class FakeGenerator:
         self.dies_after = dies_after
         self.alive = True
         self.asked: list[tuple[tuple[Message, ...], GenerationParams]] = []
+        self.generating = 0
         self.aborted = 0
         self.opening: Opening | None = None
         self.techniques: Mapping[str, Technique] = {}
@@ -104,6 +105,7 @@ class FakeGenerator:
         self.asked.append((tuple(messages), params))
         stats = GenerationStats(0, finish_reason="stop", prompt_tokens=self.count_prompt_tokens(messages))
         finished = False
+        self.generating += 1
         try:
             if params.watch is not None and self.opening is not None:
                 yield self.opening
@@ -121,6 +123,7 @@ class FakeGenerator:
             finished = True
             yield stats
         finally:
+            self.generating -= 1
             self.aborted += not finished
 
     def info(self, stats: GenerationStats | None) -> EngineInfo:

@@ -54,20 +54,15 @@ class SlowGenerator(FakeGenerator):
     def __init__(self, deltas: Sequence[str] = (), pause: float = 0.0) -> None:
         super().__init__(deltas)
         self.pause = pause
-        self.open = 0
 
     async def stream(self, messages, params):  # type: ignore[no-untyped-def]
-        self.open += 1
-        try:
-            async with aclosing(super().stream(messages, params)) as items:
-                async for item in items:
-                    if not self.alive:
-                        await asyncio.Event().wait()
-                    if params.max_tokens > 1:  # not the warm-up
-                        await asyncio.sleep(self.pause)
-                    yield item
-        finally:
-            self.open -= 1
+        async with aclosing(super().stream(messages, params)) as items:
+            async for item in items:
+                if not self.alive:
+                    await asyncio.Event().wait()
+                if params.max_tokens > 1:  # not the warm-up
+                    await asyncio.sleep(self.pause)
+                yield item
 
     def kill(self) -> None:
         self.alive = False

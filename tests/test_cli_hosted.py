@@ -110,10 +110,10 @@ async def test_pieces_come_as_they_are_generated(root: Path) -> None:
         process = start(*ASK, QUESTION)
         assert process.stdout is not None
         assert await asyncio.to_thread(os.read, process.stdout.fileno(), 100) == b"one"
-        assert generator.open == 1
+        assert generator.generating == 1
         process.kill()
         await asyncio.to_thread(process.communicate)
-        await until(lambda: generator.open == 0, 1)
+        await until(lambda: generator.generating == 0, 1)
 
 
 async def test_the_question_may_stand_on_standard_input(root: Path) -> None:
@@ -173,7 +173,7 @@ async def test_ctrl_c_ends_the_generation_with_130(root: Path) -> None:
         _, err = await asyncio.to_thread(process.communicate, None, 30)
         assert process.returncode == 130
         assert b"Traceback" not in err
-        await until(lambda: generator.open == 0, 1)
+        await until(lambda: generator.generating == 0, 1)
 
 
 async def test_a_reader_that_has_gone_is_no_error(root: Path) -> None:
@@ -183,7 +183,7 @@ async def test_a_reader_that_has_gone_is_no_error(root: Path) -> None:
         assert process.stdout is not None
         process.stdout.close()
         assert await asyncio.to_thread(process.wait, 30) == 0
-        await until(lambda: generator.open == 0, 1)
+        await until(lambda: generator.generating == 0, 1)
 
 
 async def test_while_it_starts_the_answer_is_waited_for(root: Path) -> None:

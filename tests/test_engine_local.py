@@ -137,9 +137,11 @@ async def test_requests_run_beside_one_another(generator: LocalGenerator) -> Non
 async def test_closing_a_stream_early_aborts_the_request(generator: LocalGenerator) -> None:
     async with aclosing(generator.stream(CHAT, GenerationParams(4000, ignore_eos=True))) as deltas:
         async for _ in deltas:
+            assert generator.generating == 1
             break
     await asyncio.sleep(0.5)
     assert generator._engine.get_num_unfinished_requests() == 0
+    assert generator.generating == 0, "the scheduler holds it still"
     assert (await collect(generator, 4))[1].output_tokens == 4
 
 

@@ -104,6 +104,23 @@ def test_settings_reach_the_engines_arguments() -> None:
     assert (args["enforce_eager"], args["block_size"]) == (False, 64)
 
 
+@pytest.mark.parametrize(
+    ("sets", "device", "whole"),
+    [
+        (("generator.temperature=0.1", "generator.seed=7"), "cpu", True),
+        (("generator.temperature=0.1", "generator.seed=null"), "cpu", False),
+        (("generator.temperature=0", "generator.seed=7"), "cpu", False),
+        (("generator.temperature=0.1", "generator.seed=7"), "cuda", False),
+    ],
+)
+def test_on_a_cpu_prompts_are_read_whole_where_a_seed_makes_a_difference(
+    sets: tuple[str, ...], device: Device, whole: bool
+) -> None:
+    args = planned(*sets, "generator.max_model_len=4096", device=device).args
+    expected = (False, 4096) if whole else (None, None)
+    assert (args.get("enable_chunked_prefill"), args.get("max_num_batched_tokens")) == expected
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_no_remote_code_and_no_pickles_whatever_is_set(device: Device) -> None:
     args = planned(device=device).args

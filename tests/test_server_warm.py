@@ -41,7 +41,7 @@ async def test_many_requests_at_once_are_answered_and_counted(root: Path) -> Non
     warm = warm_pipeline(Engines(root, generator), lines)
     async with living(warm):
         answers = [asyncio.create_task(ask(warm)) for _ in range(8)]
-        await until(lambda: generator.open == 8)
+        await until(lambda: generator.generating == 8)
         assert warm.running == 8
         assert {answer.answer for answer in await asyncio.gather(*answers)} == {"".join(ANSWER)}
         assert {answer.result().startup_s for answer in answers} == {None}
@@ -78,7 +78,7 @@ async def test_requests_that_hang_when_the_engine_is_lost_get_an_error_in_time(r
     warm = warm_pipeline(Engines(root, killed, FakeGenerator(ANSWER)))
     async with living(warm):
         asked = [asyncio.create_task(ask(warm)) for _ in range(5)]
-        await until(lambda: killed.open == 5)
+        await until(lambda: killed.generating == 5)
         killed.kill()
         began = time.monotonic()
         errors = await asyncio.gather(*asked, return_exceptions=True)
@@ -87,7 +87,7 @@ async def test_requests_that_hang_when_the_engine_is_lost_get_an_error_in_time(r
         ] * 5
         assert {type(error) for error in errors} == {EngineDied}
         assert time.monotonic() - began < 2
-        assert killed.open == 0
+        assert killed.generating == 0
         assert (await ask(warm)).answer == "".join(ANSWER)
 
 
@@ -136,10 +136,10 @@ async def test_one_who_goes_away_ends_its_generation(root: Path) -> None:
     warm = warm_pipeline(Engines(root, generator))
     async with living(warm):
         asked = asyncio.create_task(ask(warm))
-        await until(lambda: generator.open == 1)
+        await until(lambda: generator.generating == 1)
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
-        await until(lambda: generator.open == 0, 1)
+        await until(lambda: generator.generating == 0, 1)
         assert (warm.counts.left, warm.running) == (1, 0)
 
 
@@ -156,7 +156,7 @@ async def test_told_to_stop_it_lets_running_answers_end_and_takes_no_others(root
     warm = warm_pipeline(Engines(root, generator))
     async with living(warm):
         asked = asyncio.create_task(ask(warm))
-        await until(lambda: generator.open == 1)
+        await until(lambda: generator.generating == 1)
         stopping = asyncio.create_task(warm.drain(10))
         await asyncio.sleep(0.01)
         with pytest.raises(NotReady, match="is stopping"):
@@ -173,7 +173,7 @@ async def test_answers_that_take_longer_are_ended_with_a_reason(root: Path, hurr
     warm = warm_pipeline(Engines(root, generator))
     async with living(warm):
         asked = asyncio.create_task(ask(warm))
-        await until(lambda: generator.open == 1)
+        await until(lambda: generator.generating == 1)
         stopping = asyncio.create_task(warm.drain(60 if hurried else 0.05))
         await asyncio.sleep(0.1)
         if hurried:
@@ -182,7 +182,7 @@ async def test_answers_that_take_longer_are_ended_with_a_reason(root: Path, hurr
         assert await stopping == 1
         with pytest.raises(NotReady, match="The server stopped"):
             await asked
-        assert generator.open == 0
+        assert generator.generating == 0
 
 
 async def test_a_new_version_of_the_index_is_taken_while_running_answers_keep_theirs(root: Path) -> None:

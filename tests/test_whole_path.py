@@ -92,14 +92,15 @@ def test_an_answer_that_its_sources_do_not_support_is_withheld(
 
 
 def test_the_v3_1_profile_runs_on_a_cpu_and_says_that_fp8_was_left_out(cli: Cli) -> None:
-    done = cli("--profile", "v3_1", "ask", "--sample", "--json", "-", stdin=QUESTION + "\n")
+    long = "--set=context.passages=15"
+    done = cli("--profile", "v3_1", long, "ask", "--sample", "--json", "-", stdin=QUESTION + "\n")
     assert done.returncode in (0, 3), done.stderr
     answer = json.loads(done.stdout)
     technique = answer["engine"]["techniques"]["quantization"]
     assert (technique["asked"], technique["engaged"]) == (True, False)
     assert "FP8" in technique["reason"]
     assert answer["route"]["max_tokens"] == 384
-    assert answer["tokens"]["prompt"] > 1500
+    assert answer["tokens"]["prompt"] > 2048, "vLLM would read it in one step anyway"
 
 
 def test_in_a_pipe_the_answer_is_plain_text_and_progress_goes_elsewhere(cli: Cli) -> None:

@@ -66,6 +66,10 @@ class Instant:
     def alive(self) -> bool:
         return True
 
+    @property
+    def generating(self) -> None:
+        return None
+
     def count_tokens(self, text: str) -> int:
         return len(self._tokenizer.encode(text))
 

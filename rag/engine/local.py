@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,22 @@ LIKELIEST = 20
 """First tokens whose probabilities are asked for where one is watched: vLLM gives no more by default."""
 
 
+@dataclass(slots=True)
+class Scheduled:
+    """How many requests the engine's scheduler held after its last step. It makes one more once the last of them was aborted."""
+
+    requests: int = 0
+
+
 class LocalGenerator:
     """One engine. Make it with `start`, and `close` it: its processes are ours."""
 
-    def __init__(self, engine: Any, spec: EngineSpec, device: Device, footprint: processes.Footprint) -> None:
+    def __init__(
+        self, engine: Any, spec: EngineSpec, device: Device, footprint: processes.Footprint, scheduled: Scheduled
+    ) -> None:
         self._engine = engine
         self._spec = spec
+        self._scheduled = scheduled
         self._device = device
         self._footprint = footprint
         self._tokenizer = EngineTokenizer(engine.get_tokenizer())
@@ -46,15 +56,17 @@ class LocalGenerator:
         what was started.
         """
         others = processes.started()
+        scheduled = Scheduled()
         with processes.runtime_folder() as folder:
             try:
-                engine = await asyncio.to_thread(_construct, config)
+                engine = await asyncio.to_thread(_construct, config, scheduled)
             except BaseException as error:
                 processes.Footprint.take(processes.started() - others, folder).remove()
                 if not isinstance(error, Exception):
                     raise
                 raise EngineError(f"vLLM couldn't start: {_reason(error)}") from error
-        return cls(engine, spec, device, processes.Footprint.take(processes.started() - others, folder))
+        footprint = processes.Footprint.take(processes.started() - others, folder)
+        return cls(engine, spec, device, footprint, scheduled)
 
     @property
     def model(self) -> str:
@@ -63,6 +75,10 @@ class LocalGenerator:
     @property
     def alive(self) -> bool:
         return not self._engine.errored
+
+    @property
+    def generating(self) -> int:
+        return self._scheduled.requests
 
     @property
     def context_window(self) -> int:
@@ -212,25 +228,26 @@ def engine_arguments(spec: EngineSpec, model: Path, draft: Path | None = None) -
     return arguments
 
 
-def _construct(config: Any) -> Any:
+def _construct(config: Any, scheduled: Scheduled) -> Any:
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.metrics.loggers import StatLoggerBase
 
-    class Silent(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped here
+    class Counting(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped here
         """Switches per-request metrics on without vLLM's own loggers, of which a process can have one set."""
 
         def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
             pass
 
-        def record(self, *args: Any, **kwargs: Any) -> None:
-            pass
+        def record(self, scheduler_stats: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            if (now := scheduler_stats) is not None:
+                scheduled.requests = now.num_running_reqs + now.num_waiting_reqs + now.num_skipped_waiting_reqs
 
         def log_engine_initialized(self) -> None:
             pass
 
     with processes.without_interrupts():
         return AsyncLLM.from_vllm_config(
-            config, stat_loggers=[Silent], disable_log_stats=True, enable_log_requests=False
+            config, stat_loggers=[Counting], disable_log_stats=True, enable_log_requests=False
         )
 
 

@@ -64,6 +64,10 @@ class RemoteGenerator:
         return True  # a server that is away may come back, and each request connects anew
 
     @property
+    def generating(self) -> None:
+        return None
+
+    @property
     def context_window(self) -> int:
         return self._context_window
 

@@ -114,6 +114,10 @@ def plan(loaded: Loaded) -> EngineSpec:
         "load_format": "safetensors",
         "enable_log_requests": False,
     }
+    if loaded.device == "cpu" and settings.temperature > 0 and settings.seed is not None:
+        # Where a prompt is read in parts vLLM winds its request's random generator back, which PyTorch's for CPUs can't:
+        # the engine dies (0.32). So prompts are read whole.
+        args |= {"enable_chunked_prefill": False, "max_num_batched_tokens": settings.max_model_len}
     if quantization is not None and checkpoint is None:
         args["quantization"] = quantization
     if backend is not None:

@@ -103,7 +103,7 @@ def current(warm: WarmPipeline) -> dict[str, object]:
         "doing": warm.doing,
         "index_version": warm.index_version,
         "engine": asdict(engine) if engine is not None else None,
-        "counts": {**asdict(warm.counts), "running": warm.running},
+        "counts": {**asdict(warm.counts), "running": warm.running, "generating": warm.generating},
     }
 
 

@@ -87,6 +87,11 @@ class WarmPipeline:
         return len(self._running)
 
     @property
+    def generating(self) -> int | None:
+        """Requests that the engine has, by its own word (`Generator.generating`)."""
+        return self._pipeline.generator.generating if self._pipeline is not None else None
+
+    @property
     def index_version(self) -> str | None:
         return self._pipeline.index_version if self._pipeline is not None else None
 
