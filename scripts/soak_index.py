@@ -15,8 +15,8 @@ from typing import Annotated
 import typer
 
 from rag.bench import soak
-from rag.cli.bench import show
 from rag.cli.console import library_output
+from rag.cli.measuring import show
 from rag.training import options
 
 

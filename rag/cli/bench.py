@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rag.cli import options
+from rag.cli import measuring, options
 
 if TYPE_CHECKING:
     from rag.bench import Progress
-    from rag.bench.results import Figure
-    from rag.cli.console import Terminal
-    from rag.settings import Loaded
-
-    class Bench(Protocol):
-        """A module of `rag.bench`."""
-
-        BENCH: str
-
-        def summarise(self, folder: Path) -> list[Figure]: ...
-
 
 app = typer.Typer(help="Measure on this machine; samples and report go to eval/results/.", no_args_is_help=True)
 
@@ -73,13 +60,13 @@ def start(
     from rag.cli.console import Terminal
 
     loaded = options.load(context, profile, models_file, assignments)
-    folder = _folder(output, loaded.device, bench.BENCH)
+    folder = measuring.folder(output, loaded.device, bench.BENCH)
     terminal = Terminal()
     if not report_only:
         with terminal.step("preparing") as report:
-            bench.measure(loaded, folder, rounds, _command(), report)
+            bench.measure(loaded, folder, rounds, measuring.command(), report)
     figures = bench.summarise(folder)
-    show(figures, folder, terminal, as_json)
+    measuring.show(figures, folder, terminal, as_json)
 
 
 @app.command()
@@ -106,9 +93,9 @@ def reranker(
     named = options.choose_index(index, sample=False)
 
     def measure(folder: Path, progress: Progress) -> None:
-        bench.measure(loaded, folder, _datasets(datasets), questions, named, _command(), progress)
+        bench.measure(loaded, folder, _datasets(datasets), questions, named, measuring.command(), progress)
 
-    _run(bench, loaded, measure, output, report_only, as_json, verbose or context.obj.verbose)
+    measuring.run(bench, loaded, measure, output, report_only, as_json, verbose or context.obj.verbose)
 
 
 @app.command()
@@ -134,9 +121,9 @@ def retrieval(
     loaded = options.load(context, profile, models_file, assignments)
 
     def measure(folder: Path, progress: Progress) -> None:
-        bench.measure(loaded, folder, _datasets(datasets), passages, questions, _command(), progress)
+        bench.measure(loaded, folder, _datasets(datasets), passages, questions, measuring.command(), progress)
 
-    _run(bench, loaded, measure, output, report_only, as_json, verbose or context.obj.verbose)
+    measuring.run(bench, loaded, measure, output, report_only, as_json, verbose or context.obj.verbose)
 
 
 @app.command()
@@ -168,9 +155,9 @@ def index(
     sizes = bench.Sizes(passages, largest, questions, updates)
 
     def measure(folder: Path, progress: Progress) -> None:
-        bench.measure(loaded, folder, _datasets(datasets), sizes, _command(), progress)
+        bench.measure(loaded, folder, _datasets(datasets), sizes, measuring.command(), progress)
 
-    _run(bench, loaded, measure, output, report_only, as_json, verbose or context.obj.verbose)
+    measuring.run(bench, loaded, measure, output, report_only, as_json, verbose or context.obj.verbose)
 
 
 @app.command()
@@ -197,9 +184,9 @@ def support(
     loaded = options.load(context, profile, models_file, assignments)
 
     def measure(folder: Path, progress: Progress) -> None:
-        bench.measure(loaded, folder, _datasets(datasets), pairs, _command(), progress)
+        bench.measure(loaded, folder, _datasets(datasets), pairs, measuring.command(), progress)
 
-    _run(bench, loaded, measure, output, report_only, as_json, verbose or context.obj.verbose)
+    measuring.run(bench, loaded, measure, output, report_only, as_json, verbose or context.obj.verbose)
 
 
 @app.command()
@@ -247,15 +234,15 @@ def generator(
     named = options.choose_index(index, sample=False)
     if not report_only or curve is not None:
         model = spec.plan(loads[0]).model
-        bench.keep_curve(_folder(output, loads[0].device, bench.BENCH), curve, model)
+        bench.keep_curve(measuring.folder(output, loads[0].device, bench.BENCH), curve, model)
 
     def measure(folder: Path, progress: Progress) -> None:
         # Outside of `run`, which an interrupt reaches only where something is awaited.
         made = bench.held_out(folder, datasets, named, prompts, progress)
         asked = bench.models(loads, lambda what: progress(what))
-        run(_finished(bench.measure(asked, folder, made, _command(), progress)))
+        run(_finished(bench.measure(asked, folder, made, measuring.command(), progress)))
 
-    _run(bench, loads[0], measure, output, report_only, as_json, verbose or context.obj.verbose)
+    measuring.run(bench, loads[0], measure, output, report_only, as_json, verbose or context.obj.verbose)
 
 
 async def _finished(measured: Coroutine[Any, Any, None]) -> int:
@@ -267,57 +254,3 @@ def _datasets(named: Path | None) -> Path:
     from rag.training import datasets
 
     return datasets.folder(named)
-
-
-def _run(
-    bench: Bench,
-    loaded: Loaded,
-    measure: Callable[[Path, Progress], None],
-    output: Path | None,
-    report_only: bool,
-    as_json: bool,
-    verbose: bool,
-) -> None:
-    """Measure and report, with what libraries print in a log file."""
-    from rag.cli.console import library_output, naming_log
-
-    folder = _folder(output, loaded.device, bench.BENCH)
-    with library_output(verbose) as (terminal, log):
-        if not report_only:
-            before = _written(folder)
-            with terminal.count("preparing") as progress, naming_log(log, loaded):
-                measure(folder, progress)
-            if _written(folder) == before:
-                terminal.err.print(f"All samples were there already. Remove {folder} to measure again.", markup=False)
-        show(bench.summarise(folder), folder, terminal, as_json)
-
-
-def _written(folder: Path) -> bytes | None:
-    from rag.bench.results import SAMPLES
-
-    path = folder / SAMPLES
-    return path.read_bytes() if path.is_file() else None
-
-
-def _folder(output: Path | None, device: str, bench: str) -> Path:
-    return output if output is not None else Path("eval/results") / ("cpu" if device == "cpu" else "gpu") / bench
-
-
-def _command() -> str:
-    return shlex.join(["rag", *sys.argv[1:]])
-
-
-def show(figures: Sequence[Figure], written: Path, terminal: Terminal, as_json: bool) -> None:
-    """`written` is where they are."""
-    from dataclasses import asdict
-
-    if as_json:
-        terminal.json([asdict(figure) for figure in figures])
-        return
-    for figure in figures:
-        goal = "" if figure.goal is None else f"  goal {figure.goal}: {'met' if figure.met else 'NOT met'}"
-        terminal.out.print(
-            f"{figure.name:28} {figure.value:8.3f} {figure.unit}  [{figure.lo:.3f}, {figure.hi:.3f}]  n={figure.n}{goal}",
-            markup=False,
-        )
-    terminal.err.print(f"Samples and figures: {written}", style="dim", markup=False)

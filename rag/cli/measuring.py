@@ -1,0 +1,76 @@
+"""How a benchmark is run from the command line: samples and figures in its folder, what libraries print in a log file."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rag.bench import Progress
+    from rag.bench.results import Figure
+    from rag.cli.console import Terminal
+    from rag.settings import Loaded
+
+    class Bench(Protocol):
+        """A module of `rag.bench`."""
+
+        BENCH: str
+
+        def summarise(self, folder: Path) -> list[Figure]: ...
+
+
+def run(
+    bench: Bench,
+    loaded: Loaded,
+    measure: Callable[[Path, Progress], None],
+    output: Path | None,
+    report_only: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Measure, unless `report_only`, and report. Raises what `measure` and the benchmark's `summarise` raise."""
+    from rag.cli.console import library_output, naming_log
+
+    results = folder(output, loaded.device, bench.BENCH)
+    with library_output(verbose) as (terminal, log):
+        if not report_only:
+            before = _written(results)
+            with terminal.count("preparing") as progress, naming_log(log, loaded):
+                measure(results, progress)
+            if _written(results) == before:
+                terminal.err.print(f"All samples were there already. Remove {results} to measure again.", markup=False)
+        show(bench.summarise(results), results, terminal, as_json)
+
+
+def _written(folder: Path) -> bytes | None:
+    from rag.bench.results import SAMPLES
+
+    path = folder / SAMPLES
+    return path.read_bytes() if path.is_file() else None
+
+
+def folder(output: Path | None, device: str, bench: str) -> Path:
+    return output if output is not None else Path("eval/results") / ("cpu" if device == "cpu" else "gpu") / bench
+
+
+def command() -> str:
+    return shlex.join(["rag", *sys.argv[1:]])
+
+
+def show(figures: Sequence[Figure], written: Path, terminal: Terminal, as_json: bool) -> None:
+    """`written` is where they are."""
+    from dataclasses import asdict
+
+    if as_json:
+        terminal.json([asdict(figure) for figure in figures])
+        return
+    for figure in figures:
+        goal = "" if figure.goal is None else f"  goal {figure.goal}: {'met' if figure.met else 'NOT met'}"
+        terminal.out.print(
+            f"{figure.name:28} {figure.value:8.3f} {figure.unit}  [{figure.lo:.3f}, {figure.hi:.3f}]  n={figure.n}{goal}",
+            markup=False,
+        )
+    terminal.err.print(f"Samples and figures: {written}", style="dim", markup=False)
