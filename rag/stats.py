@@ -98,6 +98,8 @@ def permutation_test(
 
     first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     count = len(first)
+    if count == 1:  # both ways to exchange one pair are equally far from 0, and SciPy wants two
+        return 1.0
     both = np.concatenate([first, second])
 
     def gain(of_before: NDArray[np.int64], of_after: NDArray[np.int64], axis: int) -> Floats:

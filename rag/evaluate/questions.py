@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -20,6 +20,8 @@ from rag.errors import UsageError
 
 Type: TypeAlias = Literal["simple", "synthesis", "unanswerable", "retrieval"]
 """`retrieval`: known are the documents that answer, and no reference answer (BEIR)."""
+
+TYPES: tuple[Type, ...] = get_args(Type)
 
 QUERIES, QRELS = "queries.jsonl", "qrels"
 SPLIT = "test"
@@ -85,8 +87,8 @@ def require_gold(questions: Sequence[Question], index: str, documents: Collectio
         identity, name = missing[0]
         count = len({identity for identity, _ in missing})
         raise UsageError(
-            f"Question {identity!r} is answered by document {name!r}, which index {index!r} doesn't have; so are {count} of "
-            f"{len(questions)} questions. Choose the index of their corpus: --index NAME, or --sample."
+            f"Question {identity!r} is answered by document {name!r}, which index {index!r} lacks: {count} of "
+            f"{len(questions)} questions name such. Choose the index of their corpus: --index NAME, or --sample."
         )
 
 

@@ -14,8 +14,9 @@ from rag.bench import results
 from rag.bench.results import Figure
 from rag.evaluate import coverage
 from rag.evaluate.coverage import Curve
+from rag.evaluate.questions import TYPES
 from rag.evaluate.samples import Head, Sample, read
-from rag.evaluate.scores import METRICS, TYPES, Metric, parts
+from rag.evaluate.scores import METRICS, Metric, parts
 from rag.stats import Estimate, Floats, ratio
 
 PICTURE = "risk_coverage.svg"

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, get_args
+from typing import TypeAlias
 
 import numpy as np
 
 from rag import metrics, prompt
 from rag.bench.grounding import token_f1, unmarked
 from rag.core import Answer
-from rag.evaluate.questions import Type
 from rag.evaluate.samples import Sample
 from rag.stats import Floats
 
 Part: TypeAlias = tuple[float, float]
 
-TYPES: tuple[str, ...] = get_args(Type)
 DEPTHS = (1, 5, 10)
 K = 10
 
