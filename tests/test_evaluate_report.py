@@ -102,7 +102,7 @@ async def test_a_part_of_the_set_and_what_failed_are_said(tmp_path: Path) -> Non
     figures = by_name(evaluate.summarise(tmp_path / "results"))
     report = (tmp_path / "results" / "report.md").read_text()
     assert "**4 of 5 questions: not the whole set.**" in report
-    assert "**1 questions failed, and count nowhere:**\n\n- `q2`: The server is busy." in report
+    assert "**1 questions failed, and count for what was found alone:**\n\n- `q2`: The server is busy." in report
     assert figures["key_fact_recall"].n == 2
 
 

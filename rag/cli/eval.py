@@ -88,7 +88,7 @@ def run(
         if over_sample:
             build.ensure_sample_index(loaded, build.Progress(step=lambda what: progress(what)))
         plan = evaluate.plan(loaded, asked, one_by_one, measuring.command(), lambda what: progress(what))
-        # Outside of it an interrupt is an exception wherever it comes; inside it reaches what is awaited.
+        # The rest is outside of `supervised`, which an interrupt reaches only where something is awaited.
         supervised(evaluate.measure(plan, folder, limit, progress))
         if judge is not None:
             supervised(evaluate.judge(folder, judge, measuring.command(), progress))

@@ -159,7 +159,7 @@ def _notes(head: Head, samples: Sequence[Sample]) -> list[str]:
         notes += [f"**{len(samples)} of {asked['count']} questions: not the whole set.**", ""]
     failed = [sample for sample in samples if sample.error is not None]
     if failed:
-        notes += [f"**{len(failed)} questions failed, and count nowhere:**", ""]
+        notes += [f"**{len(failed)} questions failed, and count for what was found alone:**", ""]
         notes += [*(f"- `{sample.id}`: {sample.error}" for sample in failed), ""]
     unclear = sum(sample.verdict == "unclear" for sample in samples)
     if unclear:
