@@ -168,9 +168,6 @@ def difference(rows: Floats, axis: int) -> Floats:
     return less
 
 
-# --- intervals --------------------------------------------------------------------------------------
-
-
 def _estimate(value: float, resampled: Floats, n: int) -> Estimate:
     if not np.isfinite(value):
         raise ValueError(f"the statistic of the sample is {value}")
