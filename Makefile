@@ -9,7 +9,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help setup ask test lint fmt check lock clean recall followups answers \
 	bench bench-start bench-reranker bench-generator bench-support bench-retrieval bench-index bench-serve soak-index \
-	train train-reranker train-generator train-support
+	train train-reranker train-generator train-support eval
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ train-generator: $(DEV)  ## the generator; takes some hours on two cores
 
 train-support: $(DEV)  ## the support checker
 	@$(BIN)/python scripts/train_support.py $(ARGS)
+
+eval: $(DEV)  ## the 120 questions over the sample corpus: figures and report in eval/results/; goes on where it stopped
+	@$(BIN)/rag eval $(ARGS)
 
 recall: $(DEV)  ## recall of gold documents on dev_60: dense, lexical, fused
 	@$(BIN)/python scripts/recall.py $(ARGS)

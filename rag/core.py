@@ -93,8 +93,9 @@ class Hit:
     """A passage found for a query.
 
     `dense` is the cosine with the query (-1 to 1) and is always there, also for a passage that only
-    the lexical search found. `lexical` is the BM25 score, `fused` the reciprocal-rank-fusion score,
-    `rerank` the cross-encoder's probability of relevance (0 to 1); None where that stage didn't see it.
+    the lexical search found. `lexical` is the BM25 score, `fused` the reciprocal-rank-fusion score and `fused_rank` its
+    place by that (from 1), `rerank` the cross-encoder's probability of relevance (0 to 1); None where that stage didn't
+    see it.
     """
 
     passage: Passage
@@ -102,6 +103,7 @@ class Hit:
     lexical: float | None = None
     fused: float | None = None
     rerank: float | None = None
+    fused_rank: int | None = None
 
     @property
     def score(self) -> float:

@@ -51,9 +51,10 @@ WITHHELD = "An answer was written, but it is withheld: its sources don't support
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """First event of a stream: what the model will read; None where nothing is close enough."""
+    """First event of a stream: what the model will read (None where nothing is close enough), and all that was found."""
 
     prompt: Prompt | None
+    hits: Hits
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ class Pipeline:
         with trace.span("filter"):
             kept = filter_hits(hits, self.settings.filter)
         if not kept:
-            yield Searched(None)
+            yield Searched(None, hits)
             yield self._abstention(question, where, trace)
             return
         with trace.span("context"):
@@ -163,7 +164,7 @@ class Pipeline:
             chosen = route(
                 self.settings.generator, self._generator.model, prompt_tokens, self._generator.context_window
             )
-        yield Searched(prompt)
+        yield Searched(prompt, hits)
 
         text, stats, confidence = "", GenerationStats(output_tokens=0), None
         visible = prompts.MarkerFilter(len(prompt.sources))

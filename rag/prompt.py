@@ -142,7 +142,7 @@ def cite(
     origins: dict[int, str] = {}
     for start, end in _sentences_with_markers(text):
         sentence = text[start:end]
-        markers = tuple(dict.fromkeys(int(match["numbers"]) for match in _MARKER.finditer(sentence)))
+        markers = _markers(sentence)
         plain = _MARKER.sub("", sentence).strip()
         for marker in markers:
             origins[marker] = "model"
@@ -168,6 +168,11 @@ def cite(
     return text, tuple(found), citations, invalid
 
 
+def written_markers(text: str) -> list[tuple[int, ...]]:
+    """By sentence, the markers that stand in an answer as it is shown: those that the model wrote itself."""
+    return [_markers(text[start:end]) for start, end in _sentences_with_markers(text)]
+
+
 def keep(
     text: str, sentences: Sequence[Sentence], citations: Sequence[Citation], kept: Sequence[bool]
 ) -> tuple[str, tuple[Citation, ...]]:
@@ -185,6 +190,11 @@ def keep(
         by_marker[marker] if f"[{marker}]" in text else replace(by_marker[marker], origin="attributed")
         for marker in used
     )
+
+
+def _markers(sentence: str) -> tuple[int, ...]:
+    """Each once, of a text whose markers are all valid."""
+    return tuple(dict.fromkeys(int(match["numbers"]) for match in _MARKER.finditer(sentence)))
 
 
 def _sentences_with_markers(text: str) -> list[tuple[int, int]]:

@@ -74,8 +74,10 @@ class HybridSearcher:
         best = sorted(fused, key=lambda row: (-fused[row], row))[: settings.candidates]
         cosines = self._index.dense.cosines(query.vector, best)
         return tuple(
-            Hit(passage, float(cosine), lexical.get(row), fused[row])
-            for row, passage, cosine in zip(best, self._index.passages.get(best), cosines, strict=True)
+            Hit(passage, float(cosine), lexical.get(row), fused[row], fused_rank=rank)
+            for rank, (row, passage, cosine) in enumerate(
+                zip(best, self._index.passages.get(best), cosines, strict=True), start=1
+            )
         )
 
     @staticmethod

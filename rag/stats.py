@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 10_000
 AT_ONCE = 250
 """Resamples of clusters that are held in memory together."""
+
+ALPHA = 0.025
+"""Of a one-sided test: what lies outside a 95% interval on one side."""
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -27,7 +30,7 @@ class Estimate:
 
 
 def bootstrap(
-    values: Sequence[float] | Sequence[Sequence[float]],
+    values: Sequence[float] | Sequence[Sequence[float]] | Floats,
     statistic: Callable[..., Floats] = np.median,
     seed: int = 0,
 ) -> Estimate:
@@ -66,6 +69,85 @@ def bootstrap_clusters(
         times = np.bincount(drawn.ravel(), minlength=AT_ONCE * count).reshape(AT_ONCE, count)
         found.append(statistic(times[:, of].astype(np.float64)))
     return _estimate(float(statistic(np.ones((1, len(of))))[0]), np.concatenate(found), len(of))
+
+
+# --- two runs of the same questions -----------------------------------------------------------------
+
+
+def paired_bootstrap(
+    before: ArrayLike, after: ArrayLike, statistic: Callable[..., Floats] = np.mean, seed: int = 0
+) -> Estimate:
+    """How much higher the statistic is `after` than `before`, of measurements that belong together by their place: pairs
+    are drawn, not measurements. Otherwise as `bootstrap`."""
+
+    def gain(pairs: Floats, axis: int) -> Floats:
+        first, second = np.moveaxis(pairs, axis + 1, 0)
+        return statistic(second, axis=axis) - statistic(first, axis=axis)
+
+    return bootstrap(np.stack([np.asarray(before), np.asarray(after)], axis=1), gain, seed)
+
+
+def permutation_test(
+    before: ArrayLike, after: ArrayLike, statistic: Callable[..., Floats] = np.mean, seed: int = 0
+) -> float:
+    """Two-sided p of a difference at least as large, were the two of each pair exchangeable (Good 2005, section 3.2).
+
+    Exact as long as there are no more than `RESAMPLES` ways to exchange them, so up to 13 pairs; else of as many drawn ones.
+    """
+    from scipy import stats
+
+    first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
+    count = len(first)
+    if count == 1:  # both ways to exchange one pair are equally far from 0, and SciPy wants two
+        return 1.0
+    both = np.concatenate([first, second])
+
+    def gain(of_before: NDArray[np.int64], of_after: NDArray[np.int64], axis: int) -> Floats:
+        del axis  # the last one of both
+        at = of_after.ndim - 1
+        return statistic(both[of_after], axis=at) - statistic(both[of_before], axis=at)
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = stats.permutation_test(
+            (np.arange(count), np.arange(count, 2 * count)),  # places, since a measurement may be a row
+            gain,
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            batch=AT_ONCE,
+            axis=-1,
+            rng=np.random.default_rng(seed),
+        )
+    return float(found.pvalue)
+
+
+def non_inferiority(difference: Estimate, margin: float) -> bool:
+    """Is it shown, at the one-sided level `ALPHA`, that nothing was lost beyond the `margin` (of a share, 0 to 1)?
+
+    It is where the whole 95% interval lies above `-margin`. Where hardly a pair differs, an interval of resamples has no
+    width however few there are. So there also have to be enough pairs that a loss of the margin would have been seen in one
+    of them, were it in as few as can make it up: `(1 - margin) ** n <= ALPHA`, which is 36 pairs for 0.10.
+    """
+    return difference.lo > -margin and _enough(difference.n, margin)
+
+
+def power(difference: Estimate, margin: float) -> float:
+    """Probability that `non_inferiority` is shown by as many pairs that differ as much, were there no difference between the
+    two in truth. Normal approximation (Julious, Statistics in Medicine 23, 2004), of the interval's width."""
+    from scipy import stats
+
+    if not _enough(difference.n, margin):
+        return 0.0
+    limit = float(stats.norm.isf(ALPHA))
+    error = (difference.hi - difference.lo) / (2 * limit)
+    return float(stats.norm.cdf(margin / error - limit)) if error > 0 else 1.0
+
+
+def _enough(pairs: int, margin: float) -> bool:
+    return bool((1 - margin) ** pairs <= ALPHA)
+
+
+# --- statistics -------------------------------------------------------------------------------------
 
 
 def ratio(of: Callable[..., Any] = np.mean) -> Callable[..., Floats]:

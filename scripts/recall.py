@@ -8,7 +8,6 @@ unanswerable questions don't count. Prints one line a method, with its bootstrap
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ import typer
 
 from rag import build, settings
 from rag.core import Hits, Trace
+from rag.evaluate import read_questions
 from rag.metrics import recall
 from rag.pipeline import check_question
 from rag.stats import bootstrap
@@ -39,17 +39,14 @@ def main(
     assignments: Annotated[list[str] | None, typer.Option("--set", help="Settings, KEY=VALUE.")] = None,
 ) -> None:
     """Recall@k of gold documents, by search method."""
-    records = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
-    answerable = [record for record in records if record["gold_doc_ids"]]
+    answerable = [question for question in read_questions(questions).questions if question.answerable]
     for method, changes in METHODS.items():
         deep = [f"retrieve.{name}={4 * k}" for name in ("dense_n", "lexical_n", "candidates")]
         loaded = settings.load(assignments=[f"index.name={index}", *deep, *changes, *(assignments or [])])
         if index == build.SAMPLE:
             build.ensure_sample_index(loaded)
-        found = build.open_search(loaded).search([check_question(r["question"]) for r in answerable], Trace())
-        recalls = [
-            recall(first_documents(hits, k), r["gold_doc_ids"]) for hits, r in zip(found, answerable, strict=True)
-        ]
+        found = build.open_search(loaded).search([check_question(one.question) for one in answerable], Trace())
+        recalls = [recall(first_documents(hits, k), one.gold) for hits, one in zip(found, answerable, strict=True)]
         mean = bootstrap(recalls, np.mean)
         typer.echo(f"{method:20} recall@{k} {mean.value:.3f} [{mean.lo:.3f}, {mean.hi:.3f}]  n={mean.n}")
 

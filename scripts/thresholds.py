@@ -10,10 +10,9 @@ calibrated on dev_60: its rows there are in-sample.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -22,6 +21,7 @@ from rag import build, settings
 from rag.cli.console import Stream, library_output
 from rag.context import filter_hits
 from rag.core import Answer, Hits, Trace
+from rag.evaluate import Question, read_questions
 from rag.metrics import recall
 from rag.settings import Loaded
 from rag.stats import bootstrap
@@ -37,31 +37,31 @@ def main(
     assignments: Annotated[list[str] | None, typer.Option("--set", help="Settings, KEY=VALUE.")] = None,
 ) -> None:
     """What the thresholds of `filter` and `verify` rest on."""
-    records = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
+    records = read_questions(questions).questions
     loaded = settings.load(assignments=[f"index.name={build.SAMPLE}", "verify.action=mark", *(assignments or [])])
     with library_output(verbose=False) as (terminal, _):
         build.ensure_sample_index(loaded)
         if loaded.settings.rerank.model is not None:
-            found = build.open_search(loaded).search([record["question"] for record in records], Trace())
+            found = build.open_search(loaded).search([record.question for record in records], Trace())
             for line in filtered(records, found, loaded):
                 terminal.out.print(line, markup=False)
         if answers:
             asyncio.run(answered(records, loaded, terminal.out))
 
 
-def filtered(records: Sequence[dict[str, Any]], found: Sequence[Hits], loaded: Loaded) -> list[str]:
+def filtered(records: Sequence[Question], found: Sequence[Hits], loaded: Loaded) -> list[str]:
     """A table over `filter.min_rerank`, the other threshold as it is set."""
     lines = ["min_rerank  passages left  gold documents left  answerable, nothing left  unanswerable, nothing left"]
     for value in VALUES:
         chosen = loaded.settings.filter.model_copy(update={"min_rerank": value})
         left = [filter_hits(hits, chosen) for hits in found]
         golds = [
-            recall((hit.passage.doc_id for hit in hits), record["gold_doc_ids"])
+            recall((hit.passage.doc_id for hit in hits), record.gold)
             for record, hits in zip(records, left, strict=True)
-            if record["gold_doc_ids"]
+            if record.answerable
         ]
         empty = [not hits for hits in left]
-        answerable = [bool(record["gold_doc_ids"]) for record in records]
+        answerable = [record.answerable for record in records]
         lines.append(
             f"{value:10.2f}  {np.mean([len(hits) for hits in left]):13.1f}  {np.mean(golds):19.3f}  "
             f"{sum(e and a for e, a in zip(empty, answerable, strict=True)):24}  "
@@ -70,17 +70,17 @@ def filtered(records: Sequence[dict[str, Any]], found: Sequence[Hits], loaded: L
     return lines
 
 
-async def answered(records: Sequence[dict[str, Any]], loaded: Loaded, out: Stream) -> None:
+async def answered(records: Sequence[Question], loaded: Loaded, out: Stream) -> None:
     """Each question in a line, then abstention by what it takes to abstain."""
     rows: list[tuple[bool, Answer]] = []
     async with build.open_pipeline(loaded) as pipeline:
         for record in records:
-            answer = await pipeline.answer(record["question"])
-            rows.append((bool(record["gold_doc_ids"]), answer))
+            answer = await pipeline.answer(record.question)
+            rows.append((record.answerable, answer))
             said = "declined" if answer.abstained else " ".join(sentence.support for sentence in answer.sentences)
             cited = ", ".join(f"{c.doc_id} {c.score:.2f}" for c in answer.citations) or "nothing"
-            gold = ", ".join(record["gold_doc_ids"]) or "none"
-            out.print(f"{record['id']} {record['type']:12} {said}; cites {cited}; gold {gold}", markup=False)
+            gold = ", ".join(record.gold) or "none"
+            out.print(f"{record.id} {record.type:12} {said}; cites {cited}; gold {gold}", markup=False)
     supported = [shown(answer.sentences, "drop") for _, answer in rows]
     abstains = {"the model's word": [answer.abstained for _, answer in rows]}
     if loaded.settings.verify.model is not None:

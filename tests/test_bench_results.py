@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from rag.bench import results, start
 from rag.bench.results import Figure, Samples, figure
-from rag.errors import RagError, UsageError
+from rag.errors import RagError, StorageError, UsageError
 from rag.stats import Estimate, ratio
 
 HEAD: dict[str, Any] = {
@@ -123,6 +125,30 @@ def test_each_sample_is_a_line_on_disk_as_soon_as_it_is_taken(tmp_path: Path) ->
         store.add({"round": number})
         lines = (tmp_path / "cpu" / "start" / "samples.jsonl").read_text().splitlines()
         assert [json.loads(line) for line in lines] == [HEAD, *({"round": n} for n in range(number + 1))]
+
+
+def test_a_sample_that_only_half_fits_leaves_nothing(tmp_path: Path) -> None:
+    """A file may grow by 20 bytes of a longer line, as a disk does that is almost full."""
+    taken(tmp_path, [{"id": 1}])
+    before = (tmp_path / "samples.jsonl").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            Samples(tmp_path).add({"id": 2, "text": "x" * 100})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert (tmp_path / "samples.jsonl").read_bytes() == before
+    Samples(tmp_path).add({"id": 2})
+    assert Samples(tmp_path).read() == (HEAD, [{"id": 1}, {"id": 2}])
+
+
+def test_a_folder_that_may_not_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="Can't use"):
+        Samples(tmp_path / "file" / "cpu").start(HEAD)
 
 
 def test_a_new_run_does_not_go_on_in_the_file_of_the_last(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def refused(cli: Cli, code: int, *arguments: str, stdin: str | None = None) -> s
 def test_help_names_every_command(cli: Cli) -> None:
     done = cli("--help")
     assert done.returncode == 0
-    for command in ("ask", "search", "index", "models", "config", "doctor", "bench"):
+    for command in ("ask", "search", "index", "models", "config", "doctor", "bench", "eval"):
         assert f" {command} " in done.stdout
 
 

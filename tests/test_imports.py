@@ -1,6 +1,6 @@
 """The direction of imports, read from the syntax tree of every module of `rag`.
 
-    core, errors <- paths, files, settings, stats <- stages <- pipeline <- build <- training <- server | evaluate | bench <- cli
+    core, errors <- paths, files, settings, stats <- stages <- pipeline <- build <- training <- server | bench <- evaluate <- cli
 
 An import counts wherever it stands: at the top, inside a function, or for type checkers only.
 """
@@ -45,6 +45,7 @@ LAYERS = (
     {"rag.build", "rag.chat"},
     {"rag.training"},
     {"rag.bench", "rag.server"},
+    {"rag.evaluate"},
     {"rag.cli"},
     {"rag.__main__"},
 )
@@ -70,6 +71,7 @@ HEAVY = {
     "tokenizers",
     "datasets",
     "peft",
+    "scipy",
 }
 
 

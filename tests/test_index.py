@@ -21,6 +21,7 @@ from rag.index import (
     check_current,
     content_sha256,
     corpus_sha256,
+    document_ids,
     folder_size,
     open_index,
 )
@@ -86,6 +87,11 @@ def test_a_written_index_opens_with_every_passage_in_its_row(versions: Versions)
     assert index.passages.get(range(7)) == expected
     assert index.passages.get([6, 0, 6]) == [expected[6], expected[0], expected[6]]
     assert index.passages.get([]) == []
+
+
+def test_the_ids_of_all_documents_are_told_without_opening_it(versions: Versions) -> None:
+    write(versions, batch(DOCUMENTS[:1]), batch(DOCUMENTS[1:]))
+    assert list(document_ids(check_current(versions).folder)) == [document.id for document in DOCUMENTS]
 
 
 def test_the_manifest_tells_what_was_written(versions: Versions) -> None:

@@ -9,7 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.metrics import auroc, hit, ndcg, ranks, recall, share_below, threshold
+from rag.metrics import (
+    aurc,
+    auroc,
+    graded_ndcg,
+    hit,
+    key_facts_found,
+    ndcg,
+    ranks,
+    recall,
+    reciprocal_rank,
+    risk_coverage,
+    rouge_l,
+    share_below,
+    threshold,
+)
 
 TIED = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3)), min_size=1, max_size=30)
 """(score, positive, weight), with ties."""
@@ -37,6 +51,26 @@ def test_ndcg_of_a_question_that_nothing_answers_is_an_error() -> None:
         ndcg([], 0, 10)
 
 
+def test_graded_ndcg_of_a_list_that_was_computed_by_hand() -> None:
+    """Grades 1 at 1 and 2 at 3 of at best 2, 1, 1: (1 + 2/log2(4)) / (2 + 1/log2(3) + 1/log2(4))."""
+    grades = {"a": 2, "b": 1, "c": 1}
+    assert graded_ndcg(["b", "x", "a"], grades, 10) == pytest.approx((1 + 2 / 2) / (2 + 0.63093 + 0.5), abs=1e-5)
+    assert graded_ndcg(["a", "b", "c", "x"], grades, 10) == 1.0
+    assert graded_ndcg(["a", "x"], grades, 1) == 1.0, "no more than k count, in the best list either"
+    with pytest.raises(ValueError, match="nothing is relevant"):
+        graded_ndcg(["a"], {}, 10)
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), unique=True), st.sets(st.sampled_from("abcdefgh"), min_size=1))
+def test_graded_ndcg_where_all_grades_are_one_is_the_other(found: list[str], relevant: set[str]) -> None:
+    plain = ndcg(ranks(found, relevant), len(relevant), 5)
+    assert graded_ndcg(found, dict.fromkeys(relevant, 1), 5) == pytest.approx(plain)
+
+
+def test_the_reciprocal_rank_is_that_of_the_first_relevant_one() -> None:
+    assert [reciprocal_rank(ranks) for ranks in ([4, 2], [1], [])] == [0.5, 1.0, 0.0]
+
+
 def test_a_hit_is_among_the_first_k() -> None:
     assert [hit([3, 9], k) for k in (2, 3, 10)] == [0.0, 1.0, 1.0]
     assert hit([], 10) == 0.0
@@ -47,6 +81,63 @@ def test_recall_is_the_share_of_the_relevant_ones_whatever_else_is_found() -> No
     assert recall([], {"a"}) == 0.0
     with pytest.raises(ZeroDivisionError):
         recall(["a"], [])
+
+
+def test_a_key_fact_is_found_by_any_of_its_variants_whatever_its_capitals_and_white_space() -> None:
+    facts = [["Plasmodium", "plasmodia"], ["than 5 per cent", "< 5%"], ["mosquito"]]
+    text = "It is PLASMODIA,\nfewer than  5\u00a0per\tcent."
+    assert key_facts_found(text, facts) == [True, True, False]
+    assert key_facts_found("", facts) == [False, False, False]
+
+
+def test_rouge_l_of_the_example_of_its_paper() -> None:
+    """ "police killed the gunman" against "police kill the gunman" and "the gunman kill police": 3 and 2 of 4 words."""
+    assert rouge_l("police kill the gunman", "Police killed the gunman.") == 0.75
+    assert rouge_l("the gunman kill police", "police killed the gunman") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "f1"),
+    [
+        ("a b c d", "a c", 2 * 2 / 6),
+        ("a c", "a b c d", 2 * 2 / 6),
+        ("17D-vaccine", "17d vaccine", 1.0),
+        ("", "a", 0.0),
+        ("...", "...", 0.0),
+        ("b a b a", "a b a b", 2 * 3 / 8),
+    ],
+)
+def test_rouge_l_is_the_f1_of_the_longest_common_subsequence(text: str, reference: str, f1: float) -> None:
+    assert rouge_l(text, reference) == pytest.approx(f1)
+
+
+def test_the_risk_at_each_coverage_by_hand() -> None:
+    """By confidence 0.9 right, 0.7 wrong, two of 0.5 of which one is wrong: they are covered together."""
+    confidence, wrong = [0.5, 0.9, 0.7, 0.5], [1, 0, 1, 0]
+    levels, coverage, risk = risk_coverage(confidence, wrong)
+    assert levels.tolist() == [0.9, 0.7, 0.5]
+    assert coverage.tolist() == [0.25, 0.5, 1.0]
+    assert risk.tolist() == [0.0, 0.5, 0.5]
+    assert aurc(confidence, wrong) == pytest.approx(0.25 * 0 + 0.25 * 0.5 + 0.5 * 0.5)
+
+
+def test_aurc_is_lowest_where_all_that_is_wrong_comes_last() -> None:
+    wrong = [0, 0, 0, 1]
+    good, bad = aurc([4, 3, 2, 1], wrong), aurc([1, 2, 3, 4], wrong)
+    assert good == pytest.approx(0.25 * 0.25)
+    assert bad == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
+    assert aurc([1, 1, 1, 1], wrong) == 0.25, "without any order it is the share that is wrong"
+
+
+@given(TIED)
+def test_a_resample_s_aurc_is_that_of_its_rows_written_out(rows: list[tuple[int, bool, int]]) -> None:
+    scores, wrong, weights = (list(column) for column in zip(*rows, strict=True))
+    area = aurc(scores, wrong, weights)
+    if sum(weights) == 0:
+        assert math.isnan(area)
+        return
+    written = [(score, bad) for score, bad, weight in rows for _ in range(weight)]
+    assert area == pytest.approx(aurc(*zip(*written, strict=True)))
 
 
 def test_auroc_counts_the_pairs_that_are_in_order_and_half_of_those_that_tie() -> None:

@@ -100,6 +100,15 @@ async def test_where_nothing_is_close_enough_the_model_is_not_asked(index: Index
     assert (answer.citations, answer.route, answer.timings.generate, generator.asked) == ((), None, None, [])
 
 
+async def test_all_that_was_found_is_told_also_where_nothing_of_it_is_close_enough(index: IndexReader) -> None:
+    for closest, sources in (("-1", 2), ("0.9", 0)):
+        pipeline = make(index, FakeGenerator(["Lemons [1]."]), f"filter.min_cosine={closest}")
+        [searched] = [event async for event in pipeline.stream("What cures scurvy?") if isinstance(event, Searched)]
+        assert searched.hits[0].passage.doc_id == "scurvy"
+        assert len(searched.hits) == 3
+        assert len(searched.prompt.sources if searched.prompt is not None else ()) == sources
+
+
 async def test_a_model_that_declines_makes_an_abstention_without_citations(index: IndexReader) -> None:
     answer = await make(index, FakeGenerator(["None of the sources answers the question."])).answer("What cures gout?")
     assert (answer.abstained, answer.citations) == (True, ())

@@ -21,6 +21,7 @@ from rag.prompt import (
     overhead,
     valid_markers,
     whole_sentences,
+    written_markers,
 )
 from rag.settings import Cite
 
@@ -229,6 +230,11 @@ def test_a_marker_belongs_to_its_sentence_before_or_after_the_full_stop(
 ) -> None:
     _, found, _, _ = cite(text, SOURCES, Cite(attribute=False))
     assert [(one.text, one.markers) for one in found] == sentences
+
+
+def test_the_markers_of_each_sentence_are_those_that_stand_in_the_text() -> None:
+    assert written_markers("Lemons cure it [2][1]. Joints swell. It is so.[1] Urate [1].") == [(2, 1), (), (1,), (1,)]
+    assert written_markers("") == []
 
 
 def test_a_year_in_brackets_is_text_and_no_marker() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from indexes import write_index
 
-from rag.core import Document, Hits, Query, Reranker, Trace
+from rag.core import Document, Hit, Hits, Query, Reranker, Trace
 from rag.errors import UsageError
 from rag.index import IndexReader, Versions, check_current, open_index
 from rag.ingest import chunk
@@ -229,6 +229,18 @@ def test_a_batch_finds_what_its_questions_find_one_by_one(
     together = searcher.search(questions, Trace())
     assert together == [searcher.search([one], Trace())[0] for one in questions]
     assert len({tuple(ids(hits)) for hits in together}) > 20
+
+
+def test_reranked_hits_keep_their_place_in_the_fusion(index: IndexReader) -> None:
+    class Reversing:
+        def score(self, question: str, hits: Sequence[Hit]) -> list[float]:
+            del question
+            return [number / len(hits) for number in range(len(hits))]
+
+    fused, reranked = search(index, "fever and rash"), search(index, "fever and rash", Reversing())
+    assert [hit.fused_rank for hit in fused] == list(range(1, len(fused) + 1))
+    assert ids(reranked) == ids(fused)[::-1]
+    assert [hit.fused_rank for hit in reranked] == list(range(len(fused), 0, -1))
 
 
 @pytest.mark.parametrize("reranker", [None, FakeReranker()])

@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag.stats import Estimate, Floats, bootstrap, bootstrap_clusters, difference, ratio
+from rag.stats import (
+    Estimate,
+    Floats,
+    bootstrap,
+    bootstrap_clusters,
+    difference,
+    non_inferiority,
+    paired_bootstrap,
+    permutation_test,
+    power,
+    ratio,
+)
 
 SAMPLES = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=20)
 
@@ -147,3 +158,103 @@ def test_one_cluster_has_an_interval_without_width_and_none_is_an_error() -> Non
     assert bootstrap_clusters([4, 4], mean_of([1.0, 3.0])) == Estimate(2.0, 2.0, 2.0, 2)
     with pytest.raises(ValueError, match="no values"):
         bootstrap_clusters([], mean_of([]))
+
+
+# --- two runs of the same questions ----------------------------------------------------------------
+
+
+def test_a_paired_difference_is_the_second_less_the_first_and_pairs_stay_together() -> None:
+    before = [1.0, 5.0, 9.0, 2.0]
+    assert paired_bootstrap(before, [value + 0.5 for value in before]) == Estimate(0.5, 0.5, 0.5, 4)
+    assert paired_bootstrap([0.0, 0.0], [1.0, 0.0]) == Estimate(0.5, 0.0, 1.0, 2)
+    assert paired_bootstrap([1.0, 1.0, 4.0], [2.0, 2.0, 2.0], np.median).value == 1.0
+
+
+def test_a_paired_difference_is_as_wide_as_that_of_the_differences() -> None:
+    source = np.random.default_rng(5)
+    before = source.normal(0.0, 3.0, 200)
+    after = before + source.normal(0.2, 0.5, 200)
+    paired, of_differences = paired_bootstrap(before, after, seed=3), bootstrap(after - before, np.mean, seed=3)
+    assert (paired.value, paired.lo, paired.hi) == pytest.approx(
+        (of_differences.value, of_differences.lo, of_differences.hi)
+    )
+
+
+def test_a_paired_difference_of_ratios() -> None:
+    """1 of 2 and 1 of 2 before, 2 of 2 and 0 of 1 after: 2/3 less 2/4."""
+    before, after = [[1.0, 2.0], [1.0, 2.0]], [[2.0, 2.0], [0.0, 1.0]]
+    assert paired_bootstrap(before, after, ratio(np.sum)).value == pytest.approx(2 / 3 - 1 / 2)
+
+
+def test_few_pairs_are_exchanged_in_every_way() -> None:
+    """Of the 2**n ways to exchange pairs that all gained, two are as extreme: none exchanged, and all."""
+    for count in (1, 2, 5, 12):
+        assert permutation_test([0.0] * count, [1.0] * count) == pytest.approx(2 / 2**count)
+    assert permutation_test([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == 1.0
+
+
+def test_the_exact_p_of_pairs_of_different_sizes() -> None:
+    """Gains 3, 2 and -1 sum to 4. Of the eight sums of +-3 +-2 +-1, 6, 4, -4 and -6 are as far from 0."""
+    assert permutation_test([0.0, 0.0, 1.0], [3.0, 2.0, 0.0]) == pytest.approx(4 / 8)
+
+
+def test_the_p_of_many_pairs_is_that_of_the_sign_test_and_of_the_seed() -> None:
+    """Of 40 pairs that differ by one, 28 gained: twice P(Bin(40, 1/2) >= 28) = 0.0166."""
+    before, after = [0.0] * 28 + [1.0] * 12, [1.0] * 28 + [0.0] * 12
+    exact = 2 * sum(math.comb(40, k) for k in range(28, 41)) / 2**40
+    assert permutation_test(before, after) == pytest.approx(exact, abs=0.004)
+    assert permutation_test(before, after) == permutation_test(before, after)
+    assert permutation_test(before, after, seed=1) != permutation_test(before, after)
+
+
+def test_the_p_of_ratios_exchanges_whole_rows() -> None:
+    before, after = [[0.0, 1.0], [0.0, 3.0]], [[1.0, 1.0], [3.0, 3.0]]
+    assert permutation_test(before, after, ratio(np.sum)) == pytest.approx(0.5), "of four ways two are as extreme"
+
+
+def test_the_p_is_even_where_nothing_differs_in_truth() -> None:
+    source = np.random.default_rng(8)
+    found = [permutation_test(*source.normal(size=(2, 10))) for _ in range(200)]
+    assert 0.01 <= np.mean(np.array(found) <= 0.05) <= 0.10
+    assert 0.40 <= np.mean(found) <= 0.60
+
+
+@pytest.mark.parametrize(
+    ("lo", "n", "shown"),
+    [
+        (-0.0999, 120, True),
+        (-0.1, 120, False),
+        (-0.2, 120, False),
+        (0.05, 120, True),
+        (0.0, 36, True),
+        (0.0, 35, False),
+    ],
+)
+def test_no_loss_is_shown_by_an_interval_above_the_margin_and_by_enough_pairs(lo: float, n: int, shown: bool) -> None:
+    assert non_inferiority(Estimate(0.1, lo, 0.2, n), 0.10) is shown
+
+
+def test_a_smaller_margin_takes_more_pairs() -> None:
+    equal = [Estimate(0.0, 0.0, 0.0, n) for n in (71, 72)]
+    assert [non_inferiority(estimate, 0.05) for estimate in equal] == [False, True], "0.95 ** 72 = 0.0249"
+
+
+def test_the_power_of_an_interval_as_wide_as_the_margin_is_one_half() -> None:
+    assert power(Estimate(-0.3, -0.4, -0.2, 120), 0.10) == pytest.approx(0.5), "whatever was found"
+    assert power(Estimate(0.0, -0.05, 0.05, 120), 0.10) == pytest.approx(0.975), "1.96 standard errors more"
+    assert power(Estimate(0.0, 0.0, 0.0, 120), 0.10) == 1.0
+    assert power(Estimate(0.0, 0.0, 0.0, 20), 0.10) == 0.0
+
+
+def test_the_power_is_how_often_equal_runs_are_shown_to_be_so() -> None:
+    """Runs of 120 questions that differ by 0.6 at random: by the formula 0.45 of them are shown to lose less than 0.10."""
+    source = np.random.default_rng(2)
+    estimates = [paired_bootstrap(np.zeros(120), source.normal(0.0, 0.6, 120)) for _ in range(80)]
+    assert np.mean([power(one, 0.10) for one in estimates]) == pytest.approx(0.446, abs=0.03)
+    assert np.mean([non_inferiority(one, 0.10) for one in estimates]) == pytest.approx(0.446, abs=0.12)
+
+
+def test_a_loss_of_the_margin_is_called_none_in_one_of_forty_runs() -> None:
+    source = np.random.default_rng(4)
+    estimates = [paired_bootstrap(np.zeros(120), source.normal(-0.10, 0.4, 120)) for _ in range(120)]
+    assert sum(non_inferiority(one, 0.10) for one in estimates) <= 8

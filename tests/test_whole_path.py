@@ -134,6 +134,50 @@ def test_in_a_conversation_the_second_question_leans_on_the_first(cli: Cli) -> N
     assert "\n  ttft " in done.stderr
 
 
+def test_an_evaluation_of_five_questions_keeps_samples_and_goes_on_from_them(cli: Cli, tmp_path: Path) -> None:
+    evaluation = ("eval", "--output", str(tmp_path / "results"), "--limit", "5")
+    done = cli(*evaluation, "--json")
+    assert done.returncode == 0, done.stderr
+    figures = {one["name"]: one for one in json.loads(done.stdout)}
+    assert {"recall_at_10", "key_fact_recall_simple", "citation_precision", "abstention_recall", "aurc"} <= set(figures)
+    assert figures["recall_at_10"]["value"] >= 0.5
+    assert figures["recall_at_10"]["n"] == 4
+    path = tmp_path / "results" / "samples.jsonl"
+    head, *samples = map(json.loads, path.read_text().splitlines())
+    assert (head["settings"]["questions"]["name"], head["settings"]["at_once"]) == ("qa_120", 16)
+    assert set(head["settings"]["weights"]) == {"generator", "reranker", "support"}
+    assert len({sample["id"] for sample in samples}) == len(samples) == 5
+    for sample in samples:
+        assert sorted(sample["found"]["fused"]) == sorted(sample["found"]["reranked"])
+        assert sample["answer"]["engine"]["techniques"]["speculation"]["asked"] is True
+        assert 0 <= sample["answer"]["confidence"] <= 1
+
+    before = path.read_bytes()
+    again = cli(*evaluation)
+    assert again.returncode == 0, again.stderr
+    assert "All samples were there already." in again.stderr
+    assert path.read_bytes() == before
+    refused = cli(*evaluation, "--set", "context.passages=3")
+    assert refused.returncode == 2
+    assert "settings.pipeline.context.passages was 2, and is 3" in refused.stderr
+    assert path.read_bytes() == before
+    compared = cli("eval", "compare", str(tmp_path / "results"), str(tmp_path / "results"), "--json")
+    assert compared.returncode == 0, compared.stderr
+    assert [one for one in json.loads(compared.stdout)["differences"] if one["difference"] != 0] == []
+
+
+def test_questions_about_documents_that_the_index_lacks_are_refused_before_an_engine_starts(
+    cli: Cli, tmp_path: Path
+) -> None:
+    record = {"id": "q1", "question": "What?", "type": "simple", "answer": "It.", "gold_doc_ids": ["nowhere"]}
+    (tmp_path / "set.jsonl").write_text(json.dumps(record | {"key_facts": [["it"]]}) + "\n")
+    done = cli("eval", str(tmp_path / "set.jsonl"), "--sample", "--output", str(tmp_path / "results"))
+    assert done.returncode == 2
+    assert "Question 'q1' is answered by document 'nowhere', which index 'sample' lacks" in done.stderr
+    assert "starting the engine" not in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
 def test_doctor_starts_the_engine_and_says_how_long_it_took(cli: Cli) -> None:
     done = cli("doctor", "--json", "--index", "sample")
     assert done.returncode == 0, done.stdout + done.stderr

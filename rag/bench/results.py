@@ -71,7 +71,7 @@ class Figures:
     def add(
         self,
         name: str,
-        values: Sequence[Any],
+        values: Sequence[Any] | Floats,
         statistic: Callable[..., Floats],
         unit: str,
         at_most: float | None = None,
@@ -161,20 +161,25 @@ class Samples:
         self.path = folder / name
 
     def start(self, head: Mapping[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(head) + "\n", encoding="utf-8")
+        with files.explaining_storage(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(json.dumps(head) + "\n", encoding="utf-8")
 
-    def resume(self, head: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The samples of an earlier run with the same settings on the same machine, to go on after them; begins anew
-        where there are none, and keeps those of another run under a name with `BEFORE`. A last line that was cut off is taken out.
-        Raises `UsageError` for any other."""
+    def earlier(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Header and samples of a run that may have been killed; both empty where it left no whole line. A last line that was
+        cut off is taken out. Raises `UsageError` for any other."""
         text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
         whole = text[: text.rfind("\n") + 1]
         if whole and whole != text:
             with files.replacing_file(self.path) as path:
                 path.write_text(whole, encoding="utf-8")
-        earlier, samples = self.read() if whole else ({}, [])
-        if _comparable(earlier) != _comparable(head):
+        return self.read() if whole else ({}, [])
+
+    def resume(self, head: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The samples of an earlier run with the same settings on the same machine, to go on after them; begins anew
+        where there are none, and keeps those of another run under a name with `BEFORE`. Raises what `earlier` raises."""
+        earlier, samples = self.earlier()
+        if comparable(earlier) != comparable(head):
             if samples:
                 self.path.replace(self.path.with_suffix(BEFORE))
             self.start(head)
@@ -193,8 +198,16 @@ class Samples:
             path.write_text("".join(f"{json.dumps(row)}\n" for row in (head, *samples)), encoding="utf-8")
 
     def add(self, sample: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(sample) + "\n")
+        """Raises `StorageError` where there is no room for it; those before it stay whole."""
+        left = f"{json.dumps(sample)}\n".encode()
+        with files.explaining_storage(self.path), self.path.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError:
+                file.truncate(end)
+                raise
 
     def read(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Header and samples. Raises `UsageError` where there are none, or a line is cut off."""
@@ -203,17 +216,18 @@ class Samples:
         records = []
         for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except ValueError:
-                raise UsageError(
-                    f"{self.path}:{number}: not a JSON line. Remove it, or run the benchmark again."
-                ) from None
+                record = None
+            if not isinstance(record, dict):
+                raise UsageError(f"{self.path}:{number}: no JSON object. Remove it, or run the benchmark again.")
+            records.append(record)
         if not records:
             raise UsageError(f"No samples in {self.path}, which is empty: run the benchmark again.")
         return records[0], records[1:]
 
 
-def _comparable(head: Mapping[str, Any]) -> Any:
+def comparable(head: Mapping[str, Any]) -> Any:
     """Of a header, what the samples depend on, as JSON gives it back."""
     return json.loads(json.dumps({key: value for key, value in head.items() if key not in ("command", "date")}))
 

@@ -1,7 +1,7 @@
 """The only place that assembles: a pipeline, a search, an index, and the models that they are made of."""
 
 from rag.build.corpus import SAMPLE, Built, Progress, build_index, ensure_sample_index, index_holds, sample_corpus
-from rag.build.parts import Report, model_store, open_checker, open_encoder, open_reranker, quiet, weighing
+from rag.build.parts import Report, model_store, open_checker, open_encoder, open_reranker, quiet, resolve, weighing
 from rag.build.pipeline import Stages, assemble, open_generator, open_parts, open_pipeline
 from rag.build.search import Search, check_index, newer, open_reader, open_search
 
@@ -28,6 +28,7 @@ __all__ = [
     "open_reranker",
     "open_search",
     "quiet",
+    "resolve",
     "sample_corpus",
     "weighing",
 ]

@@ -11,6 +11,7 @@ import typer
 
 from rag import __version__
 from rag.cli import ask, bench, chat, config, doctor, index, models, options, search, serve
+from rag.cli import eval as evaluation
 from rag.errors import RagError
 
 app = typer.Typer(
@@ -54,6 +55,7 @@ app.command(name="search")(search.search)
 app.add_typer(index.app, name="index")
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
+app.add_typer(evaluation.app, name="eval")
 app.command(name="config")(config.config)
 app.command(name="doctor")(doctor.doctor)
 app.command(name="serve")(serve.serve)

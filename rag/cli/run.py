@@ -14,8 +14,8 @@ from rag.engine import processes
 T = TypeVar("T")
 
 
-def run(command: Coroutine[Any, Any, int]) -> int:
-    """The command's exit code; 130 after SIGINT, 143 after SIGTERM.
+def run(command: Coroutine[Any, Any, T]) -> T:
+    """What the command returns; the process ends with 130 after SIGINT, with 143 after SIGTERM.
 
     The command is cancelled, so its `finally` blocks release the engine. Then the process ends without
     joining worker threads: one that is in the middle of `import vllm` would hold it up for seconds.

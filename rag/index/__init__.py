@@ -13,7 +13,7 @@ from rag.index.checks import CheckedVersion, VersionStatus, all_versions, check,
 from rag.index.dense import DenseIndex
 from rag.index.lexical import LexicalIndex, Tokenizer
 from rag.index.manifest import Manifest
-from rag.index.store import PassageStore
+from rag.index.store import PassageStore, document_ids
 from rag.index.update import Changes, Shape, Update, content_sha256, corpus_sha256, updating
 from rag.index.versions import Versions
 from rag.settings import Device, Index, Retrieve
@@ -31,6 +31,7 @@ __all__ = [
     "check_current",
     "content_sha256",
     "corpus_sha256",
+    "document_ids",
     "folder_size",
     "open_index",
     "updating",

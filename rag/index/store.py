@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -98,6 +98,12 @@ def passage_of(line: bytes, metadata: Metadata) -> Passage:
 def write_owners(folder: Path, passages: Sequence[int]) -> None:
     """`passages` are the numbers of each document's, in order."""
     np.save(folder / _OWNERS, np.repeat(np.arange(len(passages), dtype=np.int32), passages), allow_pickle=False)
+
+
+def document_ids(folder: Path) -> Iterator[str]:
+    """Of every document of a version."""
+    documents = Lines(folder, DOCUMENTS)
+    return (json.loads(documents[row])["id"] for row in range(len(documents)))
 
 
 class PassageStore:

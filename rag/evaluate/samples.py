@@ -1,0 +1,154 @@
+"""What an evaluation keeps of each question: all that any figure is made of, a JSON line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from pydantic import TypeAdapter, ValidationError
+
+from rag.bench import results
+from rag.core import Answer, Hits
+from rag.errors import UsageError
+from rag.evaluate.questions import Question
+
+BENCH = "eval"
+VERDICTS = "verdicts.jsonl"
+
+Head: TypeAlias = Mapping[str, Any]
+"""The first line of a file of samples (`rag.bench.results.header`)."""
+
+Verdict: TypeAlias = Literal["yes", "no", "unclear"]
+"""A judge's: does the answer state what the reference does?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The documents of the passages that the search found, best first, each as often as its passages: in the order of the
+    fusion, and in the reranker's, None without one."""
+
+    fused: tuple[str, ...]
+    reranked: tuple[str, ...] | None
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The one that the answer was written from."""
+        return self.reranked if self.reranked is not None else self.fused
+
+
+def found(hits: Hits) -> Found:
+    fused = sorted(hits, key=lambda hit: hit.fused_rank if hit.fused_rank is not None else len(hits))
+    reranked = tuple(hit.passage.doc_id for hit in hits) if any(hit.rerank is not None for hit in hits) else None
+    return Found(tuple(hit.passage.doc_id for hit in fused), reranked)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One question and what came of it: an `answer`, or the `error` that it failed with. `found` is None where it failed
+    before anything was.
+
+    `run` counts the runs that these samples were taken in, from 1; `at` is seconds since that one's first question, when this
+    one ended. `verdict` is a judge's, and kept in a file of its own.
+    """
+
+    id: str
+    question: Question
+    found: Found | None
+    answer: Answer | None
+    error: str | None
+    run: int
+    at: float
+    verdict: Verdict | None = None
+
+    @property
+    def given(self) -> Answer | None:
+        """The answer, unless it declines."""
+        return self.answer if self.answer is not None and not self.answer.abstained else None
+
+
+_SAMPLE = TypeAdapter(Sample)
+
+
+def row(sample: Sample) -> dict[str, Any]:
+    fields = asdict(sample)
+    del fields["verdict"]
+    return fields
+
+
+def resume(folder: Path, head: Head) -> list[Sample]:
+    """The answers of an earlier run with the same questions and settings, to go on after them; questions that failed in it are
+    taken out, to be asked again. Begins anew where there are none.
+
+    Raises `UsageError` where the folder holds samples of something else: they stay as they are.
+    """
+    samples = results.Samples(folder)
+    before, rows = samples.earlier()
+    if not rows:
+        samples.start(head)
+        return []
+    if changes := differences(before, head):
+        name, was, now = changes[0]
+        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        raise UsageError(
+            f"{folder} holds samples of another run: {name} was {was}, and is {now}{more}. "
+            "Choose another folder with --output, or remove that one."
+        )
+    taken = _read(samples, rows)
+    answered = [number for number, sample in enumerate(taken) if sample.error is None]
+    if len(answered) < len(taken):
+        samples.replace(before, [rows[number] for number in answered])
+    return [taken[number] for number in answered]
+
+
+def read(folder: Path) -> tuple[Head, list[Sample]]:
+    """In the order of their ids, whatever order they were finished in, with the verdicts that there are.
+
+    Raises `UsageError` where there are none, or they are of another command or version.
+    """
+    samples = results.Samples(folder)
+    head, rows = samples.read()
+    if head.get("bench") != BENCH:
+        raise UsageError(f"{samples.path} isn't of `rag eval`, but of {head.get('bench')!r}. Name one of its folders.")
+    taken = sorted(_read(samples, rows), key=lambda sample: sample.id)
+    if not taken:
+        raise UsageError(f"No question in {samples.path}: run `rag eval` first, without --report-only.")
+    verdicts = {one["id"]: one["verdict"] for one in read_verdicts(folder)}
+    return head, [replace(sample, verdict=verdicts.get(sample.id)) for sample in taken]
+
+
+def read_verdicts(folder: Path) -> list[dict[str, Any]]:
+    verdicts = results.Samples(folder, VERDICTS)
+    return verdicts.read()[1] if verdicts.path.is_file() else []
+
+
+def differences(before: Head, now: Head) -> list[tuple[str, object, object]]:
+    """What samples depend on, by its dotted name, where two headers differ in it: settings, versions, the machine."""
+    first, second = _leaves(results.comparable(before)), _leaves(results.comparable(now))
+    names = dict.fromkeys([*first, *second])
+    return [(name, first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)]
+
+
+def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    leaves: dict[str, object] = {}
+    for name, inner in value.items():
+        leaves |= _leaves(inner, f"{prefix}{name}.") if isinstance(inner, Mapping) else {f"{prefix}{name}": inner}
+    return leaves
+
+
+def _read(samples: results.Samples, rows: Sequence[Mapping[str, Any]]) -> list[Sample]:
+    taken: dict[str, Sample] = {}
+    for number, one in enumerate(rows, start=2):
+        try:
+            sample = _SAMPLE.validate_python(one)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise UsageError(
+                f"{samples.path}:{number}: no sample of this version of rag ({'.'.join(map(str, problem['loc']))}: "
+                f"{problem['msg']}). Remove the folder, or choose another one with --output."
+            ) from None
+        if sample.id in taken:
+            raise UsageError(f"{samples.path}:{number}: {sample.id!r} stands there twice. Remove one of the two lines.")
+        taken[sample.id] = sample
+    return list(taken.values())
