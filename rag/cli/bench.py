@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -269,14 +268,9 @@ def generator(
         # Outside of `run`, which an interrupt reaches only where something is awaited.
         made = bench.held_out(folder, datasets, named, prompts, progress)
         asked = bench.models(loads, lambda what: progress(what))
-        run(_finished(bench.measure(asked, folder, made, measuring.command(), progress)))
+        run(bench.measure(asked, folder, made, measuring.command(), progress))
 
     measuring.run(bench, loads[0], measure, output, report_only, as_json, verbose or context.obj.verbose)
-
-
-async def _finished(measured: Coroutine[Any, Any, None]) -> int:
-    await measured
-    return 0
 
 
 def _datasets(named: Path | None) -> Path:

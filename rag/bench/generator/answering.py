@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from rag import build, prompt
 from rag.abstain import Confidence, Weighing, weighed
+from rag.bench import workers
 from rag.core import GenerationParams, GenerationStats, Generator
 from rag.settings import Loaded
 from rag.training import abstention
@@ -49,18 +50,11 @@ async def ask(
     declining: Declining | None = None,
 ) -> None:
     """Answer the prompts, `at_once` of them at a time; `finished` is told of each as it ends. Raises what the engine does."""
-    waiting = iter(prompts)  # one for all: each worker takes the next
 
-    async def work() -> None:
-        for example in waiting:
-            finished(example, await _answer(generator, example, declining))
+    async def one(example: Example) -> None:
+        finished(example, await _answer(generator, example, declining))
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(at_once):
-                group.create_task(work())
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
+    await workers.each(prompts, at_once, one)
 
 
 async def _answer(generator: Generator, example: Example, declining: Declining | None) -> Answered:
