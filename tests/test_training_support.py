@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import tiny_datasets
 from rag.training import datasets
 from rag.training.corruption import KINDS
 from rag.training.datasets import Claim
-from rag.training.support import PREMISE_CHARS, SHARES, Pair, Pairs, from_claims, from_own
+from rag.training.support import PREMISE_CHARS, SHARES, Pair, Pairs, from_claims
 from rag.verify import LABELS
 
 needs_real = pytest.mark.skipif("RAG_DATASETS" not in os.environ, reason="RAG_DATASETS isn't set: no real datasets")
@@ -74,15 +73,12 @@ def test_a_label_is_the_one_that_its_kind_has(pairs: list[Pair]) -> None:
     assert {pair.label == labels[pair.kind] for pair in medquad} == {True}
 
 
-def test_the_passage_with_a_detail_changed_supports_the_changed_sentence_and_contradicts_the_other(
-    pairs: list[Pair],
-) -> None:
-    said = [pair for pair in pairs[:-2] if pair.kind.startswith("said ")]
-    assert len(said) > 20
+def test_a_negated_passage_supports_the_negated_sentence_and_contradicts_the_other(pairs: list[Pair]) -> None:
+    said = [pair for pair in pairs[:-2] if pair.kind == "said negation"]
+    assert len(said) > 10
     assert {pair.label for pair in said} == {"supported"}
     for pair in said:
-        kind = pair.kind.removeprefix("said ")
-        others = [one for one in pairs if one.passage == pair.passage and one.kind == kind]
+        others = [one for one in pairs if one.passage == pair.passage and one.kind == "negation"]
         assert {one.label for one in others} == {"contradicted"}
         assert not any(map(verbatim, others))
     as_they_stand = [pair for pair in said if verbatim(pair)]
@@ -92,20 +88,6 @@ def test_the_passage_with_a_detail_changed_supports_the_changed_sentence_and_con
 def test_what_is_measured_is_as_its_passages_say_it(made: Pairs) -> None:
     measured = [pair for some in made.measured(0).values() for pair in some]
     assert not [pair for pair in measured if pair.kind.startswith("said ")]
-
-
-def test_sentences_of_ours_are_made_wrong_by_rule_for_training_alone() -> None:
-    documents = {"d": {"title": "Gout", "text": "Gout is caused by crystals of urate. It hurts in most patients."}}
-    rows = [
-        {"doc_id": "d", "sentence": f"In case {n}, gout is due to urate.", "label": "supported", "kind": "paraphrase"}
-        for n in range(40)
-    ]
-    made = list(from_own(rows, documents, "training", random.Random(0)))
-    wrong = [pair for pair in made if pair.label == "contradicted"]
-    assert 10 < len(wrong) < 30
-    assert len(made) == 40 + len(wrong)
-    assert {pair.kind for pair in wrong} <= set(KINDS)
-    assert len(list(from_own(rows, documents, "held_out", random.Random(0)))) == 40
 
 
 def test_a_premise_is_no_longer_than_the_stage_s(pairs: list[Pair]) -> None:
