@@ -9,6 +9,7 @@
     │   └── IndexMissing     there is none of that name
     ├── ModelError           a model that is missing, damaged or can't be built
     ├── StorageError         no room, no permission
+    ├── Mixed                an index that is of two revisions of its corpus (found by the soak)
     └── EngineError          the engine can't start or broke
         ├── NotEnoughMemory  weights and KV pool don't fit
         ├── EngineDied       it was lost in the middle of a request
@@ -53,6 +54,10 @@ class ModelError(RagError):
 
 
 class StorageError(RagError):
+    pass
+
+
+class Mixed(RagError):
     pass
 
 

@@ -17,9 +17,9 @@ from indexes import write_index
 
 from rag import build, paths
 from rag.bench import results, soak
-from rag.bench.soak import Corpus, Mixed, Soaked, changes, killing, kills, read_during, run, summarise
+from rag.bench.soak import Corpus, Soaked, changes, killing, kills, read_during, run, summarise
 from rag.core import Document
-from rag.errors import UsageError
+from rag.errors import Mixed, UsageError
 from rag.index import CheckedVersion, Versions, check_current
 from rag.ingest import chunk
 from rag.settings import Index, Loaded

@@ -5,7 +5,7 @@ passages of which revision it is, and whether it is whole. What it takes to pass
 """
 
 from rag.bench.soak.changing import changes
-from rag.bench.soak.corpus import Corpus, Mixed
+from rag.bench.soak.corpus import Corpus
 from rag.bench.soak.figures import SUMMARY, summarise
 from rag.bench.soak.killing import PHASES, REPORTED, Run, kills, run
 from rag.bench.soak.reading import Reading, read_during
@@ -21,7 +21,6 @@ __all__ = [
     "SUMMARY",
     "Corpus",
     "Counts",
-    "Mixed",
     "Reading",
     "Run",
     "Soaked",

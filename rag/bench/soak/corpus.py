@@ -6,11 +6,8 @@ import re
 from dataclasses import dataclass
 
 from rag.core import Document, Hits
+from rag.errors import Mixed
 from rag.index import IndexReader
-
-
-class Mixed(Exception):
-    """What an index holds, or answers with, isn't one revision's."""
 
 
 @dataclass(frozen=True, slots=True)

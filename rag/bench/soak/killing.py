@@ -13,7 +13,6 @@ from typing import Any
 
 from rag.bench import SEED
 from rag.bench.results import Sample
-from rag.bench.soak.corpus import Mixed
 from rag.bench.soak.target import Soaked
 from rag.errors import RagError
 
@@ -129,7 +128,7 @@ def _after(soaked: Soaked, ended: Run, expected: Sequence[int]) -> tuple[int | N
     """The revision that is found after a writer has ended, and what is wrong with it."""
     try:
         found = soaked.check()
-    except (Mixed, RagError, OSError, ValueError, RuntimeError) as error:
+    except (RagError, OSError, ValueError, RuntimeError) as error:
         return None, f"{type(error).__name__}: {error}"
     if found not in expected:
         return found, f"revision {found}, expected one of {', '.join(map(str, expected))}"

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rag.bench import SEED
-from rag.bench.soak.corpus import Mixed
 from rag.bench.soak.target import Soaked
+from rag.errors import Mixed
 
 
 @dataclass(slots=True)
