@@ -83,11 +83,10 @@ class Conversation:
 def turn(answer: Answer, sources: Sequence[Source]) -> Turn:
     """What is remembered of an answer. It is about what it cites; one that cites nothing about what was found for it, as far
     as that goes with the question."""
-    if answer.citations:
-        titles = [citation.title for citation in answer.citations]
-        texts = [citation.quote for citation in answer.citations]
-    else:
+    if not answer.citations:
         return unanswered(answer.question, sources)
+    titles = [citation.title for citation in answer.citations]
+    texts = [citation.quote for citation in answer.citations]
     return Turn(answer.question, answer.answer, topics(answer.question, titles, texts))
 
 

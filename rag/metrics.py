@@ -29,8 +29,7 @@ def ndcg(ranks: Iterable[int], relevant: int, k: int) -> float:
     Raises ValueError where there are none."""
     if relevant < 1:
         raise ValueError(f"nDCG of a question with {relevant} relevant passages")
-    best = sum(1 / log2(rank + 1) for rank in range(1, min(relevant, k) + 1))
-    return sum(1 / log2(rank + 1) for rank in ranks if rank <= k) / best
+    return sum(1 / log2(rank + 1) for rank in ranks if rank <= k) / _discounted([1] * min(relevant, k))
 
 
 def graded_ndcg(found: Iterable[str], grades: Mapping[str, int], k: int) -> float:

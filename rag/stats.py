@@ -168,6 +168,12 @@ def difference(rows: Floats, axis: int) -> Floats:
     return less
 
 
+def p95(values: Floats, axis: int) -> Floats:
+    """A statistic: the 95th percentile."""
+    found: Floats = np.quantile(values, 0.95, axis=axis)
+    return found
+
+
 def p99(values: Floats, axis: int) -> Floats:
     """A statistic: the 99th percentile."""
     found: Floats = np.quantile(values, 0.99, axis=axis)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import time
-from contextlib import AsyncExitStack, ExitStack, aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import psutil
 import typer
 
 from rag.cli import options
@@ -102,14 +99,9 @@ def require_input(is_terminal: bool) -> None:
 
 
 async def _ask(question: str, asked: Asked, terminal: Terminal) -> int:
-    from rag import build
+    from rag.cli.opening import opened
 
-    async with AsyncExitStack() as stack:
-        with terminal.step("preparing") as report:
-            if asked.sample:
-                await asyncio.to_thread(build.ensure_sample_index, asked.loaded, build.Progress(step=report))
-            pipeline = await stack.enter_async_context(build.open_pipeline(asked.loaded, report))
-            pipeline.startup_s = time.time() - psutil.Process().create_time()  # with all that was built on the way
+    async with opened(asked.loaded, asked.sample, terminal) as pipeline:
         return await show(pipeline, question, asked, terminal)
 
 

@@ -6,13 +6,11 @@ import asyncio
 import signal
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, ExitStack, aclosing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-import psutil
 import typer
 
 from rag.cli import options
@@ -72,13 +70,14 @@ def _chat(loaded: Loaded, where: str | None, sample: bool, as_json: bool, termin
     """Between two answers no event loop runs: whoever types has the main thread, and with it Ctrl-C, for themselves."""
     from rag.chat import Conversation
     from rag.cli.lines import reading
+    from rag.cli.opening import opened
     from rag.cli.run import supervise
 
     interactive = sys.stdin.isatty()
     with asyncio.Runner() as runner, ExitStack() as closing:
         stack = AsyncExitStack()
         closing.callback(lambda: runner.run(stack.aclose()))
-        pipeline = runner.run(supervise(_open(loaded, sample, terminal, stack)))
+        pipeline = runner.run(supervise(stack.enter_async_context(opened(loaded, sample, terminal))))
         closing.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _terminate))
         session = Session(pipeline, Conversation(loaded.settings.chat), where, as_json, terminal)
         if interactive:
@@ -86,17 +85,6 @@ def _chat(loaded: Loaded, where: str | None, sample: bool, as_json: bool, termin
             terminal.err.print(f"{about}; ready in {duration(pipeline.startup_s or 0)}. /help", style="dim")
         read_line = closing.enter_context(reading(terminal, interactive))
         hold(session, read_line, runner.run, interactive)
-
-
-async def _open(loaded: Loaded, sample: bool, terminal: Terminal, stack: AsyncExitStack) -> Pipeline:
-    from rag import build
-
-    with terminal.step("preparing") as report:
-        if sample:
-            await asyncio.to_thread(build.ensure_sample_index, loaded, build.Progress(step=report))
-        pipeline = await stack.enter_async_context(build.open_pipeline(loaded, report))
-    pipeline.startup_s = time.time() - psutil.Process().create_time()
-    return pipeline
 
 
 def _terminate(*_: object) -> NoReturn:

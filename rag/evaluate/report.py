@@ -17,7 +17,7 @@ from rag.evaluate.coverage import Curve
 from rag.evaluate.questions import TYPES
 from rag.evaluate.samples import Head, Sample, read
 from rag.evaluate.scores import METRICS, Metric, parts
-from rag.stats import Estimate, Floats, ratio
+from rag.stats import p95, ratio
 
 PICTURE = "risk_coverage.svg"
 
@@ -81,18 +81,12 @@ def _add_times(figures: results.Figures, samples: Sequence[Sample]) -> None:
     firsts = [answer.timings.ttft for answer in answers if answer.timings.ttft is not None]
     for name, seconds, statistic in (
         ("total_p50_s", totals, np.median),
-        ("total_p95_s", totals, _p95),
+        ("total_p95_s", totals, p95),
         ("ttft_p50_s", firsts, np.median),
     ):
         if seconds:
             figures.add(name, seconds, statistic, "s")
-    minutes = _minutes(samples)
-    figures.all.append(results.figure("minutes", Estimate(minutes, minutes, minutes, len(samples)), "min"))
-
-
-def _p95(rows: Floats, axis: int) -> Floats:
-    found: Floats = np.quantile(rows, 0.95, axis=axis)
-    return found
+    figures.all.append(results.observed("minutes", _minutes(samples), "min", n=len(samples)))
 
 
 def _minutes(samples: Sequence[Sample]) -> float:

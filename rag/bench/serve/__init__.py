@@ -8,7 +8,7 @@ whose answers are long.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -60,11 +60,12 @@ class _Run:
         self.loaded, self.progress = loaded, progress
         self.questions = asks.questions()
         self.samples = results.Samples(folder)
-        self.taken = self.samples.resume(results.header(BENCH, command, settings=_depends_on(loaded)))
+        taken = self.samples.resume(results.header(BENCH, command, settings=_depends_on(loaded)))
+        self.taken = results.by_kind(taken, (ASK, KILL, LEAVE))
         self.logs = results.unpublished(folder, LOGS)
 
     def ask(self, count: int) -> None:
-        known = {sample["id"] for sample in self._of(ASK)}
+        known = {sample["id"] for sample in self.taken[ASK]}
         asked = self.questions[:count]
         left = [one for one in asked if one.id not in known]
         if not left:
@@ -78,8 +79,8 @@ class _Run:
                 self.samples.add({"kind": ASK, "id": one.id, **asks.ask(server, self.loaded, one.text)})
 
     def lose(self, kills: int, disconnects: int) -> None:
-        killed = len(self._of(KILL))
-        groups = self._of(LEAVE)
+        killed = len(self.taken[KILL])
+        groups = self.taken[LEAVE]
         left = sum(sample["clients"] for sample in groups)
         if killed >= kills and left >= disconnects:
             return
@@ -103,9 +104,6 @@ class _Run:
             if sample["ready"] is None:
                 log = self.logs / "losses.log"
                 raise RagError(f"The server didn't come back after a kill: {sample['problem']} Its log: {log}")
-
-    def _of(self, kind: str) -> list[Mapping[str, Any]]:
-        return [sample for sample in self.taken if sample["kind"] == kind]
 
 
 def _answered_ones(questions: Sequence[Question]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from typing import Any
 from rag import paths
 from rag.bench import commands
 from rag.bench.serve.server import Server
+from rag.bench.timing import timed
 from rag.core import Clock
 from rag.errors import RagError, UsageError
 from rag.settings import Loaded
@@ -57,10 +58,7 @@ def ask(server: Server, loaded: Loaded, question: str, clock: Clock = time.perf_
     if f"server {server.address}" not in done.stderr.splitlines():
         raise RagError(f"rag ask was answered without the server at {server.address}. It said: {done.stderr[-500:]!r}")
     answer = json.loads(done.stdout)
-    time.sleep(PAUSE)
-    began = clock()
-    beside = server.ask(question)
-    http = clock() - began
+    http, beside = timed(lambda: server.ask(question), clock, PAUSE)
     return {
         "interpreter": interpreter,
         "ask": seconds,
@@ -73,7 +71,8 @@ def ask(server: Server, loaded: Loaded, question: str, clock: Clock = time.perf_
 
 def _run(command: Sequence[str], clock: Clock) -> tuple[float, subprocess.CompletedProcess[str]]:
     """Seconds from before the process starts to when it has ended. Not `commands.run`, which looks every 50 ms."""
-    time.sleep(PAUSE)
-    began = clock()
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    return clock() - began, done
+    return timed(
+        lambda: subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False),
+        clock,
+        PAUSE,
+    )

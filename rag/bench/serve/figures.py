@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 
 from rag.bench import results
-from rag.errors import UsageError
+from rag.bench.results import Sample
 from rag.stats import p99
 
 ASK, KILL, LEAVE = "ask", "kill", "leave"
@@ -18,18 +17,17 @@ ASK, KILL, LEAVE = "ask", "kill", "leave"
 TOLD = ("answer", "error")
 """Ends of a stream by which its client knows what became of its question."""
 
-Sample: TypeAlias = Mapping[str, Any]
-
 
 def summarise(folder: Path) -> list[results.Figure]:
     """Figures from the samples on disk. Raises `UsageError` where there are none."""
     head, samples = results.Samples(folder).read()
-    of = {kind: [sample for sample in samples if sample["kind"] == kind] for kind in (ASK, KILL, LEAVE)}
     if not samples:
-        raise UsageError(f"No samples in {folder / results.SAMPLES}: run the benchmark, without --report-only.")
+        raise results.lacking("samples", folder / results.SAMPLES)
+    parts = {ASK: _of_asks, KILL: _of_kills, LEAVE: _of_leaving}
+    of = results.by_kind(samples, parts)
     figures = results.Figures()
     notes: list[str] = []
-    for kind, add in ((ASK, _of_asks), (KILL, _of_kills), (LEAVE, _of_leaving)):
+    for kind, add in parts.items():
         if of[kind]:
             notes += ["", add(figures, of[kind], head["settings"])]
     results.write(folder, head, figures.all, [*notes[1:], *figures.notes])
@@ -38,12 +36,12 @@ def summarise(folder: Path) -> list[results.Figure]:
 
 def _of_asks(figures: results.Figures, samples: Sequence[Sample], settings: Sample) -> str:
     del settings
-    extra = _ms([s["ask"] - s["ask_inside"] for s in samples])
-    figures.add("warm_ask_extra_ms", extra, np.median, "ms", at_most=50)
-    figures.add("warm_ask_extra_p99_ms", extra, p99, "ms")
-    figures.add("interpreter_ms", _ms([s["interpreter"] for s in samples]), np.median, "ms")
-    figures.add("http_extra_ms", _ms([s["http"] - s["http_inside"] for s in samples]), np.median, "ms")
-    figures.add("warm_ask_ms", _ms([s["ask"] for s in samples]), np.median, "ms")
+    extra = [s["ask"] - s["ask_inside"] for s in samples]
+    figures.ms("warm_ask_extra_ms", extra, at_most=50)
+    figures.ms("warm_ask_extra_p99_ms", extra, p99)
+    figures.ms("interpreter_ms", [s["interpreter"] for s in samples])
+    figures.ms("http_extra_ms", [s["http"] - s["http_inside"] for s in samples])
+    figures.ms("warm_ask_ms", [s["ask"] for s in samples])
     figures.add("same_answers", [s["same"] for s in samples], np.mean, "share")
     return (
         f"{len(samples)} questions of `dev_60`, in turn by Python alone (`interpreter_ms`), by `rag ask --json`, and by "
@@ -94,7 +92,3 @@ def _of_leaving(figures: results.Figures, samples: Sequence[Sample], settings: S
 
 def _most(samples: Sequence[Sample], when: str, what: str) -> int:
     return max(int(sample[when][what]) for sample in samples)
-
-
-def _ms(seconds: Sequence[float]) -> list[float]:
-    return [1000 * one for one in seconds]
