@@ -51,7 +51,9 @@ def test_cached_prompt_tokens_show_prefix_caching() -> None:
 
 def test_accepted_tokens_show_speculation() -> None:
     numbers = {"prompts": 1, "decode_tokens": 19, "draft_tokens": 12, "accepted_tokens": 9}
-    assert judged("speculation") == Technique(True, True, "9 of 12 draft tokens accepted", None, numbers)
+    assert judged("speculation") == Technique(
+        True, True, "9 of 12 draft tokens accepted among 19 decoded", None, numbers
+    )
 
 
 @pytest.mark.parametrize("name", ["quantization", "kv_cache_dtype", "attention_backend"])
@@ -89,13 +91,13 @@ def test_a_cache_that_no_prompt_is_looked_up_in_is_not_engaged_after_the_first()
 
 def test_speculation_that_drafted_nothing_is_not_engaged() -> None:
     found = judged("speculation", replace(STATS, draft_tokens=0, accepted_tokens=0))
-    assert (found.engaged, found.evidence) == (False, "0 of 0 draft tokens accepted")
-    assert found.reason == "nothing was drafted among 19 tokens"
+    assert (found.engaged, found.evidence) == (False, "0 of 0 draft tokens accepted among 19 decoded")
+    assert found.reason == "nothing was drafted"
 
 
 def test_drafts_that_were_all_rejected_only_cost_time() -> None:
     found = judged("speculation", replace(STATS, accepted_tokens=0))
-    assert (found.engaged, found.evidence) == (False, "0 of 12 draft tokens accepted")
+    assert (found.engaged, found.evidence) == (False, "0 of 12 draft tokens accepted among 19 decoded")
     assert found.reason == "every draft token was rejected"
 
 
@@ -198,7 +200,7 @@ def test_several_answers_are_judged_by_the_sum_of_their_numbers() -> None:
     answers = [of_answer(techniques, UNTOLD, stats, LATER) for stats in (quiet, STATS, STATS, None)]
     found = of_answers(answers)
     assert found["prefix_caching"].evidence == "128 of 1,800 prompt tokens came from the cache"
-    assert found["speculation"].evidence == "18 of 24 draft tokens accepted"
+    assert found["speculation"].evidence == "18 of 24 draft tokens accepted among 57 decoded"
     assert [found[name].engaged for name in COUNTED] == [True, True]
     assert found["quantization"] == LEFT_OUT
     assert found["attention_backend"] == Technique(False)

@@ -166,15 +166,14 @@ def _speculation(technique: Technique, counted: Counts, prompts: int) -> Techniq
         return technique
     known = replace(
         technique,
-        evidence=f"{accepted:,} of {drafted:,} draft tokens accepted",
+        evidence=f"{accepted:,} of {drafted:,} draft tokens accepted{_among(decoded)}",
         numbers=counted.named("prompts", "decode_tokens", "draft_tokens", "accepted_tokens"),
     )
     if accepted > 0:
         return replace(known, engaged=True, reason=None)
     if drafted > 0:
         return replace(known, engaged=False, reason="every draft token was rejected")
-    among = f" among {decoded:,} tokens" if decoded is not None else ""
-    return replace(known, engaged=False, reason=f"nothing was drafted{among}")
+    return replace(known, engaged=False, reason="nothing was drafted")
 
 
 _COUNTED: Mapping[str, Callable[[Technique, Counts, int], Technique]] = {
@@ -205,3 +204,7 @@ def _configured(name: str, technique: Technique, configuration: Configuration) -
 
 def _of(total: int | None) -> str:
     return f"of {total:,} " if total is not None else ""
+
+
+def _among(total: int | None) -> str:
+    return f" among {total:,} decoded" if total is not None else ""
