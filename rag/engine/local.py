@@ -30,8 +30,8 @@ LIKELIEST = 20
 
 @dataclass(slots=True)
 class Observed:
-    """What the engine tells after each of its steps: how many requests its scheduler holds, and what it has done since it
-    started. It makes one step more once the last of its requests was aborted."""
+    """What the engine tells after each of its steps: how many requests its scheduler holds (it makes one step more once the
+    last of them was aborted), and what it has done since it started."""
 
     scheduled: int = 0
     since_start: evidence.Counts = field(default_factory=lambda: evidence.Counts(0, 0, 0, 0, 0, 0))
