@@ -25,12 +25,15 @@ def ranked(found: Iterable[str], grades: Mapping[str, int], measure: str) -> flo
     import ir_measures
 
     names = list(found)
+    places = {name: str(rank) for rank, name in enumerate(names)}
     if not grades:
         raise ValueError(f"{measure} of a question to which nothing is relevant")
-    if len(set(names)) < len(names):
+    if len(places) < len(names):
         raise ValueError(f"{measure} of a list that names a document twice: {names}")
-    scores = {name: -float(rank) for rank, name in enumerate(names)}  # strictly falling: ties are broken by name
-    [metric] = ir_measures.iter_calc([ir_measures.parse_measure(measure)], {"": dict(grades)}, {"": scores})
+    # trec_eval breaks ties by name, so that scores have to fall; and the process dies of a name that isn't UTF-8.
+    run = {place: -float(place) for place in places.values()}
+    judged = {places.get(name, f"missed {number}"): grade for number, (name, grade) in enumerate(grades.items())}
+    [metric] = ir_measures.iter_calc([ir_measures.parse_measure(measure)], {"q": judged}, {"q": run})
     return float(metric.value)
 
 

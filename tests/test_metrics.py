@@ -60,6 +60,11 @@ def test_what_has_no_rank_of_its_own_is_an_error() -> None:
         ranked(["a", "b", "a"], {"b": 1}, "RR")
 
 
+def test_a_document_may_have_any_name() -> None:
+    """JSON can name one by half a surrogate pair, or by NUL, at which C's strings end."""
+    assert ranked(["\ud800", "a\0x", "a\0y", ""], {"a\0y": 1, "\udfff": 1}, "RR") == pytest.approx(1 / 3)
+
+
 DOCUMENTS = [f"d{number}" for number in range(15)]
 """Their names aren't in the order of their numbers."""
 
