@@ -95,6 +95,14 @@ def test_the_loss_of_a_list_is_its_cross_entropy_beside_a_score_of_0_where_it_is
     assert list_loss(scores, targets).item() == pytest.approx((ordered + absolute + none) / 3)
 
 
+def test_our_own_records_are_asked_about_beside_passages_of_medquad(rankings: list[Ranking]) -> None:
+    texts = {f"{record.focus}\n{record.answer}" for record in datasets.aspects()}
+    asked = [one for one in rankings if texts.issuperset(one.relevant) and one.relevant]
+    assert len(asked) > 0.04 * len(rankings)
+    others = [passage for one in asked for passage in one.others]
+    assert any(passage not in texts for passage in others)
+
+
 def test_what_is_relevant_is_about_what_is_asked(rankings: list[Ranking]) -> None:
     asked = [one for one in rankings if of_medquad(one)]
     assert len(asked) > 150

@@ -51,7 +51,7 @@ class Retrieve(Section):
     dense_n: int = Field(20, ge=0, le=1000, description="passages from the dense search; 0 switches it off")
     lexical_n: int = Field(20, ge=0, le=1000, description="passages from BM25; 0 switches it off")
     lexical: Literal["bm25s", "rank_bm25"] = Field("bm25s", description="BM25 implementation; rank_bm25 is V3's")
-    lexical_weight: float = Field(0.2, ge=0, le=1, description="weight of BM25 in the fusion; the cosine has the rest")
+    lexical_weight: float = Field(0.25, ge=0, le=1, description="weight of BM25 in the fusion; the cosine has the rest")
     candidates: int = Field(20, ge=1, le=1000, description="fused passages that go on to the reranker")
 
     @model_validator(mode="after")

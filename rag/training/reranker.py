@@ -33,7 +33,7 @@ LIST = 6
 NONE_RELEVANT = 0.2
 """Share of MedQuAD's questions that stand beside passages of which none answers."""
 
-ORDERED = 6000
+ORDERED = 18_000
 """Lists that teach the order alone, before absolute ones."""
 
 LISTS_A_STEP, EVERY = 4, 250
@@ -166,7 +166,7 @@ def _titled(passages: Sequence[Passage]) -> tuple[str, ...]:
 
 # --- all of them -------------------------------------------------------------------------------
 
-SHARES = {"medquad": 0.52, "own": 0.25, "trials": 0.07, "claims": 0.1, "abstracts": 0.06}
+SHARES = {"medquad": 0.46, "aspects": 0.08, "own": 0.23, "trials": 0.07, "claims": 0.1, "abstracts": 0.06}
 
 CANDIDATES = 50
 """Passages that are found for a question: negatives come from further down than a reranker is asked to go."""
@@ -181,7 +181,8 @@ class Lists:
         records = datasets.medquad(root)
         self._records = {record.id: record for record in records}
         self._training, self._validation, _ = datasets.split_medquad(records)
-        self._by_record = {r.id: _split(r.id, r.focus, r.answer) for r in records}
+        self._aspects = datasets.aspects()
+        self._by_record = {r.id: _split(r.id, r.focus, r.answer) for r in [*records, *self._aspects]}
         self._claims, _, self._abstracts = datasets.scifact(root)
         self._papers, _ = datasets.pubmedqa(root)
         self._articles = datasets.articles(root)
@@ -208,9 +209,10 @@ class Lists:
         return list(islice((one for one in made if one.relevant), count))
 
     def _round(self, name: str, chance: random.Random) -> Iterator[Ranking]:
-        if name == "medquad":
-            pool = {record.id: record for record in self._training}
-            return from_medquad(self._training, pool, self._by_record, self._found, chance)
+        if name in ("medquad", "aspects"):
+            records = self._training if name == "medquad" else self._aspects
+            pool = {record.id: record for record in [*self._training, *records]}
+            return from_medquad(records, pool, self._by_record, self._found, chance)
         if name == "own":
             return from_own(shuffled(self._questions, chance), self._by_document, self._near["own"], chance)
         if name == "trials":
