@@ -69,10 +69,10 @@ class HybridSearcher:
             return {int(row): float(score) for row, score in zip(rows, scores, strict=True)}
 
     def _fuse(self, query: Query, dense: Sequence[int], lexical: Mapping[int, float]) -> Hits:
-        rows = sorted({*dense, *lexical})
+        rows = list(dict.fromkeys([*dense, *lexical]))
         cosines = self._index.dense.cosines(query.vector, rows)
-        weight = self._settings.lexical_weight if self._settings.dense_n > 0 else 1.0
-        fused = fuse_scores(cosines, [lexical.get(row, 0.0) for row in rows], weight)
+        weight = self._settings.lexical_weight if dense else 1.0
+        fused = fuse_scores(cosines, [lexical.get(row, 0.0) for row in rows], weight if lexical else 0.0)
         best = np.argsort(-fused, kind="stable")[: self._settings.candidates]
         passages = self._index.passages.get([rows[place] for place in best])
         return tuple(
