@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import serving
 from evaluating import ANSWERS, MALARIA, RABIES, SCURVY, Answering, plan_of, take
+from serving import NoOp
 from test_evaluate_scores import DECLINED, answer, sample
 
 from rag import evaluate
 from rag.bench import results
 from rag.bench.results import Figure
-from rag.core import Route
+from rag.core import EngineInfo, GenerationStats, Route, Technique
+from rag.engine import evidence
 from rag.errors import EngineError, UsageError
 from rag.evaluate import QuestionSet, coverage, samples
 from rag.evaluate.samples import Sample
 from rag.stats import Estimate
 
-FILES = ("summary.json", "report.md", "risk_coverage.svg")
+FILES = ("summary.json", "report.md", "risk_coverage.svg", "risk_coverage.png")
 
 
 @pytest.fixture
@@ -145,6 +149,53 @@ def test_a_folder_without_samples_or_of_a_benchmark_is_refused(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["samples.jsonl"]
 
 
+# --- techniques --------------------------------------------------------------------------------------
+
+
+async def test_planted_no_ops_are_in_the_samples_and_in_the_report_as_not_engaged(tmp_path: Path) -> None:
+    serving.write(tmp_path / "indexes")
+    await take(tmp_path / "indexes", tmp_path / "results", NoOp(["Malaria is caused ", "by Plasmodium [1]."]))
+    evaluate.summarise(tmp_path / "results")
+    _, taken = samples.read(tmp_path / "results")
+    found = [one.answer.engine for one in taken if one.answer is not None]
+    assert [engine.techniques["prefix_caching"].engaged for engine in found] == [None, False, False, False, False]
+    assert {engine.techniques["speculation"].engaged for engine in found} == {False}
+    assert found[-1].since_start["prefix_caching"].numbers["prompts"] == 5
+    cached, drafted = table((tmp_path / "results" / "report.md").read_text(), "Techniques")[2:]
+    assert cached.startswith("| `prefix_caching` | **no** | 0 of 5 | 0 of ")
+    assert cached.endswith(
+        " prompt tokens came from the cache | 5 prompts share no whole block with an earlier one that is still there |"
+    )
+    assert drafted == (
+        "| `speculation` | **no** | 0 of 5 | 0 of 0 draft tokens accepted among 5 decoded | nothing was drafted |"
+    )
+
+
+def test_the_report_tells_in_how_many_answers_a_technique_engaged(tmp_path: Path) -> None:
+    asked = {
+        **dict.fromkeys(("prefix_caching", "speculation"), Technique(asked=True)),
+        "quantization": Technique(asked=True, engaged=False, reason="no kernels"),
+        "attention_backend": Technique(asked=False),
+    }
+    stats = [GenerationStats(9, None, 100, cached, 4, 1) for cached in (0, 64, 32)]
+    engines = [
+        EngineInfo("vllm", "1", "cpu", evidence.of_answer(asked, evidence.UNTOLD, one, evidence.Counts(9)))
+        for one in (*stats, None)  # of the last nothing was generated
+    ]
+    taken = [sample(MALARIA, replace(answer("So."), engine=engine)) for engine in engines]
+    evaluate.summarise(write(tmp_path, [replace(one, id=f"t{number}") for number, one in enumerate(taken)]))
+    assert table((tmp_path / "report.md").read_text(), "Techniques")[2:] == [
+        "| `prefix_caching` | yes | 2 of 4 | 96 of 300 prompt tokens came from the cache |  |",
+        "| `speculation` | yes | 3 of 4 | 3 of 12 draft tokens accepted among 24 decoded |  |",
+        "| `quantization` | **no** | 0 of 4 |  | no kernels |",
+    ]
+
+
+async def test_without_techniques_the_report_has_no_table_of_them(folder: Path) -> None:
+    evaluate.summarise(folder)
+    assert "## Techniques" not in (folder / "report.md").read_text()
+
+
 # --- risk and coverage -------------------------------------------------------------------------------
 
 
@@ -179,18 +230,20 @@ def test_the_curve_of_five_questions_by_hand() -> None:
     ]
 
 
-def test_the_picture_is_svg_and_its_line_goes_through_the_points() -> None:
+def test_the_line_of_the_picture_goes_through_the_points(tmp_path: Path) -> None:
     curve = coverage.curve(RIGHT_AND_WRONG)
     assert curve is not None
-    picture = ET.fromstring(coverage.svg(curve))
-    [line] = picture.iter("{http://www.w3.org/2000/svg}polyline")
-    points = [tuple(map(float, one.split(","))) for one in line.attrib["points"].split()]
-    assert [x for x, _ in points] == sorted(x for x, _ in points)
-    heights = [y for _, y in points]
-    assert heights[0] == heights[1] == max(heights), "no risk is at the bottom"
-    assert heights[-1] == min(heights)
-    width, height = map(int, picture.attrib["viewBox"].split()[2:])
-    assert all(0 < x < width and 0 < y < height for x, y in points)
+    coverage.draw(curve, tmp_path, "picture")
+    svg = "{http://www.w3.org/2000/svg}"
+    root = ET.parse(tmp_path / "picture.svg").getroot()
+    texts = {text.text for text in root.iter(f"{svg}text")}
+    assert {"questions answered", "of these wrong", "0%", "100%", "40%"} <= texts
+    path = root.find(f".//{svg}g[@id='curve']/{svg}path")
+    assert path is not None
+    drawn = np.array(re.findall(r"[ML] (\S+) (\S+)", path.attrib["d"]), dtype=np.float64)
+    (_, covered, risk), (x, y) = np.transpose(curve.points()), drawn.T
+    assert np.corrcoef(covered, x)[0, 1] == pytest.approx(1)
+    assert np.corrcoef(risk, y)[0, 1] == pytest.approx(-1), "an SVG's y grows downwards"
 
 
 def test_there_is_no_curve_where_nothing_was_weighed_or_all_questions_are_alike() -> None:
@@ -208,6 +261,7 @@ def test_the_report_has_curve_table_and_picture_where_there_is_one(tmp_path: Pat
     report = (tmp_path / "report.md").read_text()
     assert table(report, "Risk and coverage")[2] == "| 20% | 0.900 | 0.000 |"
     assert "![Risk over coverage](risk_coverage.svg)" in report
-    assert (tmp_path / "risk_coverage.svg").is_file()
+    pictures = [tmp_path / "risk_coverage.svg", tmp_path / "risk_coverage.png"]
+    assert all(path.is_file() for path in pictures)
     evaluate.summarise(write(tmp_path, numbered[:2]))
-    assert not (tmp_path / "risk_coverage.svg").exists()
+    assert not any(path.exists() for path in pictures)

@@ -72,6 +72,8 @@ HEAVY = {
     "datasets",
     "peft",
     "scipy",
+    "matplotlib",
+    "ir_measures",
 }
 
 

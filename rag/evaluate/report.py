@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from rag import files
-from rag.bench import results
+from rag.bench import pictures, results
 from rag.bench.results import Figure
+from rag.engine import evidence
 from rag.evaluate import coverage
 from rag.evaluate.coverage import Curve
 from rag.evaluate.questions import TYPES
@@ -19,7 +20,7 @@ from rag.evaluate.samples import Head, Sample, read
 from rag.evaluate.scores import METRICS, Metric, parts
 from rag.stats import p95, ratio
 
-PICTURE = "risk_coverage.svg"
+PICTURE = "risk_coverage"
 
 GOALS: Mapping[str, Mapping[str, float]] = {
     "qa_120": {
@@ -46,14 +47,16 @@ def summarise(folder: Path) -> list[Figure]:
             _add(by_type, f"{metric.name}_{kind}", metric, some, goals)
     if curve is not None:
         overall.estimated("aurc", curve.aurc, "area")
+        coverage.draw(curve, folder, PICTURE)
+    else:
+        pictures.remove(folder, PICTURE)
     _add_times(overall, samples)
-    _draw(folder / PICTURE, curve)
     figures = [*overall.all, *by_type.all]
     results.write_summary(folder / results.SUMMARY, head, figures)
     text = results.report(
         head,
         [one for one in figures if one in overall.all or one.goal is not None],
-        [*_notes(head, samples), *_by_type(by_type.all), *_risk(curve)],
+        [*_notes(head, samples), *_by_type(by_type.all), *_techniques(samples), *_risk(curve)],
     )
     with files.replacing_file(folder / results.REPORT) as path:
         path.write_text(text, encoding="utf-8")
@@ -97,14 +100,6 @@ def _minutes(samples: Sequence[Sample]) -> float:
     return sum(ends.values()) / 60
 
 
-def _draw(picture: Path, curve: Curve | None) -> None:
-    if curve is None:
-        picture.unlink(missing_ok=True)
-        return
-    with files.replacing_file(picture) as path:
-        path.write_text(coverage.svg(curve), encoding="utf-8")
-
-
 def _by_type(figures: Sequence[Figure]) -> list[str]:
     """A row a metric, a column a type of questions."""
     by_name = {one.name: one for one in figures}
@@ -131,10 +126,34 @@ def _by_type(figures: Sequence[Figure]) -> list[str]:
     ]
 
 
+def _techniques(samples: Sequence[Sample]) -> list[str]:
+    """A row each that was asked for: whether it engaged in these answers, by the engine's own numbers of each."""
+    told = [sample.answer.engine.techniques for sample in samples if sample.answer is not None]
+    rows = []
+    for name, technique in evidence.of_answers(told).items():
+        if technique.asked:
+            engaged = {True: "yes", False: "**no**", None: "not known"}[technique.engaged]
+            answers = sum(one[name].engaged is True for one in told if name in one)
+            cells = (technique.evidence or "", technique.reason or "")
+            rows.append(f"| `{name}` | {engaged} | {answers} of {len(told)} | {' | '.join(cells)} |")
+    if not rows:
+        return []
+    return [
+        "## Techniques",
+        "",
+        TECHNIQUES,
+        "",
+        "| switched on | engaged | answers | evidence | why not |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
 def _risk(curve: Curve | None) -> list[str]:
     if curve is None:
         return []
-    return ["## Risk and coverage", "", RISK, "", *coverage.table(curve), "", f"![Risk over coverage]({PICTURE})"]
+    return ["## Risk and coverage", "", RISK, "", *coverage.table(curve), "", f"![Risk over coverage]({PICTURE}.svg)"]
 
 
 def _notes(head: Head, samples: Sequence[Sample]) -> list[str]:
@@ -171,6 +190,8 @@ EXPLAINED = (
     "own time, in a batch with its waiting for others; `minutes` from the first question to the last, without the start. "
     "Intervals: bootstrap over questions."
 )
+
+TECHNIQUES = "By what the engine itself reports of each answer; `answers` are those in which it engaged."
 
 RISK = (
     "Wrong is an answer to a question that nothing answers. `aurc` is the mean of that share over the coverages. A lower "
