@@ -191,7 +191,7 @@ def _of(text: str) -> list[str]:
 
 # --- all of them -------------------------------------------------------------------------------
 
-SHARES = {"medquad": 0.5, "own": 0.35, "trials": 0.06, "claims": 0.09}
+SHARES = {"medquad": 0.55, "own": 0.3, "trials": 0.06, "claims": 0.09}
 
 
 class Pairs:
