@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import hear_ctrl_c
 from serving import (
     ANSWER,
     LOADED,
@@ -58,7 +57,6 @@ def start(*arguments: str, **options: object) -> subprocess.Popen[bytes]:
         "stdin": subprocess.DEVNULL,
         "stdout": subprocess.PIPE,
         "stderr": subprocess.PIPE,
-        "preexec_fn": hear_ctrl_c,
     }
     return subprocess.Popen([sys.executable, "-m", "rag", *arguments], **{**pipes, **options})  # type: ignore[call-overload, no-any-return]
 
