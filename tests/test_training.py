@@ -236,8 +236,8 @@ def test_a_cross_encoder_learns_and_its_recipe_gives_the_same_logits(wheels: Pat
     )
     asked = [("What causes gout?", said(disease)) for disease in DISEASES]
     expected, found = (torch.as_tensor(one.predict(asked, activation_fn=torch.nn.Identity())) for one in (model, built))
-    # The adapter is shipped in BF16.
-    torch.testing.assert_close(found, expected, rtol=0, atol=0.05 * float(expected.abs().max()))
+    # The adapter is shipped in BF16. One that isn't merged, or badly, is off by as much as the logits are large.
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.1 * float(expected.abs().max()))
     assert list(built.model.config.id2label.values()) == list(labels)
 
 
