@@ -168,16 +168,17 @@ def difference(rows: Floats, axis: int) -> Floats:
     return less
 
 
-def p95(values: Floats, axis: int) -> Floats:
-    """A statistic: the 95th percentile."""
-    found: Floats = np.quantile(values, 0.95, axis=axis)
-    return found
+def quantile(share: float) -> Callable[..., Floats]:
+    """A statistic: the value that this share of the measurements lies below."""
+
+    def statistic(values: Floats, axis: int) -> Floats:
+        found: Floats = np.quantile(values, share, axis=axis)
+        return found
+
+    return statistic
 
 
-def p99(values: Floats, axis: int) -> Floats:
-    """A statistic: the 99th percentile."""
-    found: Floats = np.quantile(values, 0.99, axis=axis)
-    return found
+p95, p99 = quantile(0.95), quantile(0.99)
 
 
 def _estimate(value: float, resampled: Floats, n: int) -> Estimate:

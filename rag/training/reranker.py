@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -67,10 +67,10 @@ def from_medquad(
     passages: Mapping[str, Sequence[Passage]],
     found: Found,
     chance: random.Random,
-    kin_counts: Sequence[int] = (0, 2, 4),
+    kin_counts: Sequence[int],
 ) -> Iterator[Ranking]:
-    """Hard negatives: the same disease and another kind of question, from anywhere in its record, and what the real
-    search finds nearest."""
+    """Hard negatives: the same disease and another kind of question, from anywhere in its record, so many of them as one of
+    `kin_counts`, and what the real search finds nearest."""
     kin: dict[str, list[Record]] = defaultdict(list)
     for record in pool.values():
         kin[datasets.disease(record.focus)].append(record)
@@ -169,6 +169,10 @@ def _titled(passages: Sequence[Passage]) -> tuple[str, ...]:
 
 SHARES = {"medquad": 0.46, "aspects": 0.08, "own": 0.23, "trials": 0.07, "claims": 0.1, "abstracts": 0.06}
 
+KIN = {"medquad": (0, 2, 4), "aspects": (2, 3, 4)}
+"""How many passages on the same disease stand beside one of a record. Ours the search finds none of: without others of ours
+beside it, an answer's style would give it away."""
+
 CANDIDATES = 50
 """Passages that are found for a question: negatives come from further down than a reranker is asked to go."""
 
@@ -180,7 +184,7 @@ class Lists:
     def __init__(self, root: Path, found: Found) -> None:
         self._found = found
         records = datasets.medquad(root)
-        self._records = {record.id: record for record in records}
+        self._records = records
         self._training, self._validation, _ = datasets.split_medquad(records)
         self._aspects = datasets.aspects()
         self._by_record = {r.id: _split(r.id, r.focus, r.answer) for r in [*records, *self._aspects]}
@@ -206,16 +210,20 @@ class Lists:
         return list(islice(chain(ordered, absolute), count))
 
     def held_out(self, count: int, seed: int) -> list[Ranking]:
-        made = from_medquad(self._validation, self._records, self._by_record, self._found, random.Random(seed))
+        made = self._of_records("medquad", self._validation, self._records, random.Random(seed))
         return list(islice((one for one in made if one.relevant), count))
 
+    def _of_records(
+        self, name: str, records: Sequence[Record], beside: Iterable[Record], chance: random.Random
+    ) -> Iterator[Ranking]:
+        pool = {record.id: record for record in beside}
+        return from_medquad(records, pool, self._by_record, self._found, chance, KIN[name])
+
     def _round(self, name: str, chance: random.Random) -> Iterator[Ranking]:
-        if name in ("medquad", "aspects"):
-            records = self._training if name == "medquad" else self._aspects
-            pool = {record.id: record for record in [*self._training, *records]}
-            # The search finds none of ours. Without others of ours beside it, an answer's style would give it away.
-            kin_counts = (0, 2, 4) if name == "medquad" else (2, 3, 4)
-            return from_medquad(records, pool, self._by_record, self._found, chance, kin_counts)
+        if name == "medquad":
+            return self._of_records(name, self._training, self._training, chance)
+        if name == "aspects":
+            return self._of_records(name, self._aspects, [*self._training, *self._aspects], chance)
         if name == "own":
             return from_own(shuffled(self._questions, chance), self._by_document, self._near["own"], chance)
         if name == "trials":
