@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 import time
 import uuid
@@ -67,6 +68,13 @@ class LocalGenerator:
                 raise EngineError(f"vLLM couldn't start: {_reason(error)}") from error
         footprint = processes.Footprint.take(processes.started() - others, folder)
         return cls(engine, spec, device, footprint, scheduled)
+
+    def under(self, spec: EngineSpec) -> LocalGenerator:
+        """The same engine for other settings that start it alike: what it tells of techniques is about those that they ask
+        for. It is closed by whoever started it."""
+        other = copy.copy(self)
+        other._spec = spec
+        return other
 
     @property
     def model(self) -> str:
@@ -149,6 +157,10 @@ class LocalGenerator:
         return EngineInfo(
             "vllm", vllm.__version__, self._device, evidence.judge(self._spec.techniques, reported, stats)
         )
+
+    async def forget(self) -> bool:
+        emptied: bool = await self._engine.reset_prefix_cache()
+        return emptied
 
     async def close(self) -> None:
         self._footprint.remove()

@@ -111,6 +111,9 @@ class RemoteGenerator:
     def info(self, stats: GenerationStats | None) -> EngineInfo:
         return EngineInfo("openai", self._version, "remote", evidence.judge(self._spec.techniques, {}, stats))
 
+    async def forget(self) -> bool:
+        return False
+
     async def close(self) -> None:
         await self._server.close()
 
