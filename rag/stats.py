@@ -168,6 +168,12 @@ def difference(rows: Floats, axis: int) -> Floats:
     return less
 
 
+def p90(values: Floats, axis: int) -> Floats:
+    """A statistic: the 90th percentile."""
+    found: Floats = np.quantile(values, 0.90, axis=axis)
+    return found
+
+
 def p95(values: Floats, axis: int) -> Floats:
     """A statistic: the 95th percentile."""
     found: Floats = np.quantile(values, 0.95, axis=axis)
