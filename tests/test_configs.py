@@ -228,4 +228,6 @@ def test_the_source_s_profiles_filter_nothing_so_that_as_many_passages_reach_the
 @pytest.mark.parametrize("models", MODELS)
 def test_v3_2_is_v3_1_with_prompt_lookup(models: str) -> None:
     before, after = (dict(load(profile, models, "cpu").leaves()) for profile in ("v3_1", "v3_2"))
-    assert {key: value for key, value in after.items() if before[key] != value} == {"generator.speculation.method": "ngram"}
+    assert {key: value for key, value in after.items() if before[key] != value} == {
+        "generator.speculation.method": "ngram"
+    }
