@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from math import log2
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,46 +16,43 @@ ROUNDING = 1e-9
 """Sums of weights are compared with a share of their total, which may not be a binary fraction."""
 
 
+def ranked(found: Iterable[str], grades: Mapping[str, int], measure: str) -> float:
+    """A measure by its name in ir-measures (`nDCG@10`, `R@5`, `RR`, `Success@1`), which asks trec_eval, of a list that names
+    each document once, best first. `grades` are of relevance, from 1, and the gains of nDCG.
+
+    Raises ValueError where nothing is relevant, or a document is named twice.
+    """
+    import ir_measures
+
+    names = list(found)
+    places = {name: str(rank) for rank, name in enumerate(names)}
+    if not grades:
+        raise ValueError(f"{measure} of a question to which nothing is relevant")
+    if len(places) < len(names):
+        raise ValueError(f"{measure} of a list that names a document twice: {names}")
+    # trec_eval breaks ties by name, so that scores have to fall; and the process dies of a name that isn't UTF-8.
+    run = {place: -float(place) for place in places.values()}
+    judged = {places.get(name, f"missed {number}"): grade for number, (name, grade) in enumerate(grades.items())}
+    [metric] = ir_measures.iter_calc([ir_measures.parse_measure(measure)], {"q": judged}, {"q": run})
+    return float(metric.value)
+
+
+def ranked_at(ranks: Collection[int], relevant: int, measure: str) -> float:
+    """As `ranked`, of a list of which is known where the relevant ones stand, from 1, and how many there are in all."""
+    found = map(str, range(1, max(ranks, default=0) + 1))
+    missed = (f"missed {number}" for number in range(relevant - len(ranks)))
+    return ranked(found, dict.fromkeys([*map(str, ranks), *missed], 1), measure)
+
+
 def ranks(found: Iterable[str], relevant: Iterable[str]) -> list[int]:
     """Where in a ranked list the relevant ones stand, from 1. One that stands there several times counts each time."""
     wanted = frozenset(relevant)
     return [rank for rank, name in enumerate(found, start=1) if name in wanted]
 
 
-def ndcg(ranks: Iterable[int], relevant: int, k: int) -> float:
-    """nDCG@k (Jarvelin and Kekalainen, TOIS 20, 2002) where a passage is relevant or isn't: the sum of 1 / log2(rank + 1)
-    over the relevant ones among the first k, over that of a list that begins with all of the `relevant` ones there are.
-    Raises ValueError where there are none."""
-    if relevant < 1:
-        raise ValueError(f"nDCG of a question with {relevant} relevant passages")
-    return sum(1 / log2(rank + 1) for rank in ranks if rank <= k) / _discounted([1] * min(relevant, k))
-
-
-def graded_ndcg(found: Iterable[str], grades: Mapping[str, int], k: int) -> float:
-    """nDCG@k of a list that names each document once, by grades of relevance from 1, as trec_eval's `ndcg_cut` has it: a
-    grade is the gain, divided by log2(rank + 1). Raises ValueError where nothing is relevant."""
-    best = _discounted(sorted(grades.values(), reverse=True)[:k])
-    if best == 0:
-        raise ValueError("nDCG of a question to which nothing is relevant")
-    return _discounted([grades.get(name, 0) for name in found][:k]) / best
-
-
-def _discounted(gains: Sequence[int]) -> float:
-    return sum(gain / log2(rank + 1) for rank, gain in enumerate(gains, start=1))
-
-
-def reciprocal_rank(ranks: Iterable[int]) -> float:
-    """Of the first relevant one; 0.0 where there is none. Its mean over questions is the MRR."""
-    return max((1 / rank for rank in ranks), default=0.0)
-
-
-def hit(ranks: Iterable[int], k: int) -> float:
-    """1.0 where a relevant one is among the first k, else 0.0."""
-    return float(any(rank <= k for rank in ranks))
-
-
 def recall(found: Iterable[str], relevant: Collection[str]) -> float:
-    """The share of the relevant ones that is among those found. Raises ZeroDivisionError where there are none."""
+    """The share of the relevant ones that is among those found, in whatever order. Raises ZeroDivisionError where there are
+    none."""
     wanted = frozenset(relevant)
     return len(wanted & frozenset(found)) / len(wanted)
 
@@ -73,6 +69,7 @@ def key_facts_found(text: str, facts: Iterable[Iterable[str]]) -> list[bool]:
 def rouge_l(text: str, reference: str) -> float:
     """F1 of the longest common subsequence of words (Lin, ACL workshop 2004), words as Google's rouge-score has them without
     stemming: runs of a-z and 0-9 in small letters. 0.0 where one of the two has none."""
+    # Not by rouge-score, whose last release is of 2022 and brings NLTK for these few lines.
     ours, theirs = _words(text), _words(reference)
     if not ours or not theirs:
         return 0.0

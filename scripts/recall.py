@@ -17,7 +17,7 @@ import typer
 from rag import build, settings
 from rag.core import Hits, Trace
 from rag.evaluate import read_questions
-from rag.metrics import recall
+from rag.metrics import ranked
 from rag.pipeline import check_question
 from rag.stats import bootstrap
 from rag.training import options
@@ -46,13 +46,14 @@ def main(
         if index == build.SAMPLE:
             build.ensure_sample_index(loaded)
         found = build.open_search(loaded).search([check_question(one.question) for one in answerable], Trace())
-        recalls = [recall(first_documents(hits, k), one.gold) for hits, one in zip(found, answerable, strict=True)]
+        recalls = [ranked(documents(hits), one.gold, f"R@{k}") for hits, one in zip(found, answerable, strict=True)]
         mean = bootstrap(recalls, np.mean)
         typer.echo(f"{method:20} recall@{k} {mean.value:.3f} [{mean.lo:.3f}, {mean.hi:.3f}]  n={mean.n}")
 
 
-def first_documents(hits: Hits, k: int) -> list[str]:
-    return list(dict.fromkeys(hit.passage.doc_id for hit in hits))[:k]
+def documents(hits: Hits) -> list[str]:
+    """Each at the place of its best passage."""
+    return list(dict.fromkeys(hit.passage.doc_id for hit in hits))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import serving
 from evaluating import ANSWERS, MALARIA, RABIES, SCURVY, Answering, plan_of, take
@@ -23,7 +25,7 @@ from rag.evaluate import QuestionSet, coverage, samples
 from rag.evaluate.samples import Sample
 from rag.stats import Estimate
 
-FILES = ("summary.json", "report.md", "risk_coverage.svg")
+FILES = ("summary.json", "report.md", "risk_coverage.svg", "risk_coverage.png")
 
 
 @pytest.fixture
@@ -179,18 +181,20 @@ def test_the_curve_of_five_questions_by_hand() -> None:
     ]
 
 
-def test_the_picture_is_svg_and_its_line_goes_through_the_points() -> None:
+def test_the_line_of_the_picture_goes_through_the_points(tmp_path: Path) -> None:
     curve = coverage.curve(RIGHT_AND_WRONG)
     assert curve is not None
-    picture = ET.fromstring(coverage.svg(curve))
-    [line] = picture.iter("{http://www.w3.org/2000/svg}polyline")
-    points = [tuple(map(float, one.split(","))) for one in line.attrib["points"].split()]
-    assert [x for x, _ in points] == sorted(x for x, _ in points)
-    heights = [y for _, y in points]
-    assert heights[0] == heights[1] == max(heights), "no risk is at the bottom"
-    assert heights[-1] == min(heights)
-    width, height = map(int, picture.attrib["viewBox"].split()[2:])
-    assert all(0 < x < width and 0 < y < height for x, y in points)
+    coverage.draw(curve, tmp_path, "picture")
+    svg = "{http://www.w3.org/2000/svg}"
+    root = ET.parse(tmp_path / "picture.svg").getroot()
+    texts = {text.text for text in root.iter(f"{svg}text")}
+    assert {"questions answered", "of these wrong", "0%", "100%", "40%"} <= texts
+    path = root.find(f".//{svg}g[@id='curve']/{svg}path")
+    assert path is not None
+    drawn = np.array(re.findall(r"[ML] (\S+) (\S+)", path.attrib["d"]), dtype=np.float64)
+    (_, covered, risk), (x, y) = np.transpose(curve.points()), drawn.T
+    assert np.corrcoef(covered, x)[0, 1] == pytest.approx(1)
+    assert np.corrcoef(risk, y)[0, 1] == pytest.approx(-1), "an SVG's y grows downwards"
 
 
 def test_there_is_no_curve_where_nothing_was_weighed_or_all_questions_are_alike() -> None:
@@ -208,6 +212,7 @@ def test_the_report_has_curve_table_and_picture_where_there_is_one(tmp_path: Pat
     report = (tmp_path / "report.md").read_text()
     assert table(report, "Risk and coverage")[2] == "| 20% | 0.900 | 0.000 |"
     assert "![Risk over coverage](risk_coverage.svg)" in report
-    assert (tmp_path / "risk_coverage.svg").is_file()
+    pictures = [tmp_path / "risk_coverage.svg", tmp_path / "risk_coverage.png"]
+    assert all(path.is_file() for path in pictures)
     evaluate.summarise(write(tmp_path, numbered[:2]))
-    assert not (tmp_path / "risk_coverage.svg").exists()
+    assert not any(path.exists() for path in pictures)

@@ -12,13 +12,11 @@ from hypothesis import strategies as st
 from rag.metrics import (
     aurc,
     auroc,
-    graded_ndcg,
-    hit,
     key_facts_found,
-    ndcg,
+    ranked,
+    ranked_at,
     ranks,
     recall,
-    reciprocal_rank,
     risk_coverage,
     rouge_l,
     share_below,
@@ -29,51 +27,83 @@ TIED = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3)), 
 """(score, positive, weight), with ties."""
 
 
+# --- ranked lists ------------------------------------------------------------------------------------
+
+
+def test_a_ranked_list_that_was_computed_by_hand() -> None:
+    """Grades 1 at 2 and 2 at 4, of 2, 1, 1: nDCG (1/log2(3) + 2/log2(5)) / (2 + 1/log2(3) + 1/log2(4))."""
+    found, grades = ["x", "b", "y", "a"], {"a": 2, "b": 1, "c": 1}
+    values = {name: ranked(found, grades, name) for name in ("nDCG@10", "nDCG@2", "R@2", "R@10", "RR", "Success@1")}
+    assert values == pytest.approx(
+        {
+            "nDCG@10": (0.63093 + 2 / 2.32193) / (2 + 0.63093 + 0.5),
+            "nDCG@2": 0.63093 / (2 + 0.63093),
+            "R@2": 1 / 3,
+            "R@10": 2 / 3,
+            "RR": 0.5,
+            "Success@1": 0.0,
+        },
+        abs=1e-5,
+    )
+
+
+@pytest.mark.parametrize("measure", ["nDCG@10", "R@10", "RR", "Success@1"])
+def test_a_list_is_best_with_what_is_relevant_first_and_worth_nothing_without(measure: str) -> None:
+    assert ranked(["a", "b", "x"], {"a": 2, "b": 1}, measure) == 1.0
+    assert ranked(["x", "y"], {"a": 1}, measure) == ranked([], {"a": 1}, measure) == 0.0
+
+
+def test_what_has_no_rank_of_its_own_is_an_error() -> None:
+    with pytest.raises(ValueError, match="R@5 of a question to which nothing is relevant"):
+        ranked(["a"], {}, "R@5")
+    with pytest.raises(ValueError, match="RR of a list that names a document twice"):
+        ranked(["a", "b", "a"], {"b": 1}, "RR")
+
+
+def test_a_document_may_have_any_name() -> None:
+    """JSON can name one by half a surrogate pair, or by NUL, at which C's strings end."""
+    assert ranked(["\ud800", "a\0x", "a\0y", ""], {"a\0y": 1, "\udfff": 1}, "RR") == pytest.approx(1 / 3)
+
+
+DOCUMENTS = [f"d{number}" for number in range(15)]
+"""Their names aren't in the order of their numbers."""
+
+
+@given(st.permutations(DOCUMENTS), st.dictionaries(st.sampled_from(DOCUMENTS), st.integers(1, 3), min_size=1))
+def test_each_measure_is_its_definition_whatever_the_documents_are_called(
+    found: list[str], grades: dict[str, int]
+) -> None:
+    """nDCG after Jarvelin and Kekalainen, TOIS 20, 2002, the gain being the grade."""
+    found = found[:12]
+    at = [rank for rank, name in enumerate(found, start=1) if name in grades]
+    gained = sum(grades[found[rank - 1]] / math.log2(rank + 1) for rank in at if rank <= 10)
+    best = sum(g / math.log2(r + 1) for r, g in enumerate(sorted(grades.values(), reverse=True)[:10], start=1))
+    assert ranked(found, grades, "nDCG@10") == pytest.approx(gained / best)
+    assert ranked(found, grades, "R@5") == pytest.approx(sum(rank <= 5 for rank in at) / len(grades))
+    assert ranked(found, grades, "RR") == pytest.approx(max((1 / rank for rank in at), default=0.0))
+
+
+def test_where_the_relevant_ones_stand_is_enough() -> None:
+    """Two of three, at 2 and 3: nDCG (1/log2(3) + 1/log2(4)) / (1 + 1/log2(3) + 1/log2(4))."""
+    best = 1 + 0.63093 + 0.5
+    assert ranked_at([2, 3], 3, "nDCG@10") == pytest.approx((0.63093 + 0.5) / best, abs=1e-5)
+    assert ranked_at([1, 2], 7, "nDCG@2") == 1.0, "more are relevant than fit"
+    assert ranked_at([11], 1, "nDCG@10") == ranked_at([], 1, "nDCG@10") == 0.0
+    assert [ranked_at([3, 9], 2, f"Success@{k}") for k in (2, 3, 10)] == [0.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match="nothing is relevant"):
+        ranked_at([], 0, "nDCG@10")
+
+
+@given(st.permutations(DOCUMENTS), st.sets(st.sampled_from(DOCUMENTS), min_size=1), st.integers(0, 15))
+def test_ranks_and_their_list_have_the_same_measures(found: list[str], relevant: set[str], length: int) -> None:
+    shown, grades = found[:length], dict.fromkeys(relevant, 1)
+    for measure in ("nDCG@10", "R@10", "RR", "Success@1"):
+        assert ranked_at(ranks(shown, relevant), len(relevant), measure) == ranked(shown, grades, measure)
+
+
 def test_ranks_begin_at_one_and_count_every_time_a_relevant_one_is_found() -> None:
     assert ranks(["b", "a", "c", "a"], {"a", "z"}) == [2, 4]
     assert ranks([], {"a"}) == []
-
-
-def test_ndcg_of_a_list_that_was_computed_by_hand() -> None:
-    """Two of three relevant ones, at 2 and 3: (1/log2(3) + 1/log2(4)) / (1 + 1/log2(3) + 1/log2(4))."""
-    assert ndcg([2, 3], 3, 10) == pytest.approx((0.63093 + 0.5) / (1 + 0.63093 + 0.5), abs=1e-5)
-
-
-def test_ndcg_is_one_where_nothing_could_be_better_and_counts_no_rank_beyond_k() -> None:
-    assert ndcg([1, 2, 3], 3, 10) == 1.0
-    assert ndcg([1, 2], 7, 2) == 1.0, "more are relevant than fit"
-    assert ndcg([11], 1, 10) == ndcg([], 1, 10) == 0.0
-    assert ndcg([10], 1, 10) == pytest.approx(1 / math.log2(11))
-
-
-def test_ndcg_of_a_question_that_nothing_answers_is_an_error() -> None:
-    with pytest.raises(ValueError, match="0 relevant"):
-        ndcg([], 0, 10)
-
-
-def test_graded_ndcg_of_a_list_that_was_computed_by_hand() -> None:
-    """Grades 1 at 1 and 2 at 3 of at best 2, 1, 1: (1 + 2/log2(4)) / (2 + 1/log2(3) + 1/log2(4))."""
-    grades = {"a": 2, "b": 1, "c": 1}
-    assert graded_ndcg(["b", "x", "a"], grades, 10) == pytest.approx((1 + 2 / 2) / (2 + 0.63093 + 0.5), abs=1e-5)
-    assert graded_ndcg(["a", "b", "c", "x"], grades, 10) == 1.0
-    assert graded_ndcg(["a", "x"], grades, 1) == 1.0, "no more than k count, in the best list either"
-    with pytest.raises(ValueError, match="nothing is relevant"):
-        graded_ndcg(["a"], {}, 10)
-
-
-@given(st.lists(st.sampled_from("abcdefgh"), unique=True), st.sets(st.sampled_from("abcdefgh"), min_size=1))
-def test_graded_ndcg_where_all_grades_are_one_is_the_other(found: list[str], relevant: set[str]) -> None:
-    plain = ndcg(ranks(found, relevant), len(relevant), 5)
-    assert graded_ndcg(found, dict.fromkeys(relevant, 1), 5) == pytest.approx(plain)
-
-
-def test_the_reciprocal_rank_is_that_of_the_first_relevant_one() -> None:
-    assert [reciprocal_rank(ranks) for ranks in ([4, 2], [1], [])] == [0.5, 1.0, 0.0]
-
-
-def test_a_hit_is_among_the_first_k() -> None:
-    assert [hit([3, 9], k) for k in (2, 3, 10)] == [0.0, 1.0, 1.0]
-    assert hit([], 10) == 0.0
 
 
 def test_recall_is_the_share_of_the_relevant_ones_whatever_else_is_found() -> None:

@@ -58,3 +58,9 @@ def picture(folder: Path, name: str, width: float = WIDTH, height: float = HEIGH
 def paths(folder: Path, name: str) -> list[Path]:
     """The files of a picture."""
     return [folder / f"{name}.{kind}" for kind in METADATA]
+
+
+def remove(folder: Path, name: str) -> None:
+    """The files of a picture that there is nothing to draw in any more."""
+    for path in paths(folder, name):
+        path.unlink(missing_ok=True)

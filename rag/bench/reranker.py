@@ -26,7 +26,7 @@ from rag.bench.timing import PAUSE, in_turn
 from rag.core import Clock, Hit, Hits, Passage, Query, Reranker, Trace
 from rag.errors import UsageError
 from rag.index import IndexReader
-from rag.metrics import hit, ndcg, ranks
+from rag.metrics import ranked_at, ranks
 from rag.models import ModelStore
 from rag.rerank import CrossEncoderReranker
 from rag.search import HybridSearcher
@@ -40,8 +40,7 @@ QUESTIONS = 500
 DEPTH = 50
 """Candidates that are reranked, and the length of both lists that they are fused from."""
 
-K = 10
-NDCG = f"nDCG@{K}"
+NDCG, FIRST = "nDCG@10", "Success@1"
 
 PAIRS, PAIR_TOKENS = 20, 130
 ROUNDS, WARM_UP = 30, 3
@@ -254,7 +253,7 @@ def summarise(folder: Path) -> list[results.Figure]:
 
 
 def _of_medquad(figures: results.Figures, samples: Sequence[Sample]) -> None:
-    quality, first = _ndcg(samples), _first(samples)
+    quality, first = _measured(samples, NDCG), _measured(samples, FIRST)
     both = list(zip(quality["reranked"], quality["fusion"], strict=True))
     figures.add("ndcg_gain", both, ratio(), "ratio", at_least=1.25)
     figures.add(
@@ -266,14 +265,14 @@ def _of_medquad(figures: results.Figures, samples: Sequence[Sample]) -> None:
     figures.add("ndcg_over_fp32", exact, ratio(), "ratio", at_least=0.99)
     for method in ("dense", "lexical", "fusion", "reranked", "float32"):
         figures.add(f"ndcg_{method}", quality[method], np.mean, NDCG)
-    best = [ndcg(range(1, len(s["ranks"]["fusion"]) + 1), s["relevant"], K) for s in samples]
+    best = [ranked_at(range(1, len(s["ranks"]["fusion"]) + 1), s["relevant"], NDCG) for s in samples]
     figures.add("ndcg_best_order", best, np.mean, NDCG)
     for method in ("fusion", "reranked"):
         figures.add(f"hit1_{method}", first[method], np.mean, "share")
 
 
 def _of_other(figures: results.Figures, name: str, samples: Sequence[Sample]) -> None:
-    quality = _ndcg(samples)
+    quality = _measured(samples, NDCG)
     both = list(zip(quality["reranked"], quality["fusion"], strict=True))
     figures.add(f"{name}_gain", both, ratio(), "ratio", at_least=1)
     for method in ("fusion", "reranked"):
@@ -287,12 +286,11 @@ def _of_speed(figures: results.Figures, samples: Sequence[Sample]) -> None:
     figures.ms("pairs_ours_ms", [s["ours"] for s in samples])
 
 
-def _ndcg(samples: Sequence[Sample]) -> dict[str, list[float]]:
-    return {name: [ndcg(s["ranks"][name], s["relevant"], K) for s in samples] for name in samples[0]["ranks"]}
-
-
-def _first(samples: Sequence[Sample]) -> dict[str, list[float]]:
-    return {name: [hit(s["ranks"][name], 1) for s in samples] for name in samples[0]["ranks"]}
+def _measured(samples: Sequence[Sample], measure: str) -> dict[str, list[float]]:
+    """By method, of each question. Its relevant passages, or documents, are all relevant alike."""
+    return {
+        name: [ranked_at(s["ranks"][name], s["relevant"], measure) for s in samples] for name in samples[0]["ranks"]
+    }
 
 
 def _over_best(rows: Floats, axis: int) -> Floats:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from rag import metrics
+from rag.bench.pictures import picture
 from rag.evaluate.samples import Sample
 from rag.stats import Estimate, Floats, bootstrap_clusters
 
 ROWS = 10
-WIDTH, HEIGHT, LEFT, TOP = 480, 300, 56, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,40 +64,13 @@ def table(curve: Curve) -> list[str]:
     ]
 
 
-def svg(curve: Curve) -> str:
+def draw(curve: Curve, folder: Path, name: str) -> None:
     """The curve as a picture: risk over coverage, both from 0."""
-    points = [(coverage, risk) for _, coverage, risk in curve.points()]
-    top = max(0.1, float(np.ceil(10 * max(risk for _, risk in points)) / 10))
-    right, bottom = WIDTH - 16, HEIGHT - 44
-
-    def x(coverage: float) -> float:
-        return LEFT + coverage * (right - LEFT)
-
-    def y(risk: float) -> float:
-        return bottom - risk / top * (bottom - TOP)
-
-    line = " ".join(f"{x(coverage):.1f},{y(risk):.1f}" for coverage, risk in points)
-    ticks = [
-        *(
-            f'<text x="{x(at):.0f}" y="{bottom + 18}" text-anchor="middle">{at:.0%}</text>'
-            for at in (0, 0.25, 0.5, 0.75, 1)
-        ),
-        *(
-            f'<text x="{LEFT - 8}" y="{y(at) + 4:.0f}" text-anchor="end">{at:.0%}</text>'
-            f'<path d="M{LEFT} {y(at):.1f}H{right}" stroke="#ddd"/>'
-            for at in (0, top / 2, top)
-        ),
-    ]
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
-            f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
-            *ticks,
-            f'<path d="M{LEFT} {TOP}V{bottom}H{right}" fill="none" stroke="#333"/>',
-            f'<polyline points="{line}" fill="none" stroke="#06c" stroke-width="2"/>',
-            f'<text x="{(LEFT + right) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">questions answered</text>',
-            f'<text transform="translate(14 {(TOP + bottom) / 2:.0f}) rotate(-90)" text-anchor="middle">of these wrong</text>',
-            "</svg>",
-            "",
-        ]
-    )
+    _, coverage, risk = zip(*curve.points(), strict=True)
+    with picture(folder, name) as figure:
+        axes = figure.subplots()
+        axes.plot(coverage, risk, gid="curve", clip_on=False)
+        axes.set(xlabel="questions answered", ylabel="of these wrong")
+        axes.set(xlim=(0, 1), ylim=(0, max(0.1, 1.05 * max(risk))))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda at, _: f"{100 * at:g}%")

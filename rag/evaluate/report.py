@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rag import files
-from rag.bench import results
+from rag.bench import pictures, results
 from rag.bench.results import Figure
 from rag.evaluate import coverage
 from rag.evaluate.coverage import Curve
@@ -19,7 +19,7 @@ from rag.evaluate.samples import Head, Sample, read
 from rag.evaluate.scores import METRICS, Metric, parts
 from rag.stats import p95, ratio
 
-PICTURE = "risk_coverage.svg"
+PICTURE = "risk_coverage"
 
 GOALS: Mapping[str, Mapping[str, float]] = {
     "qa_120": {
@@ -46,8 +46,10 @@ def summarise(folder: Path) -> list[Figure]:
             _add(by_type, f"{metric.name}_{kind}", metric, some, goals)
     if curve is not None:
         overall.estimated("aurc", curve.aurc, "area")
+        coverage.draw(curve, folder, PICTURE)
+    else:
+        pictures.remove(folder, PICTURE)
     _add_times(overall, samples)
-    _draw(folder / PICTURE, curve)
     figures = [*overall.all, *by_type.all]
     results.write_summary(folder / results.SUMMARY, head, figures)
     text = results.report(
@@ -97,14 +99,6 @@ def _minutes(samples: Sequence[Sample]) -> float:
     return sum(ends.values()) / 60
 
 
-def _draw(picture: Path, curve: Curve | None) -> None:
-    if curve is None:
-        picture.unlink(missing_ok=True)
-        return
-    with files.replacing_file(picture) as path:
-        path.write_text(coverage.svg(curve), encoding="utf-8")
-
-
 def _by_type(figures: Sequence[Figure]) -> list[str]:
     """A row a metric, a column a type of questions."""
     by_name = {one.name: one for one in figures}
@@ -134,7 +128,7 @@ def _by_type(figures: Sequence[Figure]) -> list[str]:
 def _risk(curve: Curve | None) -> list[str]:
     if curve is None:
         return []
-    return ["## Risk and coverage", "", RISK, "", *coverage.table(curve), "", f"![Risk over coverage]({PICTURE})"]
+    return ["## Risk and coverage", "", RISK, "", *coverage.table(curve), "", f"![Risk over coverage]({PICTURE}.svg)"]
 
 
 def _notes(head: Head, samples: Sequence[Sample]) -> list[str]:

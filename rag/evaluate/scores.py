@@ -49,30 +49,19 @@ def parts(metric: Metric, samples: Sequence[Sample]) -> Floats:
 def _retrieval(prefix: str, order: Callable[[Sample], Sequence[str] | None]) -> list[Metric]:
     """Of the documents found, each at the place of its best passage."""
 
-    def of(score: Callable[[list[str], Sample], float]) -> Callable[[Sample], Part | None]:
+    def of(measure: str) -> Callable[[Sample], Part | None]:
         def part(sample: Sample) -> Part | None:
             found = order(sample)
             if found is None or not sample.question.answerable:
                 return None
-            return score(list(dict.fromkeys(found)), sample), 1.0
+            return metrics.ranked(dict.fromkeys(found), sample.question.gold, measure), 1.0
 
         return part
 
-    def recall_at(k: int) -> Callable[[list[str], Sample], float]:
-        return lambda documents, sample: metrics.recall(documents[:k], sample.question.gold.keys())
-
     return [
-        *(Metric(f"{prefix}recall_at_{k}", "share", of(recall_at(k))) for k in DEPTHS),
-        Metric(
-            f"{prefix}mrr",
-            "MRR",
-            of(lambda documents, sample: metrics.reciprocal_rank(metrics.ranks(documents, sample.question.gold))),
-        ),
-        Metric(
-            f"{prefix}ndcg_at_{K}",
-            f"nDCG@{K}",
-            of(lambda documents, sample: metrics.graded_ndcg(documents, sample.question.gold, K)),
-        ),
+        *(Metric(f"{prefix}recall_at_{k}", "share", of(f"R@{k}")) for k in DEPTHS),
+        Metric(f"{prefix}mrr", "MRR", of("RR")),
+        Metric(f"{prefix}ndcg_at_{K}", f"nDCG@{K}", of(f"nDCG@{K}")),
     ]
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rag.bench.index.encoding import Float32Encoder
 from rag.core import Passage
 from rag.index import dense
-from rag.metrics import ranks, recall
+from rag.metrics import ranked, ranks
 from rag.settings import Loaded
 from rag.training.datasets import Abstract
 
@@ -67,7 +67,7 @@ def _dense_index(folder: Path, vectors: Matrix, loaded: Loaded) -> dense.DenseIn
 
 
 def _overlap(found: Sequence[int], wanted: Sequence[int]) -> float:
-    return recall(map(str, found[:K]), [str(row) for row in wanted[:K]])
+    return ranked(map(str, found), dict.fromkeys(map(str, wanted[:K]), 1), f"R@{K}")
 
 
 def _documents(rows: Sequence[int], passages: Sequence[Passage]) -> list[str]:

@@ -14,7 +14,7 @@ from rag.bench.index.encoding import BLOCK
 from rag.bench.index.large import STAGES
 from rag.bench.index.samples import KINDS, OF_BLOCK, OF_BUILD, OF_QUESTION, OF_SEARCH, OF_UPDATE
 from rag.bench.results import Figures, Sample, columns
-from rag.metrics import ndcg
+from rag.metrics import ranked_at
 from rag.stats import ratio
 
 
@@ -49,9 +49,10 @@ def _of_blocks(figures: Figures, blocks: Sequence[Sample]) -> None:
 def _of_questions(figures: Figures, asked: Sequence[Sample]) -> None:
     figures.add("recall_at_10_vs_reference", [s["overlap"] for s in asked], np.mean, "share", at_least=0.97)
     figures.add("recall_at_10_exact", [s["overlap_exact"] for s in asked], np.mean, "share")
-    quality = {name: [ndcg(s["ranks"][name], 1, K) for s in asked] for name in ("ours", "reference")}
+    ndcg = f"nDCG@{K}"
+    quality = {name: [ranked_at(s["ranks"][name], 1, ndcg) for s in asked] for name in ("ours", "reference")}
     for name, values in quality.items():
-        figures.add(f"ndcg_{name}", values, np.mean, f"nDCG@{K}")
+        figures.add(f"ndcg_{name}", values, np.mean, ndcg)
     figures.add("ndcg_over_reference", list(zip(*quality.values(), strict=True)), ratio(), "ratio")
 
 
