@@ -250,24 +250,30 @@ class Technique:
     """One optimisation: was it asked for, did it engage, what shows it.
 
     `engaged` is None where the engine gives no evidence either way. `reason` says why a technique
-    was left out or did nothing.
+    was left out, did nothing or can't be judged. `numbers` are those that `evidence` tells of, by name.
     """
 
     asked: bool
     engaged: bool | None = None
     evidence: str | None = None
     reason: str | None = None
+    numbers: Mapping[str, int | float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
     """`backend` is "vllm" in this process, "openai" behind a server's API; then `device` is "remote", and `version` what
-    the server says of itself, None where it says nothing."""
+    the server says of itself, None where it says nothing.
+
+    `techniques` are judged by one answer, `since_start` by all that the engine has done: in this process since it started, of
+    a server since we are connected.
+    """
 
     backend: str
     version: str | None
     device: str
     techniques: Mapping[str, Technique] = field(default_factory=dict)
+    since_start: Mapping[str, Technique] = field(default_factory=dict)
 
 
 Span: TypeAlias = tuple[str, float, float]
@@ -460,7 +466,7 @@ class Generator(Protocol):
         ...
 
     def info(self, stats: GenerationStats | None) -> EngineInfo:
-        """The engine, and for each technique whether it engaged in the request of `stats`."""
+        """The engine, and for each technique whether it engaged: in the request of `stats`, and since the engine started."""
         ...
 
     async def forget(self) -> bool:

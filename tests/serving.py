@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from indexes import write_index
 
 from rag import build, settings
 from rag.cli.hosted import Hosted
-from rag.core import Document, Generator
+from rag.core import Document, EngineInfo, GenerationStats, Generator, Technique
+from rag.engine import evidence
 from rag.index import Versions, check_current, open_index
 from rag.ingest import chunk
 from rag.search import HybridSearcher
@@ -66,6 +67,28 @@ class SlowGenerator(FakeGenerator):
 
     def kill(self) -> None:
         self.alive = False
+
+
+class NoOp(FakeGenerator):
+    """Its engine has prefix caching and speculation switched on, and its own numbers stay 0: planted no-ops."""
+
+    def __init__(self, deltas: Sequence[str] = ()) -> None:
+        super().__init__(deltas)
+        self.techniques = dict.fromkeys(("prefix_caching", "speculation"), Technique(asked=True))
+        self.since_start = evidence.Counts()
+
+    async def stream(self, messages, params):  # type: ignore[no-untyped-def]
+        async with aclosing(super().stream(messages, params)) as items:
+            async for item in items:
+                if isinstance(item, GenerationStats):
+                    item = replace(item, cached_prompt_tokens=0, draft_tokens=0, accepted_tokens=0)
+                    self.since_start += evidence.counts(item)
+                yield item
+
+    def info(self, stats: GenerationStats | None) -> EngineInfo:
+        known = (self.techniques, evidence.UNTOLD)
+        answer = evidence.of_answer(*known, stats, self.since_start)
+        return EngineInfo("fake", "1", "cpu", answer, evidence.of_engine(*known, self.since_start))
 
 
 class Engines:

@@ -1,4 +1,4 @@
-"""What `rag ask` tells a reader of sentences that their sources don't support."""
+"""What `rag ask` tells a reader of sentences that their sources don't support, and of techniques that did nothing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from rag.cli.rendering import unsupported_lines
-from rag.core import Answer, CacheInfo, Citation, EngineInfo, Sentence, StageTimings, Support, Tokens
+from rag.cli.rendering import idle, unsupported_lines
+from rag.core import Answer, CacheInfo, Citation, EngineInfo, Sentence, StageTimings, Support, Technique, Tokens
 from rag.settings import Action
 
 
@@ -60,3 +60,31 @@ def test_sentences_that_are_not_shown_are_only_counted(action: Action) -> None:
 @pytest.mark.parametrize("action", ["mark", "drop", "withhold"])
 def test_supported_and_unchecked_sentences_need_no_word(action: Action) -> None:
     assert unsupported_lines(answer(("It is so.", (1,), "supported"), ("Or so.", (), "unchecked")), action) == []
+
+
+LEFT_OUT = Technique(asked=True, engaged=False, reason="no kernels")
+QUIET = Technique(asked=True, engaged=False, reason="nothing was drafted")
+WORKING = Technique(asked=True, engaged=True, evidence="9 of 12")
+UNKNOWN = Technique(asked=True)
+
+
+@pytest.mark.parametrize(
+    ("of_answer", "since_start", "line"),
+    [
+        (QUIET, WORKING, None),
+        (WORKING, QUIET, "Not engaged: speculation (nothing was drafted)"),
+        (QUIET, UNKNOWN, None),
+        (UNKNOWN, UNKNOWN, None),
+        (QUIET, Technique(asked=False, engaged=False), None),
+        (LEFT_OUT, LEFT_OUT, "Not engaged: speculation (no kernels)"),
+    ],
+)
+def test_a_technique_is_idle_by_what_the_engine_has_done_in_all(
+    of_answer: Technique, since_start: Technique, line: str | None
+) -> None:
+    assert idle(EngineInfo("e", "1", "cpu", {"speculation": of_answer}, {"speculation": since_start})) == line
+
+
+def test_an_engine_that_tells_nothing_in_all_is_judged_by_the_answer() -> None:
+    engine = EngineInfo("e", "1", "cpu", {"a": QUIET, "b": WORKING, "c": LEFT_OUT})
+    assert idle(engine) == "Not engaged: a (nothing was drafted); c (no kernels)"

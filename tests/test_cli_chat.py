@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from indexes import write_index
+from serving import NoOp
 
 from rag import settings
 from rag.chat import Conversation
@@ -156,6 +157,15 @@ def test_timings_shows_the_stages_that_ran(index: IndexReader) -> None:
         "total",
     ]
     assert all(line.endswith(("s", "ms", "µs")) for line in lines)
+
+
+def test_timings_ends_with_what_was_switched_on_and_has_done_nothing_in_the_session(index: IndexReader) -> None:
+    first, second = (
+        held(index, NoOp(ANSWER), *["What causes malaria?"] * number, "/timings").out.splitlines()[-1]
+        for number in (1, 2)
+    )
+    assert first == "Not engaged: speculation (nothing was drafted)"
+    assert second.startswith("Not engaged: prefix_caching (2 prompts share no whole block with an earlier one); spec")
 
 
 def test_help_names_every_command_and_an_unknown_one_names_them_too(index: IndexReader) -> None:

@@ -17,7 +17,19 @@ from pathlib import Path
 
 import pytest
 from conftest import hear_ctrl_c
-from serving import ANSWER, LOADED, QUESTION, Engines, Running, SlowGenerator, running, until, warm_pipeline, write
+from serving import (
+    ANSWER,
+    LOADED,
+    QUESTION,
+    Engines,
+    NoOp,
+    Running,
+    SlowGenerator,
+    running,
+    until,
+    warm_pipeline,
+    write,
+)
 
 from rag.cli import client
 from rag.cli.ask import Asked, show
@@ -86,6 +98,27 @@ async def test_it_is_byte_for_byte_what_this_process_would_have_shown(root: Path
             assert err == expected_err + told
         else:
             assert without_times(err) == without_times(expected_err[:-1] + f" · {told}")
+
+
+async def test_a_planted_no_op_is_said_in_one_line_and_in_json_with_its_numbers(root: Path) -> None:
+    async with running(warm_pipeline(Engines(root, NoOp(ANSWER)))) as server:
+        _, err = await rendered(server, *ASK, QUESTION)
+        [line] = [line for line in err.splitlines() if line.startswith("Not engaged")]
+        assert line == (
+            "Not engaged: prefix_caching (2 prompts share no whole block with an earlier one); "
+            "speculation (nothing was drafted)"
+        )
+        answer = json.loads((await rendered(server, *ASK, "--json", QUESTION))[0])
+    techniques, since_start = answer["engine"]["techniques"], answer["engine"]["since_start"]
+    assert [one["engaged"] for one in (*techniques.values(), *since_start.values())] == [False] * 4
+    assert techniques["speculation"]["numbers"] == {
+        "prompts": 1,
+        "decode_tokens": 2,
+        "draft_tokens": 0,
+        "accepted_tokens": 0,
+    }
+    assert since_start["prefix_caching"]["numbers"]["prompts"] == 3, "the warm-up and two questions"
+    assert since_start["prefix_caching"]["numbers"]["cached_prompt_tokens"] == 0
 
 
 @pytest.mark.parametrize(("kind", "bold"), [("xterm-256color", True), ("dumb", False)])

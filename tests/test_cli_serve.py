@@ -14,7 +14,7 @@ import psutil
 import pytest
 import typer
 from conftest import Cli
-from serving import ANSWER, LOADED, QUESTION, Engines, running, warm_pipeline, write
+from serving import ANSWER, LOADED, QUESTION, Engines, NoOp, running, warm_pipeline, write
 
 from rag import server
 from rag.cli import serve
@@ -114,6 +114,29 @@ async def test_the_status_of_a_server_that_answers(tmp_path: Path) -> None:
         [said] = json.loads(await shown("--json"))
         assert (said["ready"], said["counts"]["answered"], said["pid"]) == (True, 1, one.state.pid)
         assert said["index_version"] == "test/000001"
+
+
+async def test_the_status_tells_what_each_technique_has_done_since_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path)
+    async with running(warm_pipeline(Engines(tmp_path, NoOp(ANSWER)))) as one:
+
+        async def lines() -> list[str]:
+            with suppress(typer.Exit):
+                await asyncio.to_thread(serve.status)
+            return capsys.readouterr().out.splitlines()
+
+        first, *_ = [line for line in await lines() if "prefix_caching" in line]
+        assert first.startswith("  prefix_caching: not known to have engaged, 0 of ")
+        assert first.endswith("prompt tokens came from the cache, there is no earlier prompt to share anything with")
+        await one.http("POST", "/v1/ask", {"question": QUESTION})
+        assert (await lines())[-1] == (
+            "  speculation: not engaged, 0 of 0 draft tokens accepted among 2 decoded, nothing was drafted"
+        )
+        _, said = await one.json("GET", "/v1/status")
+        assert said["engine"]["since_start"]["speculation"]["engaged"] is False
+        assert said["engine"]["techniques"]["speculation"]["engaged"] is None, "there is no answer to judge it by"
 
 
 def test_a_port_that_is_taken_is_a_wrong_usage(cli: Cli) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 import time
@@ -125,6 +126,24 @@ async def test_servers_that_tell_no_usage_or_only_a_part_of_it(play: Play) -> No
         play.says(event("Malaria.", finish="stop"), '{"choices": [], "usage": {"completion_tokens": 3}}'),
     ]
     assert [(await answer(play))[-1].usage for _ in range(3)] == [None, Usage(40, None, 3), Usage(output=3)]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "drafts"),
+    [
+        ({"speculative_decoding": {"num_draft_tokens": 12, "num_accepted_draft_tokens": 9}}, (12, 9)),
+        ({"speculative_decoding": {"num_draft_tokens": 0, "num_accepted_draft_tokens": 0}}, (0, 0)),
+        ({"speculative_decoding": None, "queue_time_ms": 1.0}, (None, None)),
+        ({"speculative_decoding": {"num_draft_tokens": "many"}}, (None, None)),
+        (["another server's"], (None, None)),
+    ],
+)
+async def test_a_server_may_tell_of_draft_tokens_beside_its_usage(
+    play: Play, metrics: object, drafts: tuple[int | None, int | None]
+) -> None:
+    last = json.dumps({**json.loads(usage()), "metrics": metrics})
+    play.scripts = [play.says(event("Malaria.", finish="stop"), last)]
+    assert (await answer(play))[-1].usage == Usage(40, 32, 3, *drafts)
 
 
 async def test_an_answer_that_ends_without_its_last_mark_is_whole_once_it_has_a_finish_reason(play: Play) -> None:

@@ -8,14 +8,16 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from rag import build, settings
 from rag.core import GenerationParams, GenerationStats, Message, Opening, Technique
-from rag.engine import processes, spec
-from rag.engine.local import LocalGenerator, configure, require_memory
+from rag.engine import evidence, processes, spec
+from rag.engine.local import LocalGenerator, Observed, configure, read_configuration, require_memory
 from rag.errors import EngineDied, EngineError, NotEnoughMemory
 from rag.models import ModelStore
 
@@ -65,7 +67,10 @@ async def test_a_prompt_that_was_seen_before_comes_from_the_prefix_cache_and_tha
     assert stats.cached_prompt_tokens is not None
     assert stats.cached_prompt_tokens >= spec.plan(settings.load()).args["block_size"]
     technique = generator.info(stats).techniques["prefix_caching"]
-    assert (technique.engaged, technique.evidence) == (True, f"{stats.cached_prompt_tokens} cached prompt tokens")
+    assert (technique.engaged, technique.evidence) == (
+        True,
+        f"{stats.cached_prompt_tokens} of {stats.prompt_tokens} prompt tokens came from the cache",
+    )
 
 
 async def test_what_it_has_forgotten_comes_from_no_cache(generator: LocalGenerator) -> None:
@@ -89,6 +94,18 @@ async def test_prompt_lookup_drafts_and_accepts_where_the_answer_repeats_the_pro
     assert stats.accepted_tokens is not None
     assert 0 < stats.accepted_tokens <= stats.draft_tokens
     assert generator.info(stats).techniques["speculation"].engaged is True
+
+
+async def test_what_it_has_done_since_it_started_is_the_sum_of_its_answers(generator: LocalGenerator) -> None:
+    before = generator._observed.since_start
+    _, first = await collect(generator, 8)
+    _, second = await collect(generator, 24)
+    info = generator.info(second)
+    expected = before + evidence.counts(first) + evidence.counts(second)
+    assert generator._observed.since_start == expected
+    assert info.since_start["prefix_caching"].numbers["cached_prompt_tokens"] == expected.cached_prompt_tokens
+    assert [info.since_start[name].engaged for name in ("prefix_caching", "speculation")] == [True, True]
+    assert generator.info(None).techniques["speculation"].engaged is None
 
 
 async def test_greedy_answers_are_the_same_twice(generator: LocalGenerator) -> None:
@@ -158,6 +175,123 @@ async def test_closing_a_stream_early_aborts_the_request(generator: LocalGenerat
     assert generator._engine.get_num_unfinished_requests() == 0
     assert generator.generating == 0, "the scheduler holds it still"
     assert (await collect(generator, 4))[1].output_tokens == 4
+
+
+# --- what an engine tells of techniques -----------------------------------------------------------
+
+IDLE = ("generator.kv_cache_dtype=fp8", "generator.block_size=128", "generator.speculation.lookup_min=4")
+"""A KV cache of FP8, and two techniques that are switched on and can do nothing for short answers to prompts that are unlike:
+blocks are longer than the chat template's beginning, and four tokens that were there before come in no answer of two."""
+
+
+async def test_no_ops_on_the_engine_itself_are_found_and_its_cache_is_of_eight_bits(real_home: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAG_HOME", str(real_home))
+        async with build.open_generator(settings.load(assignments=IDLE)) as idle:
+            assert isinstance(idle, LocalGenerator)
+            engaged = []
+            for number in range(3):
+                content = " ".join(f"{number}{word}{number}" for word in ("alpha", "beta", "gamma", "delta") * 12)
+                told = idle.stream(({"role": "user", "content": content},), GenerationParams(2, ignore_eos=True))
+                stats = [item async for item in told][-1]
+                assert isinstance(stats, GenerationStats)
+                assert stats.cached_prompt_tokens == 0
+                engaged.append(idle.info(stats).techniques["prefix_caching"].engaged)
+            found = idle.info(None).since_start
+    assert engaged == [None, False, False]
+    assert (found["prefix_caching"].engaged, found["prefix_caching"].numbers["prompts"]) == (False, 3)
+    assert (found["speculation"].engaged, found["speculation"].numbers["decode_tokens"]) == (False, 3)
+    assert found["speculation"].reason == "nothing was drafted"
+    cache = found["kv_cache_dtype"]
+    assert (cache.engaged, cache.numbers["bits_per_value"]) == (True, pytest.approx(8, rel=0.02))
+    assert cache.evidence is not None
+    assert cache.evidence.startswith("the engine runs with kv_cache_dtype fp8")
+
+
+def step(lookups: tuple[int, int], drafts: tuple[int, int] | None, generated: int, first: int) -> tuple[Any, Any]:
+    """What vLLM says after a step: tokens looked up and found, drafted and accepted, and generated, some by prompts."""
+    scheduler = SimpleNamespace(
+        num_running_reqs=2,
+        num_waiting_reqs=1,
+        num_skipped_waiting_reqs=0,
+        prefix_cache_stats=SimpleNamespace(queries=lookups[0], hits=lookups[1]),
+        spec_decoding_stats=SimpleNamespace(num_draft_tokens=drafts[0], num_accepted_tokens=drafts[1])
+        if drafts is not None
+        else None,
+    )
+    return scheduler, SimpleNamespace(num_generation_tokens=generated, time_to_first_tokens_iter=[0.1] * first)
+
+
+async def test_steps_of_the_engine_add_up_and_one_that_drafts_nothing_counts_as_well() -> None:
+    observed = Observed()
+    observed.step(*step((600, 64), None, 2, 2))
+    observed.step(*step((0, 0), (8, 5), 7, 0))
+    observed.step(None, None)
+    assert observed.scheduled == 3
+    assert observed.since_start == evidence.Counts(2, 600, 64, 7, 8, 5)
+
+
+async def test_an_engine_whose_switches_are_on_and_whose_counters_stay_0_is_caught() -> None:
+    observed = Observed()
+    for _ in range(3):
+        observed.step(*step((0, 0), None, 1, 1))
+        observed.step(*step((0, 0), None, 1, 0))
+    asked = dict.fromkeys(("prefix_caching", "speculation"), Technique(asked=True))
+    found = evidence.of_engine(asked, evidence.UNTOLD, observed.since_start)
+    assert {name: (one.engaged, one.reason) for name, one in found.items()} == {
+        "prefix_caching": (False, "the engine looks no prompt up"),
+        "speculation": (False, "nothing was drafted"),
+    }
+
+
+class Model(SimpleNamespace):
+    quantization = None
+    use_mla = is_hybrid = False
+
+    def get_sliding_window(self) -> int | None:
+        return None
+
+    def get_num_layers(self, parallel: object) -> int:
+        del parallel
+        return 30
+
+    def get_num_kv_heads(self, parallel: object) -> int:
+        del parallel
+        return 3
+
+    def get_head_size(self) -> int:
+        return 64
+
+
+def configured(cache_dtype: str, blocks: int, kv_bytes: int | None = 512 * spec.MIB, **model: object) -> Any:
+    """vLLM's configuration of a running engine, of a model like SmolLM2."""
+    cache = SimpleNamespace(
+        cache_dtype=cache_dtype, kv_cache_memory_bytes=kv_bytes, num_gpu_blocks=blocks, block_size=32
+    )
+    attention = SimpleNamespace(backend=SimpleNamespace(name="CPU_ATTN"))
+    return SimpleNamespace(
+        cache_config=cache, attention_config=attention, model_config=Model(**model), parallel_config=None
+    )
+
+
+async def test_the_pool_tells_how_many_bits_a_value_has_whatever_the_dtype_is_called() -> None:
+    plan = spec.plan(settings.load(assignments=["generator.kv_cache_dtype=fp8"], environ={}, device="cpu"))
+    for blocks, engaged, bits in ((1456, True, 8.0), (728, False, 16.0)):
+        configuration = read_configuration(configured("fp8", blocks), plan)
+        found = evidence.of_engine(plan.techniques, configuration, evidence.Counts())["kv_cache_dtype"]
+        assert (found.engaged, found.numbers["bits_per_value"]) == (engaged, pytest.approx(bits, rel=0.01))
+
+
+@pytest.mark.parametrize("untold", [{"kv_bytes": None}, {"use_mla": True}, {"get_sliding_window": lambda: 4096}])
+async def test_where_the_pool_can_not_be_reckoned_the_dtype_alone_is_evidence(untold: dict[str, Any]) -> None:
+    plan = spec.plan(settings.load(assignments=["generator.kv_cache_dtype=fp8"], environ={}, device="cpu"))
+    assert read_configuration(configured("fp8", 728), plan).pool is not None
+    assert read_configuration(configured("fp8", 728, **untold), plan).pool is None
+    shared = replace(plan, draft_model="a-draft")
+    assert read_configuration(configured("fp8", 728), shared).pool is None
+
+
+# --- endings --------------------------------------------------------------------------------------
 
 
 async def test_an_engine_that_dies_in_the_middle_of_an_answer_is_named_and_leaves_nothing(real_home: Path) -> None:

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from conftest import Cli
 from starlette.responses import JSONResponse
-from tiny_server import ANSWER, MODELS, Play, event, free_port, write_tokenizer
+from tiny_server import ANSWER, MODELS, Play, event, free_port, usage, write_tokenizer
 
 from rag import build, settings
 from rag.core import GenerationParams, GenerationStats, Message, Technique
@@ -176,23 +176,49 @@ async def test_prompts_are_counted_with_their_template(play: Play, tokenizer: Pa
         assert generator.count_prompt_tokens(CHAT) == 5
 
 
-async def test_cached_tokens_show_that_prompts_are_cached_and_nothing_shows_the_rest(
+async def test_cached_and_drafted_tokens_show_what_the_server_does_and_nothing_shows_the_rest(
     play: Play, tokenizer: Path
 ) -> None:
+    drafts = {"speculative_decoding": {"num_draft_tokens": 8, "num_accepted_draft_tokens": 5}}
+    play.scripts = [play.says(*ANSWER[:-1], json.dumps({**json.loads(ANSWER[-1]), "metrics": drafts}))]
     async with connected(play, tokenizer) as generator:
-        left_out = Technique(True, False, reason=f"the server at {play.url} runs as it was started")
-        info = generator.info(GenerationStats(3, cached_prompt_tokens=32))
-        assert (info.backend, info.device) == ("openai", "remote")
-        assert info.techniques == {
-            "quantization": Technique(False),
-            "attention_backend": Technique(False),
-            "kv_cache_dtype": Technique(False),
-            "prefix_caching": Technique(True, True, "32 cached prompt tokens"),
-            "speculation": left_out,
-        }
-        assert generator.info(GenerationStats(3, cached_prompt_tokens=0)).techniques["prefix_caching"].engaged is False
-        untold = generator.info(GenerationStats(3)).techniques["prefix_caching"]
-        assert (untold.engaged, untold.reason) == (None, "the server doesn't tell whether prompts are cached")
+        _, stats = await ask(generator, GenerationParams(9))
+        info = generator.info(stats)
+    assert (info.backend, info.device) == ("openai", "remote")
+    assert (stats.draft_tokens, stats.accepted_tokens) == (8, 5)
+    assert {name: one.evidence for name, one in info.techniques.items()} == {
+        "quantization": None,
+        "attention_backend": None,
+        "kv_cache_dtype": None,
+        "prefix_caching": "32 of 40 prompt tokens came from the cache",
+        "speculation": "5 of 8 draft tokens accepted among 2 decoded",
+    }
+    assert info.since_start == info.techniques
+    assert {name for name, one in info.techniques.items() if one.engaged} == {"prefix_caching", "speculation"}
+
+
+async def test_what_the_server_does_not_tell_stays_open(play: Play, tokenizer: Path) -> None:
+    play.scripts = [play.says(*ANSWER[:-1], usage(prompt_tokens_details=None))]
+    async with connected(play, tokenizer) as generator:
+        _, stats = await ask(generator, GenerationParams(9))
+        info = generator.info(stats)
+    started = f"the server at {play.url} runs as it was started, and doesn't tell whether"
+    for told in (info.techniques, info.since_start):
+        assert told["prefix_caching"] == Technique(True, reason=f"{started} prompts are cached")
+        assert told["speculation"] == Technique(True, reason=f"{started} it speculates")
+
+
+async def test_a_server_that_says_again_and_again_that_nothing_was_cached_caches_nothing(
+    play: Play, tokenizer: Path
+) -> None:
+    play.scripts = [play.says(*ANSWER[:-1], usage(prompt_tokens_details={"cached_tokens": 0}))]
+    async with connected(play, tokenizer) as generator:
+        engaged = []
+        for _ in range(2):
+            _, stats = await ask(generator, GenerationParams(9))
+            engaged.append(generator.info(stats).techniques["prefix_caching"].engaged)
+        assert engaged == [None, False]
+        assert generator.info(None).since_start["prefix_caching"].engaged is False
 
 
 async def test_a_server_that_can_not_be_asked_is_found_out_before_anything_is_loaded(tokenizer: Path) -> None:

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import serving
 from evaluating import ANSWERS, MALARIA, RABIES, SCURVY, Answering, plan_of, take
+from serving import NoOp
 from test_evaluate_scores import DECLINED, answer, sample
 
 from rag import evaluate
 from rag.bench import results
 from rag.bench.results import Figure
-from rag.core import Route
+from rag.core import EngineInfo, GenerationStats, Route, Technique
+from rag.engine import evidence
 from rag.errors import EngineError, UsageError
 from rag.evaluate import QuestionSet, coverage, samples
 from rag.evaluate.samples import Sample
@@ -145,6 +147,51 @@ def test_a_folder_without_samples_or_of_a_benchmark_is_refused(tmp_path: Path) -
     with pytest.raises(UsageError, match="isn't of `rag eval`"):
         evaluate.summarise(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["samples.jsonl"]
+
+
+# --- techniques --------------------------------------------------------------------------------------
+
+
+async def test_planted_no_ops_are_in_the_samples_and_in_the_report_as_not_engaged(tmp_path: Path) -> None:
+    serving.write(tmp_path / "indexes")
+    await take(tmp_path / "indexes", tmp_path / "results", NoOp(["Malaria is caused ", "by Plasmodium [1]."]))
+    evaluate.summarise(tmp_path / "results")
+    _, taken = samples.read(tmp_path / "results")
+    found = [one.answer.engine for one in taken if one.answer is not None]
+    assert [engine.techniques["prefix_caching"].engaged for engine in found] == [None, False, False, False, False]
+    assert {engine.techniques["speculation"].engaged for engine in found} == {False}
+    assert found[-1].since_start["prefix_caching"].numbers["prompts"] == 5
+    cached, drafted = table((tmp_path / "results" / "report.md").read_text(), "Techniques")[2:]
+    assert cached.startswith("| `prefix_caching` | **no** | 0 of 5 | 0 of ")
+    assert cached.endswith(" prompt tokens came from the cache | 5 prompts share no whole block with an earlier one |")
+    assert drafted == (
+        "| `speculation` | **no** | 0 of 5 | 0 of 0 draft tokens accepted among 5 decoded | nothing was drafted |"
+    )
+
+
+def test_the_report_tells_in_how_many_answers_a_technique_engaged(tmp_path: Path) -> None:
+    asked = {
+        **dict.fromkeys(("prefix_caching", "speculation"), Technique(asked=True)),
+        "quantization": Technique(asked=True, engaged=False, reason="no kernels"),
+        "attention_backend": Technique(asked=False),
+    }
+    stats = [GenerationStats(9, None, 100, cached, 4, 1) for cached in (0, 64, 32)]
+    engines = [
+        EngineInfo("vllm", "1", "cpu", evidence.of_answer(asked, evidence.UNTOLD, one, evidence.Counts(9)))
+        for one in (*stats, None)  # of the last nothing was generated
+    ]
+    taken = [sample(MALARIA, replace(answer("So."), engine=engine)) for engine in engines]
+    evaluate.summarise(write(tmp_path, [replace(one, id=f"t{number}") for number, one in enumerate(taken)]))
+    assert table((tmp_path / "report.md").read_text(), "Techniques")[2:] == [
+        "| `prefix_caching` | yes | 2 of 4 | 96 of 300 prompt tokens came from the cache |  |",
+        "| `speculation` | yes | 3 of 4 | 3 of 12 draft tokens accepted among 24 decoded |  |",
+        "| `quantization` | **no** | 0 of 4 |  | no kernels |",
+    ]
+
+
+async def test_without_techniques_the_report_has_no_table_of_them(folder: Path) -> None:
+    evaluate.summarise(folder)
+    assert "## Techniques" not in (folder / "report.md").read_text()
 
 
 # --- risk and coverage -------------------------------------------------------------------------------

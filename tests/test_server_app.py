@@ -199,7 +199,13 @@ async def test_the_status_says_who_it_is_and_what_it_holds(root: Path) -> None:
         assert status == 200
         assert (said["pid"], said["digest"]) == (server.state.pid, server.state.digest)
         assert (said["ready"], said["doing"], said["index_version"]) == (True, None, "test/000001")
-        assert said["engine"] == {"backend": "fake", "version": "1", "device": "cpu", "techniques": {}}
+        assert said["engine"] == {
+            "backend": "fake",
+            "version": "1",
+            "device": "cpu",
+            "techniques": {},
+            "since_start": {},
+        }
 
 
 def test_an_address_that_is_taken_is_named_with_the_way_out() -> None:

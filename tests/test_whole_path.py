@@ -34,8 +34,9 @@ CONTRACT = {
     "cache": "hit similarity index_version",
     "timings": "embed cache retrieve rerank filter context route generate queue ttft decode verify total",
     "tokens": "prompt cached_prompt output draft accepted",
-    "engine": "backend version device techniques",
-    "engine.techniques.prefix_caching": "asked engaged evidence reason",
+    "engine": "backend version device techniques since_start",
+    "engine.techniques.prefix_caching": "asked engaged evidence reason numbers",
+    "engine.since_start.speculation": "asked engaged evidence reason numbers",
 }
 
 
@@ -150,6 +151,13 @@ def test_an_evaluation_of_five_questions_keeps_samples_and_goes_on_from_them(cli
         assert sorted(sample["found"]["fused"]) == sorted(sample["found"]["reranked"])
         assert sample["answer"]["engine"]["techniques"]["speculation"]["asked"] is True
         assert 0 <= sample["answer"]["confidence"] <= 1
+
+    cached = [sample["answer"]["engine"]["since_start"]["prefix_caching"]["numbers"] for sample in samples]
+    assert max(numbers["cached_prompt_tokens"] for numbers in cached) > 0
+    report = (tmp_path / "results" / "report.md").read_text()
+    assert re.search(
+        r"\| `prefix_caching` \| yes \| \d of 5 \| [\d,]+ of [\d,]+ prompt tokens came from the cache \|", report
+    )
 
     before = path.read_bytes()
     again = cli(*evaluation)

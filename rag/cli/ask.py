@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rag.cli import options
-from rag.cli.rendering import described, time_line, warnings
+from rag.cli.rendering import described, idle, time_line, warnings
 from rag.core import Answer
 from rag.errors import QuestionError
 
@@ -162,9 +162,8 @@ def _show(answer: Answer, action: Action, terminal: Terminal, streamed: bool, an
                 out.print(f"      {retracted}", style="bold red", markup=False)
     for line in warnings(answer, action):
         terminal.err.print(line, style="yellow", markup=False)
-    for name, technique in answer.engine.techniques.items():
-        if technique.asked and technique.engaged is False:
-            terminal.err.print(f"{name}: not engaged ({technique.reason})", style="yellow", markup=False)
+    if (unused := idle(answer.engine)) is not None:
+        terminal.err.print(unused, style="dim yellow", markup=False)
     if answer.confidence is not None:
         terminal.err.print(f"confidence that the sources answer: {answer.confidence:.0%}", style="dim", markup=False)
     times = time_line(answer.timings, answer.tokens.output, answer.startup_s)

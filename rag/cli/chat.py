@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import typer
 
 from rag.cli import options
-from rag.cli.rendering import described, duration, warnings
+from rag.cli.rendering import described, duration, idle, warnings
 from rag.errors import UsageError
 
 if TYPE_CHECKING:
@@ -253,3 +253,5 @@ def _show_timings(exchange: Exchange, out: Stream) -> None:
         if spent is not None:
             name = f"  {stage}" if stage in INSIDE_GENERATE else stage
             out.print(f"{name:10} {duration(spent):>9}", markup=False)
+    if (unused := idle(exchange.answer.engine)) is not None:
+        out.print(unused, style="dim yellow", markup=False)

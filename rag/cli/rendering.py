@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rag.core import Answer, Metadata, StageTimings
+    from rag.core import Answer, EngineInfo, Metadata, StageTimings
     from rag.settings import Action
 
 
@@ -39,6 +39,13 @@ def unsupported_lines(answer: Answer, action: Action) -> list[str]:
         reason = f"{reasons[sentence.support]} {markers}" if markers else "Without a source"
         lines.append(f"{reason}: {' '.join(sentence.text.split())}")
     return lines
+
+
+def idle(engine: EngineInfo) -> str | None:
+    """What was asked for and has done nothing since the engine started; None where all of it has, or may have."""
+    told = {**engine.techniques, **engine.since_start}.items()
+    reasons = [f"{name} ({one.reason})" for name, one in told if one.asked and one.engaged is False]
+    return f"Not engaged: {'; '.join(reasons)}" if reasons else None
 
 
 def described(metadata: Metadata) -> str:

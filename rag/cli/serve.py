@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import psutil
 import typer
@@ -30,6 +31,8 @@ LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 KILL_AFTER = 45.0
 """Seconds that `rag stop` waits: running answers have 30 of them, and the engine ends in 5."""
+
+ENGAGED = {True: "engaged", False: "not engaged", None: "not known to have engaged"}
 
 
 def serve(
@@ -216,6 +219,17 @@ def _show_status(server: ServerState, said: dict[str, object] | None, terminal: 
         counts = ", ".join(f"{number} {what}" for what, number in said["counts"].items() if number)
         version = said["index_version"] if said["index_version"] is not None else server.index
         terminal.out.print(f"  index {version}: {counts if counts else 'nothing asked yet'}", style="dim", markup=False)
+        for line in _techniques(said.get("engine")):
+            terminal.out.print(f"  {line}", style="dim", markup=False)
+
+
+def _techniques(engine: Any) -> Iterator[str]:
+    """What each technique that was asked for has done since the engine started."""
+    since_start = engine.get("since_start", {}) if isinstance(engine, dict) else {}
+    for name, one in since_start.items():
+        if one["asked"]:
+            why = [text for text in (one["evidence"], one["reason"]) if text is not None]
+            yield f"{name}: {', '.join([ENGAGED[one['engaged']], *why])}"
 
 
 def _listed(servers: list[ServerState]) -> str:

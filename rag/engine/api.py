@@ -40,6 +40,8 @@ class Usage:
     prompt: int | None = None
     cached_prompt: int | None = None
     output: int | None = None
+    draft: int | None = None
+    accepted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,18 +282,27 @@ def read_piece(event: object) -> Piece:
             text=_text(delta.get("content")),
             thought=_text(delta.get("reasoning")) or _text(delta.get("reasoning_content")),
             finish_reason=choice.get("finish_reason"),
-            usage=_usage(event.get("usage")),  # type: ignore[attr-defined]
+            usage=_usage(event.get("usage"), event.get("metrics")),  # type: ignore[attr-defined]
         )
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError("an event without choices") from error
 
 
-def _usage(usage: Any) -> Usage | None:
+def _usage(usage: Any, metrics: Any) -> Usage | None:
+    """`metrics` are vLLM's own (`--per-request-spec-decode-metrics`), and stand beside the usage."""
     if usage is None:
         return None
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if details is not None else None
-    return Usage(_count(usage.get("prompt_tokens")), _count(cached), _count(usage.get("completion_tokens")))
+    drafts = metrics.get("speculative_decoding") if isinstance(metrics, dict) else None
+    drafts = drafts if isinstance(drafts, dict) else {}
+    return Usage(
+        _count(usage.get("prompt_tokens")),
+        _count(cached),
+        _count(usage.get("completion_tokens")),
+        _count(drafts.get("num_draft_tokens")),
+        _count(drafts.get("num_accepted_draft_tokens")),
+    )
 
 
 def _text(value: Any) -> str:

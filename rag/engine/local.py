@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +30,40 @@ LIKELIEST = 20
 
 
 @dataclass(slots=True)
-class Scheduled:
-    """How many requests the engine's scheduler held after its last step. It makes one more once the last of them was aborted."""
+class Observed:
+    """What the engine tells after each of its steps: how many requests its scheduler holds (it makes one step more once the
+    last of them was aborted), and what it has done since it started."""
 
-    requests: int = 0
+    scheduled: int = 0
+    since_start: evidence.Counts = field(default_factory=lambda: evidence.Counts(0, 0, 0, 0, 0, 0))
+
+    def step(self, scheduler: Any, iteration: Any) -> None:
+        """vLLM's `SchedulerStats` and `IterationStats` of one step, either of which may be missing."""
+        if scheduler is not None:
+            self.scheduled = (
+                scheduler.num_running_reqs + scheduler.num_waiting_reqs + scheduler.num_skipped_waiting_reqs
+            )
+            looked_up, drafts = scheduler.prefix_cache_stats, scheduler.spec_decoding_stats
+            self.since_start += evidence.Counts(
+                prompt_tokens=looked_up.queries,
+                cached_prompt_tokens=looked_up.hits,
+                draft_tokens=drafts.num_draft_tokens if drafts is not None else None,  # in a step without a draft
+                accepted_tokens=drafts.num_accepted_tokens if drafts is not None else None,
+            )
+        if iteration is not None:
+            prompts = len(iteration.time_to_first_tokens_iter)
+            self.since_start += evidence.Counts(prompts, decode_tokens=iteration.num_generation_tokens - prompts)
 
 
 class LocalGenerator:
     """One engine. Make it with `start`, and `close` it: its processes are ours."""
 
     def __init__(
-        self, engine: Any, spec: EngineSpec, device: Device, footprint: processes.Footprint, scheduled: Scheduled
+        self, engine: Any, spec: EngineSpec, device: Device, footprint: processes.Footprint, observed: Observed
     ) -> None:
         self._engine = engine
         self._spec = spec
-        self._scheduled = scheduled
+        self._observed = observed
         self._device = device
         self._footprint = footprint
         self._tokenizer = EngineTokenizer(engine.get_tokenizer())
@@ -57,17 +76,17 @@ class LocalGenerator:
         what was started.
         """
         others = processes.started()
-        scheduled = Scheduled()
+        observed = Observed()
         with processes.runtime_folder() as folder:
             try:
-                engine = await asyncio.to_thread(_construct, config, scheduled)
+                engine = await asyncio.to_thread(_construct, config, observed)
             except BaseException as error:
                 processes.Footprint.take(processes.started() - others, folder).remove()
                 if not isinstance(error, Exception):
                     raise
                 raise EngineError(f"vLLM couldn't start: {_reason(error)}") from error
         footprint = processes.Footprint.take(processes.started() - others, folder)
-        return cls(engine, spec, device, footprint, scheduled)
+        return cls(engine, spec, device, footprint, observed)
 
     def under(self, spec: EngineSpec) -> LocalGenerator:
         """The same engine for other settings that start it alike: what it tells of techniques is about those that they ask
@@ -86,7 +105,7 @@ class LocalGenerator:
 
     @property
     def generating(self) -> int:
-        return self._scheduled.requests
+        return self._observed.scheduled
 
     @property
     def context_window(self) -> int:
@@ -148,14 +167,14 @@ class LocalGenerator:
     def info(self, stats: GenerationStats | None) -> EngineInfo:
         import vllm
 
-        config = self._engine.vllm_config
-        reported = {
-            "quantization": config.model_config.quantization,
-            "kv_cache_dtype": config.cache_config.cache_dtype,
-            "attention_backend": backend.name if (backend := config.attention_config.backend) is not None else None,
-        }
+        configuration = read_configuration(self._engine.vllm_config, self._spec)
+        techniques, since_start = self._spec.techniques, self._observed.since_start
         return EngineInfo(
-            "vllm", vllm.__version__, self._device, evidence.judge(self._spec.techniques, reported, stats)
+            "vllm",
+            vllm.__version__,
+            self._device,
+            evidence.of_answer(techniques, configuration, stats, since_start),
+            evidence.of_engine(techniques, configuration, since_start),
         )
 
     async def forget(self) -> bool:
@@ -202,6 +221,34 @@ def read_stats(output: Any, stats: GenerationStats, arrival: float) -> Generatio
     )
 
 
+def read_configuration(config: Any, spec: EngineSpec) -> evidence.Configuration:
+    """What vLLM's configuration, as the running engine has resolved it, says of techniques."""
+    backend = config.attention_config.backend
+    return evidence.Configuration(
+        reported={
+            "quantization": config.model_config.quantization,
+            "kv_cache_dtype": config.cache_config.cache_dtype,
+            "attention_backend": backend.name if backend is not None else None,
+        },
+        asked={name: spec.args[name] for name in ("kv_cache_dtype", "attention_backend") if name in spec.args},
+        pool=_read_pool(config) if spec.draft_model is None else None,  # a draft model's layers have their part of it
+    )
+
+
+def _read_pool(config: Any) -> evidence.Pool | None:
+    """None where the engine doesn't tell the pool's bytes, as on a GPU, or where not all layers keep the same of each token."""
+    cache, model, parallel = config.cache_config, config.model_config, config.parallel_config
+    alike = not (model.use_mla or model.is_hybrid or model.get_sliding_window())
+    if not cache.kv_cache_memory_bytes or not cache.num_gpu_blocks or not alike:
+        return None
+    heads = model.get_num_layers(parallel) * model.get_num_kv_heads(parallel)
+    return evidence.Pool(
+        bytes=cache.kv_cache_memory_bytes,
+        tokens=cache.num_gpu_blocks * cache.block_size,
+        values=2 * heads * model.get_head_size(),
+    )
+
+
 def require_memory(spec: EngineSpec, model: Path, draft: Path | None, device: Device) -> None:
     """Raises `NotEnoughMemory` where weights, KV pool and processes don't fit what is free now."""
     if device != "cpu":
@@ -240,26 +287,25 @@ def engine_arguments(spec: EngineSpec, model: Path, draft: Path | None = None) -
     return arguments
 
 
-def _construct(config: Any, scheduled: Scheduled) -> Any:
+def _construct(config: Any, observed: Observed) -> Any:
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.metrics.loggers import StatLoggerBase
 
-    class Counting(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped here
+    class Observing(StatLoggerBase):  # type: ignore[misc]  # vLLM is untyped here
         """Switches per-request metrics on without vLLM's own loggers, of which a process can have one set."""
 
         def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
             pass
 
-        def record(self, scheduler_stats: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
-            if (now := scheduler_stats) is not None:
-                scheduled.requests = now.num_running_reqs + now.num_waiting_reqs + now.num_skipped_waiting_reqs
+        def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+            observed.step(scheduler_stats, iteration_stats)
 
         def log_engine_initialized(self) -> None:
             pass
 
     with processes.without_interrupts():
         return AsyncLLM.from_vllm_config(
-            config, stat_loggers=[Counting], disable_log_stats=True, enable_log_requests=False
+            config, stat_loggers=[Observing], disable_log_stats=True, enable_log_requests=False
         )
 
 

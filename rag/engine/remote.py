@@ -38,6 +38,7 @@ class RemoteGenerator:
         self._context_window = context_window
         self._version = version
         self._clock = clock
+        self._since_start = evidence.Counts()
 
     @classmethod
     async def connect(cls, spec: RemoteSpec, loaded: Loaded, tokenizer: Path) -> RemoteGenerator:
@@ -99,17 +100,28 @@ class RemoteGenerator:
                 "its template can (generator.extra_body.chat_template_kwargs.enable_thinking=false), or raise "
                 "generator.max_tokens."
             )
-        yield GenerationStats(
+        stats = GenerationStats(
             output_tokens=usage.output,
             finish_reason=finish_reason,
             prompt_tokens=usage.prompt,
             cached_prompt_tokens=usage.cached_prompt,
+            draft_tokens=usage.draft,
+            accepted_tokens=usage.accepted,
             ttft=first - arrival if first is not None else None,
             decode=last - first if first is not None and last is not None else None,
         )
+        self._since_start += evidence.counts(stats)
+        yield stats
 
     def info(self, stats: GenerationStats | None) -> EngineInfo:
-        return EngineInfo("openai", self._version, "remote", evidence.judge(self._spec.techniques, {}, stats))
+        techniques, since_start = self._spec.techniques, self._since_start
+        return EngineInfo(
+            "openai",
+            self._version,
+            "remote",
+            evidence.of_answer(techniques, evidence.UNTOLD, stats, since_start),
+            evidence.of_engine(techniques, evidence.UNTOLD, since_start),
+        )
 
     async def forget(self) -> bool:
         return False

@@ -158,11 +158,10 @@ def plan_remote(loaded: Loaded) -> RemoteSpec:
     techniques = {
         name: left_out if value is not None else Technique(asked=False) for name, value in _asked(settings).items()
     }
-    # The one that shows from outside: a server that has it switched on may tell how many prompt tokens were cached.
-    if techniques["prefix_caching"].asked:
-        techniques["prefix_caching"] = Technique(
-            asked=True, reason="the server doesn't tell whether prompts are cached"
-        )
+    # These show from outside: a server that has them switched on may tell of cached and of drafted tokens.
+    for name, what in (("prefix_caching", "prompts are cached"), ("speculation", "it speculates")):
+        if techniques[name].asked:
+            techniques[name] = Technique(asked=True, reason=f"{as_started}, and doesn't tell whether {what}")
     tokenizer = settings.tokenizer if settings.tokenizer is not None else model
     return RemoteSpec(settings.base_url, model, tokenizer, techniques)
 

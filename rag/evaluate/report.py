@@ -12,6 +12,7 @@ import numpy as np
 from rag import files
 from rag.bench import pictures, results
 from rag.bench.results import Figure
+from rag.engine import evidence
 from rag.evaluate import coverage
 from rag.evaluate.coverage import Curve
 from rag.evaluate.questions import TYPES
@@ -55,7 +56,7 @@ def summarise(folder: Path) -> list[Figure]:
     text = results.report(
         head,
         [one for one in figures if one in overall.all or one.goal is not None],
-        [*_notes(head, samples), *_by_type(by_type.all), *_risk(curve)],
+        [*_notes(head, samples), *_by_type(by_type.all), *_techniques(samples), *_risk(curve)],
     )
     with files.replacing_file(folder / results.REPORT) as path:
         path.write_text(text, encoding="utf-8")
@@ -125,6 +126,30 @@ def _by_type(figures: Sequence[Figure]) -> list[str]:
     ]
 
 
+def _techniques(samples: Sequence[Sample]) -> list[str]:
+    """A row each that was asked for: whether it engaged in these answers, by the engine's own numbers of each."""
+    told = [sample.answer.engine.techniques for sample in samples if sample.answer is not None]
+    rows = []
+    for name, technique in evidence.of_answers(told).items():
+        if technique.asked:
+            engaged = {True: "yes", False: "**no**", None: "not known"}[technique.engaged]
+            answers = sum(one[name].engaged is True for one in told if name in one)
+            cells = (technique.evidence or "", technique.reason or "")
+            rows.append(f"| `{name}` | {engaged} | {answers} of {len(told)} | {' | '.join(cells)} |")
+    if not rows:
+        return []
+    return [
+        "## Techniques",
+        "",
+        TECHNIQUES,
+        "",
+        "| switched on | engaged | answers | evidence | why not |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
 def _risk(curve: Curve | None) -> list[str]:
     if curve is None:
         return []
@@ -165,6 +190,8 @@ EXPLAINED = (
     "own time, in a batch with its waiting for others; `minutes` from the first question to the last, without the start. "
     "Intervals: bootstrap over questions."
 )
+
+TECHNIQUES = "By what the engine itself reports of each answer; `answers` are those in which it engaged."
 
 RISK = (
     "Wrong is an answer to a question that nothing answers. `aurc` is the mean of that share over the coverages. A lower "

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from rag.bench.results import Figure
-from rag.core import Technique
-from rag.evaluate.samples import Sample
+from rag.engine import evidence
 from rag.variants.breakdown.figures import by_shape, tokens_per_second
 from rag.variants.breakdown.lengths import engines
 from rag.variants.breakdown.measured import Measured
@@ -126,35 +124,19 @@ def tokens(measured: Measured) -> list[str]:
 
 
 def techniques(measured: Measured) -> list[str]:
-    """What was asked of each variant's engine, and in how many of its answers it did anything."""
+    """What was asked of each variant's engine, and whether it engaged: in how many of the answers that it wrote, by the engine's own
+    numbers of them."""
     rows = []
     for name, some in measured.warm.items():
-        for technique, found in _techniques(some.values()).items():
-            asked = [one for one in found if one.asked]
-            if asked:
-                engaged = sum(one.engaged is True for one in asked)
-                silent = sum(one.engaged is None for one in asked)
-                untold = f", {silent} untold" if silent else ""
-                why = _common(one.reason for one in asked if one.engaged is not True)
-                evidence = _common(one.evidence for one in asked if one.engaged)
-                rows.append(f"| `{name}` | {technique} | {engaged} of {len(asked)}{untold} | {evidence} | {why} |")
-    return ["| variant | technique | engaged | such as | else because |", "|---|---|---|---|---|", *rows, ""]
-
-
-def _techniques(some: Iterable[Sample]) -> dict[str, list[Technique]]:
-    """Of the answers that were generated."""
-    found: dict[str, list[Technique]] = {}
-    for sample in some:
-        answer = given(sample)
-        for name, technique in answer.engine.techniques.items() if answer.route is not None else ():
-            found.setdefault(name, []).append(technique)
-    return found
-
-
-def _common(texts: Iterable[str | None]) -> str:
-    """The one that is there most often."""
-    counts = Counter(text for text in texts if text is not None)
-    return counts.most_common(1)[0][0] if counts else ""
+        told = [given(one).engine.techniques for one in some.values() if given(one).route is not None]
+        for technique, found in evidence.of_answers(told).items():
+            if found.asked:
+                engaged = {True: "yes", False: "**no**", None: "not known"}[found.engaged]
+                answers = sum(one[technique].engaged is True for one in told if technique in one)
+                cells = (engaged, f"{answers} of {len(told)}", found.evidence or "", found.reason or "")
+                rows.append(f"| `{name}` | `{technique}` | {' | '.join(cells)} |")
+    head = "| variant | switched on | engaged | answers | evidence | why not |"
+    return [head, "|---|---|---|---|---|---|", *rows, ""] if rows else []
 
 
 def lengths(measured: Measured) -> list[str]:

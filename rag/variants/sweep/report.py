@@ -48,12 +48,14 @@ class Swept:
 
     @property
     def setting(self) -> str:
-        return str(self.head["settings"]["over"]["setting"])
+        found: str = self.head["settings"]["over"]["setting"]
+        return found
 
     @property
     def base(self) -> str:
         """The value that the others are held against."""
-        return next(iter(self.head["settings"]["variants"]))
+        found: str = next(iter(self.head["settings"]["variants"]))
+        return found
 
 
 def read(folder: Path) -> Swept:
