@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,15 +15,17 @@ from rag.evaluate.samples import Head, Sample, require_same
 from rag.evaluate.samples import row as evaluated
 from rag.variants.turns import Key
 
-ANSWER = "answer"
-"""Kind of the samples that are answers."""
+ANSWER, LENGTH = "answer", "length"
+"""Kinds of samples: an answer to a question, and a request of a fixed length (`breakdown.lengths`)."""
+KINDS = (ANSWER, LENGTH)
 
 Row: TypeAlias = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What came of a turn, as an evaluation keeps it."""
+    """What came of a turn; `sample` is as an evaluation keeps it."""
 
     variant: str
     block: int
@@ -73,23 +75,37 @@ def read(folder: Path, bench: str) -> tuple[Head, list[Row]]:
 
 
 def answers(folder: Path, rows: Sequence[Row]) -> list[Taken]:
-    """Those among a file's rows. Raises `UsageError` for a line that this version can't read, and for one that stands twice."""
+    """Those among a file's rows. Raises what `of_kind` raises."""
+    return of_kind(ANSWER, _TAKEN, lambda one: one.key, folder, rows)
+
+
+def of_kind(
+    kind: str, reader: TypeAdapter[T], key: Callable[[T], tuple[object, ...]], folder: Path, rows: Sequence[Row]
+) -> list[T]:
+    """The samples of a kind among a file's rows. Raises `UsageError` for a line that this version can't read, and where two have
+    the same key."""
     path = folder / results.SAMPLES
-    taken: dict[Key, Taken] = {}
+    found: dict[tuple[object, ...], T] = {}
     for number, one in enumerate(rows, start=2):
-        if one.get("kind") not in (None, ANSWER):
+        if one.get("kind") not in KINDS:
+            raise UsageError(
+                f"{path}:{number}: no sample of this version of rag (kind {one.get('kind')!r}). {_MENDING}"
+            )
+        if one["kind"] != kind:
             continue
         try:
-            answer = _TAKEN.validate_python(one)
+            sample = reader.validate_python(one)
         except ValidationError as error:
             problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"]))
             raise UsageError(
-                f"{path}:{number}: no sample of this version of rag ({'.'.join(map(str, problem['loc']))}: "
-                f"{problem['msg']}). Remove the folder, or choose another one with --output."
+                f"{path}:{number}: no sample of this version of rag ({where}: {problem['msg']}). {_MENDING}"
             ) from None
-        if answer.key in taken:
-            raise UsageError(
-                f"{path}:{number}: {answer.sample.id!r} of {answer.variant} stands there twice. Remove one of the two lines."
-            )
-        taken[answer.key] = answer
-    return list(taken.values())
+        if key(sample) in found:
+            named = ", ".join(map(str, key(sample)))
+            raise UsageError(f"{path}:{number}: {named} stands there twice. Remove one of the two lines.")
+        found[key(sample)] = sample
+    return list(found.values())
+
+
+_MENDING = "Remove the folder, or choose another one with --output."

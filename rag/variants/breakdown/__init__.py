@@ -18,7 +18,7 @@ from rag.errors import UsageError
 from rag.settings import Loaded
 from rag.variants import running, samples
 from rag.variants.asking import QUESTIONS, Questions
-from rag.variants.breakdown.lengths import LENGTHS, Lengths
+from rag.variants.breakdown.lengths import LENGTHS, Lengths, check
 from rag.variants.breakdown.measured import AGAIN, BENCH, read
 from rag.variants.breakdown.picture import Bar
 from rag.variants.breakdown.picture import bars as _bars
@@ -63,6 +63,8 @@ async def measure(
     Raises what `samples.resume`, `running.run` and `lengths.check` raise, and `StorageError` where a sample can't be written;
     those before it are kept.
     """
+    if repeats > 0:
+        check(plan)
     taken = samples.resume(folder, plan.head)
     cold = [name for name in plan.loads if not name.endswith(AGAIN)]
     answers, answered = Questions(plan, folder, taken, clock).jobs(count, cold)

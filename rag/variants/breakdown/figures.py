@@ -11,12 +11,11 @@ from rag.core import covered
 from rag.evaluate import Difference
 from rag.evaluate.samples import Sample
 from rag.stats import Floats, bootstrap, p90, p95, ratio
-from rag.variants.breakdown.lengths import Shape, engines
+from rag.variants.breakdown.lengths import Length, Shape, engines
 from rag.variants.breakdown.measured import Measured
 from rag.variants.breakdown.source import MEAN_ANSWER, PUBLISHED
 from rag.variants.breakdown.stages import ROWS, TOTAL, spent
 from rag.variants.paired import difference_figure, given, key_facts, pairs, total, total_ratios
-from rag.variants.samples import Row
 
 GOALS: Mapping[str, float] = {"v3_1": 0.70, "v3_2": 0.55, "auto": 0.25}
 """Of V3's total, at most, on a CPU."""
@@ -67,8 +66,8 @@ def details(measured: Measured) -> Figures:
         cold = [total(one) for one in measured.cold[name].values()]
         if cold:
             figures.ms(f"{name}.cold_{TOTAL}.p50_ms", cold)
-    for (name, shape), rows in by_shape(measured.lengths).items():
-        add_shape(figures, f"fixed.{name}.{shape.prompt}.{shape.answer}", rows)
+    for (name, shape), lengths in by_shape(measured.lengths).items():
+        add_shape(figures, f"fixed.{name}.{shape.prompt}.{shape.answer}", lengths)
     return figures
 
 
@@ -114,28 +113,22 @@ def add_tokens(figures: Figures, name: str, some: Sequence[Sample]) -> None:
 # --- requests of a fixed length -----------------------------------------------------------------
 
 
-def by_shape(rows: Iterable[Row]) -> dict[tuple[str, Shape], list[Row]]:
+def by_shape(lengths: Iterable[Length]) -> dict[tuple[str, Shape], list[Length]]:
     """By engine, which one of its variants stands for, and length, in order."""
-    groups: dict[tuple[str, Shape], list[Row]] = {}
-    for row in sorted(rows, key=lambda one: (one["variant"], -one["prompt"], -one["answer"], one["repeat"])):
-        groups.setdefault((row["variant"], Shape(row["prompt"], row["answer"])), []).append(row)
+    groups: dict[tuple[str, Shape], list[Length]] = {}
+    for one in sorted(lengths, key=lambda one: (one.variant, -one.shape.prompt, -one.shape.answer, one.repeat)):
+        groups.setdefault((one.variant, one.shape), []).append(one)
     return groups
 
 
-def add_shape(figures: Figures, prefix: str, rows: Sequence[Row]) -> None:
-    figures.ms(f"{prefix}.p50_ms", [row["seconds"] for row in rows])
-    firsts = [row["stats"]["ttft"] for row in rows if row["stats"]["ttft"] is not None]
+def add_shape(figures: Figures, prefix: str, lengths: Sequence[Length]) -> None:
+    figures.ms(f"{prefix}.p50_ms", [one.seconds for one in lengths])
+    firsts = [one.stats.ttft for one in lengths if one.stats.ttft is not None]
     if firsts:
         figures.ms(f"{prefix}.ttft_p50_ms", firsts)
-    speeds = [speed for row in rows if (speed := tokens_per_second(row)) is not None]
+    speeds = [speed for one in lengths if (speed := one.tokens_per_second) is not None]
     if speeds:
         figures.add(f"{prefix}.tokens_per_s", speeds, np.median, "tokens/s")
-
-
-def tokens_per_second(row: Row) -> float | None:
-    """While writing: of the tokens after the first."""
-    stats = row["stats"]
-    return (stats["output_tokens"] - 1) / stats["decode"] if stats["decode"] else None
 
 
 def _add_fixed(figures: Figures, measured: Measured) -> None:
@@ -144,18 +137,16 @@ def _add_fixed(figures: Figures, measured: Measured) -> None:
     if base is None:
         return
     engine_of = {name: engine for engine, names in engines(measured.head).items() for name in names}
-    seconds = {
-        (row["variant"], row["prompt"], row["answer"], row["repeat"]): row["seconds"] for row in measured.lengths
-    }
-    repeats = sorted({row["repeat"] for row in measured.lengths})
+    seconds = {one.key: one.seconds for one in measured.lengths}
+    repeats = sorted({one.repeat for one in measured.lengths})
     for name in measured.others:
         if (other := PUBLISHED.get(name)) is None:
             continue
         for ending, answers in (("", (base.max_tokens, other.max_tokens)), (f"_{MEAN_ANSWER}", (MEAN_ANSWER,) * 2)):
             both = [
                 (
-                    seconds.get((engine_of[name], other.prompt_tokens, answers[1], repeat)),
-                    seconds.get((engine_of[measured.base], base.prompt_tokens, answers[0], repeat)),
+                    seconds.get((engine_of[name], Shape(other.prompt_tokens, answers[1]), repeat)),
+                    seconds.get((engine_of[measured.base], Shape(base.prompt_tokens, answers[0]), repeat)),
                 )
                 for repeat in repeats
             ]

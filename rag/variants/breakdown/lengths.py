@@ -14,6 +14,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from rag import build, prompt
 from rag.bench import SEED, results
 from rag.core import Clock, GenerationParams, GenerationStats, Generator, Hit, Message, Passage, Source
@@ -26,12 +28,11 @@ from rag.variants.asking import prepare
 from rag.variants.breakdown.source import MEAN_ANSWER, PUBLISHED
 from rag.variants.planning import Plan
 from rag.variants.running import Job
-from rag.variants.samples import Row
+from rag.variants.samples import LENGTH, Row, of_kind
 from rag.variants.turns import order
 
-LENGTH = "length"
-"""Kind of the samples, and what the jobs are called in `LENGTHS`."""
 LENGTHS = "fixed lengths"
+"""What the jobs are called."""
 
 PROMPTS = (6000, 3000)
 ANSWERS = (512, 384, MEAN_ANSWER)
@@ -51,6 +52,39 @@ class Shape:
 SHAPES = tuple(Shape(*both) for both in product(PROMPTS, ANSWERS))
 
 
+@dataclass(frozen=True, slots=True)
+class Length:
+    """What came of one request of the engine that `variant` stands for: the seconds of all of it, and what the engine reported."""
+
+    variant: str
+    shape: Shape
+    repeat: int
+    seconds: float
+    stats: GenerationStats
+
+    @property
+    def key(self) -> tuple[str, Shape, int]:
+        return self.variant, self.shape, self.repeat
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of the tokens after the first; None where the engine doesn't tell."""
+        tokens, decode = self.stats.output_tokens, self.stats.decode
+        return (tokens - 1) / decode if tokens is not None and decode else None
+
+
+_LENGTH = TypeAdapter(Length)
+
+
+def row(length: Length) -> dict[str, Any]:
+    return {"kind": LENGTH, **asdict(length)}
+
+
+def read(folder: Path, rows: Sequence[Row]) -> list[Length]:
+    """Those among a file's rows. Raises what `samples.of_kind` raises."""
+    return of_kind(LENGTH, _LENGTH, lambda one: one.key, folder, rows)
+
+
 def engines(head: Head) -> dict[str, list[str]]:
     """The source's profiles by the engine that they run on, each of which the first of them stands for."""
     groups: list[list[str]] = head["settings"]["engines"]
@@ -58,10 +92,12 @@ def engines(head: Head) -> dict[str, list[str]]:
     return {names[0]: names for names in named if names}
 
 
-def check(loaded: Loaded) -> None:
-    """Raises `UsageError` where the model's window is too small."""
-    window, needed = loaded.settings.generator.max_model_len, max(PROMPTS) + max(ANSWERS)
-    if window < needed:
+def check(plan: Plan) -> None:
+    """Raises `UsageError` where a model's window is too small."""
+    for loaded in (plan.loads[name] for name in engines(plan.head)):
+        window, needed = loaded.settings.generator.max_model_len, max(PROMPTS) + max(ANSWERS)
+        if window >= needed:
+            continue
         raise UsageError(
             f"generator.max_model_len={window} (from {loaded.origin('generator.max_model_len').name}): prompts of {max(PROMPTS):,} "
             f"tokens and answers of {max(ANSWERS)} need {needed:,}. Raise it, or leave them out with --repeats 0."
@@ -75,21 +111,17 @@ class Lengths:
         """`taken` are the folder's samples."""
         self._plan = plan
         self._store = results.Samples(folder)
-        self._keys = {
-            (one["variant"], one["prompt"], one["answer"], one["repeat"]) for one in taken if one["kind"] == LENGTH
-        }
+        self._keys = {one.key for one in read(folder, taken)}
         self._clock = clock
         self._passages: PassageStore | None = None
 
     def jobs(self, repeats: int) -> tuple[list[Job], int]:
         """Each shape by each engine, so many times, in an order drawn anew each time; and how many are done."""
         names = engines(self._plan.head)
-        for name in names if repeats else ():
-            check(self._plan.loads[name])
         wanted = [
             (variant, shape, repeat) for repeat in range(repeats) for variant, shape in _order(list(names), repeat)
         ]
-        left = [one for one in wanted if (one[0], one[1].prompt, one[1].answer, one[2]) not in self._keys]
+        left = [one for one in wanted if one not in self._keys]
         return [Job(LENGTHS, one[0], self._asking(*one)) for one in left], len(wanted) - len(left)
 
     def _asking(self, variant: str, shape: Shape, repeat: int) -> Callable[[Pipeline], Awaitable[None]]:
@@ -99,9 +131,9 @@ class Lengths:
                 self._passages = PassageStore(build.check_index(loaded).folder)
             messages = exactly(shape.prompt, drawn(self._passages, repeat), pipeline.generator)
             await prepare(pipeline)
-            asked = await request(pipeline.generator, messages, shape.answer, loaded, self._clock)
-            key = {"variant": variant, "prompt": shape.prompt, "answer": shape.answer, "repeat": repeat}
-            self._store.add({"kind": LENGTH, **key, **asked})
+            params = fixed(shape, loaded)
+            seconds, stats = await request(pipeline.generator, messages, params, self._clock)
+            self._store.add(row(Length(variant, shape, repeat, seconds, stats)))
 
         return ask
 
@@ -112,19 +144,23 @@ def _order(variants: Sequence[str], repeat: int) -> list[tuple[str, Shape]]:
     return [(variant, shape) for number, shape in enumerate(shapes) for variant in order(variants, repeat + number)]
 
 
-async def request(
-    generator: Generator, messages: Sequence[Message], tokens: int, loaded: Loaded, clock: Clock
-) -> dict[str, Any]:
-    """Seconds of a request for exactly so many tokens, and what the engine reports of it."""
+def fixed(shape: Shape, loaded: Loaded) -> GenerationParams:
+    """As the settings have it, but for exactly so many tokens."""
     settings = loaded.settings.generator
-    params = GenerationParams(tokens, settings.temperature, settings.top_p, settings.seed, ignore_eos=True)
-    stats = GenerationStats(output_tokens=0)
+    return GenerationParams(shape.answer, settings.temperature, settings.top_p, settings.seed, ignore_eos=True)
+
+
+async def request(
+    generator: Generator, messages: Sequence[Message], params: GenerationParams, clock: Clock
+) -> tuple[float, GenerationStats]:
+    """Seconds of a request, and what the engine reports of it."""
+    stats = GenerationStats(output_tokens=None)
     began = clock()
     async with aclosing(generator.stream(messages, params)) as items:
         async for item in items:
             if isinstance(item, GenerationStats):
                 stats = item
-    return {"seconds": clock() - began, "stats": asdict(stats)}
+    return clock() - began, stats
 
 
 def drawn(passages: PassageStore, repeat: int) -> Iterator[Passage]:

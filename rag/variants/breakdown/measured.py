@@ -10,9 +10,10 @@ from typing import Any
 from rag.bench import results
 from rag.evaluate.samples import Head, Sample
 from rag.variants import samples
-from rag.variants.breakdown.lengths import LENGTH
+from rag.variants.breakdown import lengths
+from rag.variants.breakdown.lengths import Length
 from rag.variants.paired import answered
-from rag.variants.samples import Row, Taken
+from rag.variants.samples import Taken
 
 BENCH = "breakdown"
 AGAIN = "_again"
@@ -29,7 +30,7 @@ class Measured:
     warm: Mapping[str, Mapping[str, Sample]]
     cold: Mapping[str, Mapping[str, Sample]]
     again: Mapping[str, Sample]
-    lengths: Sequence[Row]
+    lengths: Sequence[Length]
 
     @property
     def base(self) -> str:
@@ -65,5 +66,5 @@ def read(folder: Path) -> Measured:
         {name: found for name, found in warm.items() if found},
         {name: answered(taken, name, cold=True) for name in names},
         answered(taken, f"{base}{AGAIN}"),
-        [row for row in rows if row.get("kind") == LENGTH],
+        lengths.read(folder, rows),
     )

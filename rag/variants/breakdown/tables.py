@@ -8,7 +8,7 @@ import numpy as np
 
 from rag.bench.results import Figure
 from rag.engine import evidence
-from rag.variants.breakdown.figures import by_shape, tokens_per_second
+from rag.variants.breakdown.figures import by_shape
 from rag.variants.breakdown.lengths import engines
 from rag.variants.breakdown.measured import Measured
 from rag.variants.breakdown.source import PUBLISHED, Published, Range
@@ -144,10 +144,10 @@ def lengths(measured: Measured) -> list[str]:
     names = engines(measured.head)
     rows = []
     for (name, shape), some in by_shape(measured.lengths).items():
-        firsts = [row["stats"]["ttft"] for row in some if row["stats"]["ttft"] is not None]
-        speeds = [speed for row in some if (speed := tokens_per_second(row)) is not None]
-        drafted = sum(row["stats"]["draft_tokens"] or 0 for row in some)
-        accepted = sum(row["stats"]["accepted_tokens"] or 0 for row in some)
+        firsts = [one.stats.ttft for one in some if one.stats.ttft is not None]
+        speeds = [speed for one in some if (speed := one.tokens_per_second) is not None]
+        drafted = sum(_known(one.stats.draft_tokens for one in some))
+        accepted = sum(_known(one.stats.accepted_tokens for one in some))
         cells = [
             ", ".join(f"`{one}`" for one in names.get(name, [name])),
             f"{shape.prompt:,}",
@@ -155,7 +155,7 @@ def lengths(measured: Measured) -> list[str]:
             str(len(some)),
             _spread(firsts),
             f"{np.median(speeds):.1f}" if speeds else "",
-            _spread([row["seconds"] for row in some]),
+            _spread([one.seconds for one in some]),
             f"{accepted:,} of {drafted:,}" if drafted else "",
         ]
         rows.append(f"| {' | '.join(cells)} |")
