@@ -23,7 +23,11 @@ from rag.variants import asking, breakdown
 from rag.variants.breakdown import lengths
 from rag.variants.breakdown.lengths import QUESTION, SHAPES, Shape, drawn, exactly
 
-TEXTS = ["Malaria is a disease of the blood, which is caused by a parasite.", "Gout hurts.", "Scurvy is cured by lemons."]
+TEXTS = [
+    "Malaria is a disease of the blood, which is caused by a parasite.",
+    "Gout hurts.",
+    "Scurvy is cured by lemons.",
+]
 
 
 def passages(titles: str = "Title") -> Iterator[Passage]:

@@ -34,7 +34,7 @@ def headlines(measured: Measured) -> Figures:
         ratios = total_ratios(base, measured.warm[name])
         figures.add(f"{name}_over_{measured.base}_total", ratios, np.median, "ratio", at_most=goal)
         if name in PUBLISHED and measured.base in PUBLISHED:
-            theirs = PUBLISHED[name].middle / PUBLISHED[measured.base].middle
+            theirs = sum(PUBLISHED[name].over(PUBLISHED[measured.base])) / 2
             figures.add(f"{name}_ratio_of_ratios", [one / theirs for one in ratios], np.median, "ratio")
     for name, found in qualities(measured).items():
         if found is not None:

@@ -23,6 +23,9 @@ NAME = "breakdown"
 REST = "generate, rest"
 """What a generation takes beyond its `PARTS`."""
 
+COLOURED = ("generate", "retrieve", "rerank", "prefill", "decode", "verify", REST, "embed", "context", "cache")
+"""Stages with a colour of their own, the same in both halves; there are ten."""
+
 SEEN = 0.01
 """Of the longest bar: stages that are shorter in all of them stand together, as `OTHER`."""
 
@@ -45,7 +48,7 @@ def bars(measured: Measured) -> list[Bar]:
     for name, some in measured.warm.items():
         times = [spent(given(one)) for one in some.values()]
         means = {stage: float(np.mean([one.get(stage, 0.0) for one in times])) for stage in ROWS}
-        rest = means["generate"] - sum(means[part] for part in PARTS)
+        rest = max(0.0, means["generate"] - sum(means[part] for part in PARTS))
         order = [stage for stage in ROWS if stage != TOTAL]
         stages = {
             REST if stage == "generate" else stage: rest if stage == "generate" else means[stage] for stage in order
@@ -90,15 +93,16 @@ def draw(folder: Path, measured: Measured) -> None:
 
 def _stack(axes: Axes, some: Sequence[Bar], label: str) -> None:
     names = [bar.name for bar in some]
-    starts = np.zeros(len(some))
-    for stage in dict.fromkeys(stage for bar in some for stage in bar.stages):
+    ends = np.zeros(len(some))
+    for stage in dict.fromkeys(stage for bar in some for stage, seconds in bar.stages.items() if seconds > 0):
         widths = np.array([bar.stages.get(stage, 0.0) for bar in some])
-        axes.barh(names, widths, left=starts, label=stage, height=0.7)
-        starts += widths
-    for name, end in zip(names, starts, strict=True):
+        colour = f"C{COLOURED.index(stage)}" if stage in COLOURED else "#cccccc"
+        axes.barh(names, widths, left=ends, label=stage, height=0.7, color=colour)
+        ends += widths
+    for name, end in zip(names, ends, strict=True):
         axes.annotate(f" {end:.2f} s", (end, name), va="center", fontsize="small")
+    axes.set_xlim(0, 1.15 * max(ends))
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.margins(x=0.12)
     axes.set_xlabel(label)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")

@@ -15,6 +15,7 @@ from rag.variants.breakdown.figures import details, headlines, qualities
 from rag.variants.breakdown.measured import AGAIN, Measured, read
 from rag.variants.breakdown.picture import NAME, draw
 from rag.variants.breakdown.source import NAME as SOURCE
+from rag.variants.breakdown.source import PUBLISHED
 
 
 def summarise(folder: Path) -> list[Figure]:
@@ -41,10 +42,21 @@ def _notes(measured: Measured) -> list[str]:
         f"{asked} of the {head['settings']['questions']['count']} questions of `{head['settings']['questions']['name']}`, of each "
         f"type its share, in blocks of {head['settings']['block']}: {_variants(head)}. {EXPLAINED}",
         "",
+        *_source(measured),
         *paired.unfinished(counts, asked),
         *(f"- `{one.sample.id}` of `{one.variant}` failed: {one.sample.error}" for one in failed),
         *([""] if failed else []),
     ]
+
+
+def _source(measured: Measured) -> list[str]:
+    """Its ratios, of the variants that it has figures for."""
+    base = PUBLISHED.get(measured.base)
+    theirs = {name: PUBLISHED[name].over(base) for name in measured.others if name in PUBLISHED and base is not None}
+    if not theirs:
+        return []
+    said = ", ".join(f"`{name}` at {low:.2f} to {high:.2f}" for name, (low, high) in theirs.items())
+    return [f'"{SOURCE}" expects {said} of the total of `{measured.base}`.', ""]
 
 
 def _variants(head: Head) -> str:
@@ -62,7 +74,7 @@ def _variants(head: Head) -> str:
 
 def _parts(measured: Measured, figures: Mapping[str, Figure]) -> list[str]:
     quality = paired.said_of_quality(measured.base, qualities(measured))
-    cold, lengths = tables.cold(measured), tables.lengths(measured)
+    cold, techniques, lengths = tables.cold(measured), tables.techniques(measured), tables.lengths(measured)
     parts = [f"![Where the time goes]({NAME}.svg)", ""]
     if quality:
         parts += ["## Key facts", "", *quality, ""]
@@ -72,7 +84,8 @@ def _parts(measured: Measured, figures: Mapping[str, Figure]) -> list[str]:
     if cold:
         parts += ["## Cold", "", COLD, "", *cold]
     parts += ["## Tokens", "", TOKENS, "", *tables.tokens(measured)]
-    parts += ["## Techniques", "", *tables.techniques(measured)]
+    if techniques:
+        parts += ["## Techniques", "", *techniques]
     if lengths:
         parts += ["## Fixed lengths", "", LENGTHS, "", *lengths]
     return parts
