@@ -38,6 +38,10 @@ TIME, QUALITY = "total_p50_s", KEY_FACTS.name
 """What the picture shows."""
 
 
+HEADLINES = (TIME, QUALITY, "total_ratio", "key_fact_difference", "key_fact_power")
+"""What stands first in the report; the rest is in its table."""
+
+
 @dataclass(frozen=True, slots=True)
 class Swept:
     """The answers that didn't fail, by value and id."""
@@ -97,9 +101,7 @@ def summarise(folder: Path) -> list[Figure]:
         *said_of_quality(f"{swept.setting}={swept.base}", quality),
         *figures.notes,
     ]
-    headlines = [
-        one for one in figures.all if one.name.startswith((f"{TIME}@", f"{QUALITY}@", "total_ratio", "key_fact_"))
-    ]
+    headlines = [one for one in figures.all if one.name.partition("@")[0] in HEADLINES]
     with files.replacing_file(folder / results.REPORT) as path:
         path.write_text(results.report(swept.head, headlines, notes), encoding="utf-8")
     return figures.all
@@ -150,10 +152,15 @@ def table(swept: Swept, figures: Mapping[str, Figure]) -> list[str]:
     rows = []
     for name in names:
         found = [figures.get(f"{name}@{value}") for value in values]
-        cells = (f"{one.value:.3f} ({one.lo:.3f} to {one.hi:.3f})" if one is not None else "" for one in found)
+        cells = (_cell(one) if one is not None else "" for one in found)
         rows.append(f"| `{name}` | {' | '.join(cells)} |")
     heads = (f"{value} (base)" if value == swept.base else value for value in values)
     return [f"| {swept.setting} | {' | '.join(heads)} |", f"|{'---|' * (1 + len(values))}", *rows, ""]
+
+
+def _cell(figure: Figure) -> str:
+    digits = 3 if abs(figure.value) < 10 else 0
+    return f"{figure.value:.{digits}f} ({figure.lo:.{digits}f} to {figure.hi:.{digits}f})"
 
 
 def draw(folder: Path, swept: Swept, figures: Mapping[str, Figure]) -> None:
