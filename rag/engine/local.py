@@ -17,6 +17,7 @@ import psutil
 
 from rag.core import EngineInfo, GenerationParams, GenerationStats, Message, Opening
 from rag.engine import evidence, processes
+from rag.engine.mending import WORKER_EXTENSION, Mending
 from rag.engine.spec import MIB, EngineSpec
 from rag.engine.tokens import EngineTokenizer
 from rag.errors import EngineDied, EngineError, NotEnoughMemory
@@ -80,6 +81,8 @@ class LocalGenerator:
         with processes.runtime_folder() as folder:
             try:
                 engine = await asyncio.to_thread(_construct, config, observed)
+                if spec.args.get("worker_extension_cls") == WORKER_EXTENSION:
+                    await engine.collective_rpc(Mending.mend_drafts_temperature.__name__)
             except BaseException as error:
                 processes.Footprint.take(processes.started() - others, folder).remove()
                 if not isinstance(error, Exception):
