@@ -373,6 +373,8 @@ async def test_measured_and_summarised_on_fakes_it_is_a_whole_report(tmp_path: P
     serving.write(tmp_path / "indexes")
     await take(tmp_path / "indexes", tmp_path / "results", plan=plan_of("v3", "v3_again", "v3_1"), count=2)
     figures = by_name(breakdown.summarise(tmp_path / "results"))
-    assert figures["span_coverage_min"].value > 0.5
+    assert (
+        0 < figures["span_coverage_min"].value <= 1
+    )  # of less than a millisecond, most of which may lie between the spans
     assert {"v3_over_v3_total", "v3_1_over_v3_total", "v3_cold_extra_ms", "v3.verify.p50_ms"} <= set(figures)
     assert read(tmp_path / "results").base == "v3"
