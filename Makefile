@@ -84,7 +84,7 @@ train-support: $(DEV)  ## the support checker
 eval: $(DEV)  ## the 120 questions over the sample corpus: figures and report in eval/results/; goes on where it stopped
 	@$(BIN)/rag eval $(ARGS)
 
-recall: $(DEV)  ## recall of gold documents on dev_60: dense, lexical, fused
+recall: $(DEV)  ## recall of gold documents on dev_60: dense, lexical, fused, reranked
 	@$(BIN)/python scripts/recall.py $(ARGS)
 
 followups: $(DEV)  ## recall in conversations, with follow-up questions completed and without

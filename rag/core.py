@@ -93,7 +93,7 @@ class Hit:
     """A passage found for a query.
 
     `dense` is the cosine with the query (-1 to 1) and is always there, also for a passage that only
-    the lexical search found. `lexical` is the BM25 score, `fused` the reciprocal-rank-fusion score and `fused_rank` its
+    the lexical search found. `lexical` is the BM25 score, `fused` what both come to together (0 to 1) and `fused_rank` its
     place by that (from 1), `rerank` the cross-encoder's probability of relevance (0 to 1); None where that stage didn't
     see it.
     """
@@ -107,7 +107,7 @@ class Hit:
 
     @property
     def score(self) -> float:
-        """The score that a filter may compare with a threshold: a fused rank can't reject."""
+        """The score that a filter may compare with a threshold: a fused one only says which of a question's passages is better."""
         return self.rerank if self.rerank is not None else self.dense
 
 

@@ -26,7 +26,7 @@ def ranked(found: Iterable[str], grades: Mapping[str, int], measure: str) -> flo
 
     names = list(found)
     places = {name: str(rank) for rank, name in enumerate(names)}
-    if not grades:
+    if not any(grade > 0 for grade in grades.values()):
         raise ValueError(f"{measure} of a question to which nothing is relevant")
     if len(places) < len(names):
         raise ValueError(f"{measure} of a list that names a document twice: {names}")
@@ -38,7 +38,10 @@ def ranked(found: Iterable[str], grades: Mapping[str, int], measure: str) -> flo
 
 
 def ranked_at(ranks: Collection[int], relevant: int, measure: str) -> float:
-    """As `ranked`, of a list of which is known where the relevant ones stand, from 1, and how many there are in all."""
+    """As `ranked`, of a list of which is known where the relevant ones stand, from 1, and how many there are in all.
+    Raises ValueError where that is none, or fewer than stand there."""
+    if relevant < len(ranks):
+        raise ValueError(f"{measure} of {len(ranks)} ranks where {relevant} are relevant")
     found = map(str, range(1, max(ranks, default=0) + 1))
     missed = (f"missed {number}" for number in range(relevant - len(ranks)))
     return ranked(found, dict.fromkeys([*map(str, ranks), *missed], 1), measure)

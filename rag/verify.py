@@ -9,6 +9,7 @@ from typing import get_args
 import numpy as np
 
 from rag.core import Sentence, Source, Support
+from rag.differences import marked
 from rag.errors import ModelError
 from rag.pairs import PairModel
 from rag.quantities import numbers, numbers_stand
@@ -53,7 +54,7 @@ class CrossEncoderChecker:
         ]
 
     def _pair(self, sentence: str, source: Source) -> tuple[str, str]:
-        return sentence, premise(source.hit.passage.title, source.quote, sentence, self._settings.premise_chars)
+        return marked(sentence, premise(source.hit.passage.title, source.quote, sentence, self._settings.premise_chars))
 
 
 def shown(sentences: Sequence[Sentence], action: Action) -> tuple[bool, ...]:

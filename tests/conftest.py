@@ -178,6 +178,7 @@ def cross_encoder(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
     return make
 
 
-def hear_ctrl_c() -> None:
-    """Also where these tests run in the background, where a shell has their processes ignore it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def pytest_configure() -> None:
+    """A shell has what it starts in the background ignore Ctrl-C, and so would the processes that tests interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -165,7 +165,9 @@ def test_timings_ends_with_what_was_switched_on_and_has_done_nothing_in_the_sess
         for number in (1, 2)
     )
     assert first == "Not engaged: speculation (nothing was drafted)"
-    assert second.startswith("Not engaged: prefix_caching (2 prompts share no whole block with an earlier one); spec")
+    assert second.startswith(
+        "Not engaged: prefix_caching (2 prompts share no whole block with an earlier one that is still there); spec"
+    )
 
 
 def test_help_names_every_command_and_an_unknown_one_names_them_too(index: IndexReader) -> None:

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import hear_ctrl_c
 from serving import (
     ANSWER,
     LOADED,
@@ -58,7 +57,6 @@ def start(*arguments: str, **options: object) -> subprocess.Popen[bytes]:
         "stdin": subprocess.DEVNULL,
         "stdout": subprocess.PIPE,
         "stderr": subprocess.PIPE,
-        "preexec_fn": hear_ctrl_c,
     }
     return subprocess.Popen([sys.executable, "-m", "rag", *arguments], **{**pipes, **options})  # type: ignore[call-overload, no-any-return]
 
@@ -105,7 +103,7 @@ async def test_a_planted_no_op_is_said_in_one_line_and_in_json_with_its_numbers(
         _, err = await rendered(server, *ASK, QUESTION)
         [line] = [line for line in err.splitlines() if line.startswith("Not engaged")]
         assert line == (
-            "Not engaged: prefix_caching (2 prompts share no whole block with an earlier one); "
+            "Not engaged: prefix_caching (2 prompts share no whole block with an earlier one that is still there); "
             "speculation (nothing was drafted)"
         )
         answer = json.loads((await rendered(server, *ASK, "--json", QUESTION))[0])

@@ -75,18 +75,21 @@ def test_a_kv_cache_of_eight_bits_is_shown_by_the_pool_that_was_allocated() -> N
 def test_an_answer_that_nothing_was_cached_for_is_one_that_prefix_caching_did_nothing_for() -> None:
     found = judged("prefix_caching", replace(STATS, cached_prompt_tokens=0))
     assert (found.engaged, found.evidence) == (False, "0 of 600 prompt tokens came from the cache")
-    assert found.reason == "this prompt shares no whole block with an earlier one"
+    assert found.reason == "this prompt shares no whole block with an earlier one that is still there"
 
 
 def test_a_cache_that_many_prompts_never_hit_is_not_engaged() -> None:
     found = of_engine({"prefix_caching": ASKED}, UNTOLD, Counts(12, 9000, 0))["prefix_caching"]
-    assert (found.engaged, found.reason) == (False, "12 prompts share no whole block with an earlier one")
+    assert (found.engaged, found.reason) == (
+        False,
+        "12 prompts share no whole block with an earlier one that is still there",
+    )
     assert found.numbers["prompts"] == 12
 
 
 def test_a_cache_that_no_prompt_is_looked_up_in_is_not_engaged_after_the_first() -> None:
     found = of_engine({"prefix_caching": ASKED}, UNTOLD, Counts(1, 0, 0))["prefix_caching"]
-    assert (found.engaged, found.reason) == (False, "the engine looks no prompt up")
+    assert (found.engaged, found.reason) == (False, "no prompt token was looked up in the cache")
 
 
 def test_speculation_that_drafted_nothing_is_not_engaged() -> None:

@@ -239,7 +239,7 @@ async def test_an_engine_whose_switches_are_on_and_whose_counters_stay_0_is_caug
     asked = dict.fromkeys(("prefix_caching", "speculation"), Technique(asked=True))
     found = evidence.of_engine(asked, evidence.UNTOLD, observed.since_start)
     assert {name: (one.engaged, one.reason) for name, one in found.items()} == {
-        "prefix_caching": (False, "the engine looks no prompt up"),
+        "prefix_caching": (False, "no prompt token was looked up in the cache"),
         "speculation": (False, "nothing was drafted"),
     }
 

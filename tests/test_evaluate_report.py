@@ -163,7 +163,9 @@ async def test_planted_no_ops_are_in_the_samples_and_in_the_report_as_not_engage
     assert found[-1].since_start["prefix_caching"].numbers["prompts"] == 5
     cached, drafted = table((tmp_path / "results" / "report.md").read_text(), "Techniques")[2:]
     assert cached.startswith("| `prefix_caching` | **no** | 0 of 5 | 0 of ")
-    assert cached.endswith(" prompt tokens came from the cache | 5 prompts share no whole block with an earlier one |")
+    assert cached.endswith(
+        " prompt tokens came from the cache | 5 prompts share no whole block with an earlier one that is still there |"
+    )
     assert drafted == (
         "| `speculation` | **no** | 0 of 5 | 0 of 0 draft tokens accepted among 5 decoded | nothing was drafted |"
     )

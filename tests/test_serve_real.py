@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Cli, hear_ctrl_c
+from conftest import Cli
 
 from rag.engine import processes
 from rag.server import state
@@ -122,7 +122,6 @@ def asking(*options: str) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "rag", "ask", *options, QUESTION],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=hear_ctrl_c,
     )
 
 

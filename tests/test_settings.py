@@ -641,7 +641,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "embed.query_prefix": WORDS,
     "index.name": st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True),
     "retrieve.lexical": st.sampled_from(["bm25s", "rank_bm25"]),
-    "retrieve.lexical_weight": st.floats(0, 10),
+    "retrieve.lexical_weight": st.floats(0, 1),
     "rerank.model": st.none() | WORDS,
     "filter.min_cosine": st.floats(-1, 1),
     "context.chars_per_passage": st.none() | st.integers(50, 100_000),

@@ -39,13 +39,14 @@ def test_the_shares_are_whole() -> None:
 
 
 def test_a_longer_training_begins_as_a_shorter_one(lists: Lists, rankings: list[Ranking]) -> None:
-    assert lists.training(150, 0) == rankings[:150]
-    assert lists.training(150, 1) != rankings[:150]
+    """As far as both teach the order alone."""
+    assert lists.training(150, 0)[:100] == rankings[:100]
+    assert lists.training(150, 1)[:100] != rankings[:100]
 
 
 def test_a_list_has_relevant_passages_and_others_and_is_no_longer_than_may_be(rankings: list[Ranking]) -> None:
     for one in rankings:
-        assert len(one.relevant) in {1, 2}
+        assert len(one.relevant) in ({0, 1, 2} if one.absolute else {1, 2})
         assert one.others
         assert len(one.relevant) + len(one.others) <= LIST
         assert not set(one.relevant) & set(one.others)
@@ -54,7 +55,7 @@ def test_a_list_has_relevant_passages_and_others_and_is_no_longer_than_may_be(ra
 def test_the_first_lists_teach_the_order_and_later_ones_also_that_nothing_may_answer(
     lists: Lists, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reranker, "ORDERED", 100)
+    monkeypatch.setattr(reranker, "ORDERED", 0.2)
     made = lists.training(500, 0)
     assert not any(one.absolute for one in made[:100])
     assert all(one.relevant for one in made[:100])
@@ -93,6 +94,14 @@ def test_the_loss_of_a_list_is_its_cross_entropy_beside_a_score_of_0_where_it_is
     absolute = math.log(math.exp(2) + math.exp(-1) + 1) - 2
     none = math.log(math.exp(0.5) + math.exp(0.1) + 1)
     assert list_loss(scores, targets).item() == pytest.approx((ordered + absolute + none) / 3)
+
+
+def test_our_own_records_are_asked_about_beside_passages_of_medquad(rankings: list[Ranking]) -> None:
+    texts = {f"{record.focus}\n{record.answer}" for record in datasets.aspects()}
+    asked = [one for one in rankings if texts.issuperset(one.relevant) and one.relevant]
+    assert len(asked) > 0.04 * len(rankings)
+    assert all(texts.intersection(one.others) for one in asked)
+    assert any(not texts.issuperset(one.others) for one in asked)
 
 
 def test_what_is_relevant_is_about_what_is_asked(rankings: list[Ranking]) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rag.bert import convert
 from rag.core import Hit, Passage, Sentence, Source, Support
+from rag.differences import marked
 from rag.errors import ModelError
 from rag.pairs import open_pairs
 from rag.settings import Verify
@@ -127,7 +128,9 @@ def test_a_real_cross_encoder_checks(cross_encoder: Callable[[Sequence[str]], Pa
     model = open_pairs(folder, "cpu", 64, 8, backend)  # type: ignore[arg-type]
     passage = source(1, "virus", "fever cough rash")
     for text in ("fever", "rash pain", "lemons cure"):
-        powers = dict(zip(model.labels, np.exp(model.logits([(text, "virus\nfever cough rash")])[0]), strict=True))
+        powers = dict(
+            zip(model.labels, np.exp(model.logits([marked(text, "virus\nfever cough rash")])[0]), strict=True)
+        )
         share = powers["supported"] / sum(powers.values())
         for asked, found in ((share * 0.98, True), (share * 1.02, False)):
             checker = CrossEncoderChecker(model, Verify(min_support=float(asked)))
@@ -149,6 +152,12 @@ def test_a_real_cross_encoder_checks(cross_encoder: Callable[[Sequence[str]], Pa
 )
 def test_a_verdict(probabilities: tuple[float, ...], numbers_stand: bool, found: Support) -> None:
     assert verdict(probabilities, numbers_stand, 0.5) == found
+
+
+def test_the_model_is_told_which_words_differ() -> None:
+    judge = Judge(Scurvy="contradicted")
+    support(judge, "A lack of vitamin D causes scurvy.", 2)
+    assert judge.asked == [("A lack of vitamin ⟨D⟩ causes scurvy.", "Scurvy\nA lack of vitamin ⟨C⟩ causes scurvy.")]
 
 
 # --- numbers -------------------------------------------------------------------------------------

@@ -13,11 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Cli, hear_ctrl_c
+from conftest import Cli
 
 from rag import paths
 from rag.bert import convert
@@ -328,14 +329,9 @@ class Typist:
 
     def __init__(self) -> None:
         self._ours, theirs = pty.openpty()
-
-        def at_the_terminal() -> None:
-            os.login_tty(theirs)  # so that Ctrl-C reaches the engine's processes too
-            hear_ctrl_c()
-
         self.process = subprocess.Popen(
             [sys.executable, "-m", "rag", "chat", *NEVER_STOPS],
-            preexec_fn=at_the_terminal,
+            preexec_fn=partial(os.login_tty, theirs),  # so that Ctrl-C reaches the engine's processes too
             env={**os.environ, "TERM": "dumb"},
         )
         os.close(theirs)

@@ -150,11 +150,11 @@ def _prefix_caching(technique: Technique, counted: Counts, prompts: int) -> Tech
     if cached > 0:
         return replace(known, engaged=True, reason=None)
     if counted.prompt_tokens == 0:
-        return replace(known, engaged=False, reason="the engine looks no prompt up")
+        return replace(known, engaged=False, reason="no prompt token was looked up in the cache")
     if prompts < 2:
         return replace(known, engaged=None, reason="there is no earlier prompt to share anything with")
     shared = "this prompt shares" if counted.prompts == 1 else f"{counted.prompts:,} prompts share"
-    return replace(known, engaged=False, reason=f"{shared} no whole block with an earlier one")
+    return replace(known, engaged=False, reason=f"{shared} no whole block with an earlier one that is still there")
 
 
 def _speculation(technique: Technique, counted: Counts, prompts: int) -> Technique:
@@ -187,7 +187,7 @@ def _configured(name: str, technique: Technique, configuration: Configuration) -
     said = f"the engine runs with {name} {reported}"
     if reported in (None, "auto"):
         return replace(technique, engaged=False, reason=f"the engine runs without it ({name} {reported})")
-    if asked is not None and not reported.lower().startswith(asked.lower()):  # fp8 is fp8_e4m3 to some engines
+    if asked is not None and not _means(name, reported.lower(), asked.lower()):
         return replace(technique, engaged=False, reason=f"{said}, and {asked} was asked for")
     pool = configuration.pool if name == "kv_cache_dtype" else None
     if pool is None:
@@ -200,6 +200,11 @@ def _configured(name: str, technique: Technique, configuration: Configuration) -
     if pool.bits > 1.5 * FP8_BITS:
         return replace(known, engaged=False, reason=f"the pool that it allocated has {pool.bits:.1f} bits a value")
     return replace(known, engaged=True)
+
+
+def _means(name: str, reported: str, asked: str) -> bool:
+    """fp8 is fp8_e4m3 to some engines."""
+    return reported.startswith(asked) if name == "kv_cache_dtype" else reported == asked
 
 
 def _of(total: int | None) -> str:

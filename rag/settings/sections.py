@@ -51,8 +51,7 @@ class Retrieve(Section):
     dense_n: int = Field(20, ge=0, le=1000, description="passages from the dense search; 0 switches it off")
     lexical_n: int = Field(20, ge=0, le=1000, description="passages from BM25; 0 switches it off")
     lexical: Literal["bm25s", "rank_bm25"] = Field("bm25s", description="BM25 implementation; rank_bm25 is V3's")
-    rrf_k: int = Field(60, ge=1, le=1000, description="reciprocal rank fusion constant (Cormack et al. 2009)")
-    lexical_weight: float = Field(1.0, ge=0, le=10, description="weight of BM25 in the fusion; dense has 1")
+    lexical_weight: float = Field(0.25, ge=0, le=1, description="weight of BM25 in the fusion; the cosine has the rest")
     candidates: int = Field(20, ge=1, le=1000, description="fused passages that go on to the reranker")
 
     @model_validator(mode="after")

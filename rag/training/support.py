@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from rag.differences import marked
 from rag.quantities import missing_numbers
 from rag.settings import Verify
 from rag.text import sentences
@@ -244,9 +245,10 @@ def train(
     from sentence_transformers.cross_encoder.losses import CrossEntropyLoss
 
     def columns(given: Sequence[Pair]) -> crossencoder.Columns:
+        read = [marked(one.sentence, one.premise) for one in given]
         return {
-            "sentence": [one.sentence for one in given],
-            "premise": [one.premise for one in given],
+            "sentence": [sentence for sentence, _ in read],
+            "premise": [premise for _, premise in read],
             "label": [LABELS.index(one.label) for one in given],
         }
 
