@@ -8,7 +8,8 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help setup ask test lint fmt check lock clean recall followups answers \
-	bench bench-start bench-reranker bench-generator bench-support bench-retrieval bench-index bench-serve soak-index \
+	bench bench-start bench-reranker bench-generator bench-support bench-retrieval bench-index bench-serve \
+	bench-breakdown bench-sweep soak-index \
 	train train-reranker train-generator train-support eval
 
 help:  ## this list
@@ -37,7 +38,7 @@ check: lint  ## ruff and mypy, then the tests
 lock:  ## resolve requirements/*.lock anew
 	@scripts/lock.sh
 
-bench: bench-start bench-reranker bench-generator bench-support bench-retrieval bench-index bench-serve  ## every benchmark; results in eval/results/
+bench: bench-start bench-breakdown bench-reranker bench-generator bench-support bench-retrieval bench-index bench-serve  ## every benchmark; results in eval/results/
 
 bench-start: $(DEV)  ## process start to first token, against a bare vLLM script
 	@$(BIN)/rag bench start $(ARGS)
@@ -59,6 +60,12 @@ bench-index: $(DEV)  ## encoding against sentence-transformers, what is lost by 
 
 bench-serve: $(DEV)  ## a warm rag ask; the engine killed and clients gone in the middle of answers; goes on where it stopped
 	@$(BIN)/rag bench serve $(ARGS)
+
+bench-breakdown: $(DEV)  ## where the time of V3, V3.1, V3.2 and the default goes, stage by stage; goes on where it stopped
+	@$(BIN)/rag bench breakdown $(ARGS)
+
+bench-sweep: $(DEV)  ## what the values of a setting take and give: make bench-sweep OVER=context.passages=3,5,10,15
+	@$(BIN)/rag bench sweep --over "$(OVER)" $(ARGS)
 
 soak-index: $(DEV)  ## 1,000 kills of rag index, 10,000 changed bytes, 100 updates under readers; goes on where it stopped
 	@$(BIN)/python scripts/soak_index.py $(ARGS)

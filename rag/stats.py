@@ -178,7 +178,7 @@ def quantile(share: float) -> Callable[..., Floats]:
     return statistic
 
 
-p95, p99 = quantile(0.95), quantile(0.99)
+p90, p95, p99 = (quantile(share) for share in (0.90, 0.95, 0.99))
 
 
 def _estimate(value: float, resampled: Floats, n: int) -> Estimate:

@@ -64,7 +64,7 @@ def own_environment() -> Iterator[None]:
 
 
 def test_the_shipped_files_are_the_ones_that_the_design_names() -> None:
-    assert {"auto-cpu", "auto-gpu", "v3", "v3_1"} <= set(PROFILES)
+    assert {"auto-cpu", "auto-gpu", "v3", "v3_1", "v3_2"} <= set(PROFILES)
     assert {"embedded", "qwen2.5-7b", "qwen3-8b", "remote"} <= set(MODELS)
 
 
@@ -219,7 +219,15 @@ def test_the_embedded_models_file_states_its_generators_vocabulary_and_fits_its_
 
 @pytest.mark.parametrize("models", MODELS)
 def test_the_source_s_profiles_filter_nothing_so_that_as_many_passages_reach_the_prompt(models: str) -> None:
-    for profile, passages in (("v3", 15), ("v3_1", 10)):
+    for profile, passages in (("v3", 15), ("v3_1", 10), ("v3_2", 10)):
         chosen = load(profile, models, "cpu").settings
         assert (chosen.filter.min_cosine, chosen.filter.min_rerank) == (-1, 0)
         assert chosen.context.passages == passages <= chosen.retrieve.candidates
+
+
+@pytest.mark.parametrize("models", MODELS)
+def test_v3_2_is_v3_1_with_prompt_lookup(models: str) -> None:
+    before, after = (dict(load(profile, models, "cpu").leaves()) for profile in ("v3_1", "v3_2"))
+    assert {key: value for key, value in after.items() if before[key] != value} == {
+        "generator.speculation.method": "ngram"
+    }

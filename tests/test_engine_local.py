@@ -73,6 +73,21 @@ async def test_a_prompt_that_was_seen_before_comes_from_the_prefix_cache_and_tha
     )
 
 
+async def test_what_it_has_forgotten_comes_from_no_cache(generator: LocalGenerator) -> None:
+    await collect(generator, 1)
+    assert await generator.forget()
+    assert (await collect(generator, 1))[1].cached_prompt_tokens == 0
+
+
+async def test_under_other_settings_the_same_engine_tells_of_their_techniques(generator: LocalGenerator) -> None:
+    planned = spec.plan(settings.load())
+    asked = {**planned.techniques, "quantization": Technique(asked=True, engaged=False, reason="not here")}
+    other = generator.under(replace(planned, techniques=asked))
+    _, stats = await collect(other, 4)
+    assert other.info(stats).techniques["quantization"].reason == "not here"
+    assert generator.info(stats).techniques["quantization"].reason is None
+
+
 async def test_prompt_lookup_drafts_and_accepts_where_the_answer_repeats_the_prompt(generator: LocalGenerator) -> None:
     _, stats = await collect(generator, 40)
     assert stats.draft_tokens is not None

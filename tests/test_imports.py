@@ -1,6 +1,7 @@
 """The direction of imports, read from the syntax tree of every module of `rag`.
 
-    core, errors <- paths, files, settings, stats <- stages <- pipeline <- build <- training <- server | bench <- evaluate <- cli
+    core, errors <- paths, files, settings, stats <- stages <- pipeline <- build <- training <- server | bench <- evaluate
+    <- variants <- cli
 
 An import counts wherever it stands: at the top, inside a function, or for type checkers only.
 """
@@ -46,6 +47,7 @@ LAYERS = (
     {"rag.training"},
     {"rag.bench", "rag.server"},
     {"rag.evaluate"},
+    {"rag.variants"},
     {"rag.cli"},
     {"rag.__main__"},
 )

@@ -135,6 +135,43 @@ def test_in_a_conversation_the_second_question_leans_on_the_first(cli: Cli) -> N
     assert "\n  ttft " in done.stderr
 
 
+def test_a_breakdown_asks_two_engines_beside_one_another_neither_of_which_knows_the_prompt(
+    cli: Cli, tmp_path: Path
+) -> None:
+    command = (
+        "bench",
+        "breakdown",
+        "--variants",
+        "v3_1,v3_2",
+        "--questions",
+        "1",
+        "--repeats",
+        "0",
+        "-o",
+        str(tmp_path),
+    )
+    done = cli(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "starting the engine (2 of 2)" in done.stderr
+    figures = {one["name"]: one["value"] for one in json.loads(done.stdout)}
+    assert 0.2 < figures["v3_2_over_v3_1_total"] < 5
+    assert 0.2 < figures["v3_1_over_v3_1_total"] < 5
+    assert figures["span_coverage_min"] >= 0.95
+    head, *samples = map(json.loads, (tmp_path / "samples.jsonl").read_text().splitlines())
+    assert head["settings"]["engines"] == [["v3_1", "v3_1_again"], ["v3_2"]]
+    turns = {(one["variant"], one["cold"]): one["sample"]["answer"] for one in samples}
+    assert set(turns) == {(name, cold) for name in ("v3_1", "v3_2") for cold in (True, False)} | {("v3_1_again", False)}
+    for (_, cold), answer in turns.items():
+        assert (answer["tokens"]["cached_prompt"] == 0) is cold
+        assert answer["tokens"]["prompt"] > 1000
+    assert turns["v3_2", False]["engine"]["techniques"]["speculation"]["asked"]
+    assert not turns["v3_1", False]["engine"]["techniques"]["speculation"]["asked"]
+    # The second time at once: its caches don't hold what the first one read.
+    first, again = (turns[name, False]["timings"]["ttft"] for name in ("v3_1", "v3_1_again"))
+    assert again > first / 3
+    assert "All samples were there already." in cli(*command).stderr
+
+
 def test_an_evaluation_of_five_questions_keeps_samples_and_goes_on_from_them(cli: Cli, tmp_path: Path) -> None:
     evaluation = ("eval", "--output", str(tmp_path / "results"), "--limit", "5")
     done = cli(*evaluation, "--json")

@@ -1,5 +1,6 @@
 """The only place that assembles: a pipeline, a search, an index, and the models that they are made of."""
 
+from rag.build.beside import engines_of, open_pipelines
 from rag.build.corpus import SAMPLE, Built, Progress, build_index, ensure_sample_index, index_holds, sample_corpus
 from rag.build.parts import Report, model_store, open_checker, open_encoder, open_reranker, quiet, resolve, weighing
 from rag.build.pipeline import Stages, assemble, open_generator, open_parts, open_pipeline
@@ -15,6 +16,7 @@ __all__ = [
     "assemble",
     "build_index",
     "check_index",
+    "engines_of",
     "ensure_sample_index",
     "index_holds",
     "model_store",
@@ -24,6 +26,7 @@ __all__ = [
     "open_generator",
     "open_parts",
     "open_pipeline",
+    "open_pipelines",
     "open_reader",
     "open_reranker",
     "open_search",

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from rag import __version__
-from rag.cli import ask, bench, chat, config, doctor, index, models, options, search, serve
+from rag.cli import ask, bench, chat, config, doctor, index, models, options, search, serve, variants
 from rag.cli import eval as evaluation
 from rag.errors import RagError
 
@@ -54,6 +54,8 @@ app.command(name="chat")(chat.chat)
 app.command(name="search")(search.search)
 app.add_typer(index.app, name="index")
 app.add_typer(models.app, name="models")
+bench.app.command(name="breakdown")(variants.breakdown)
+bench.app.command(name="sweep")(variants.sweep)
 app.add_typer(bench.app, name="bench")
 app.add_typer(evaluation.app, name="eval")
 app.command(name="config")(config.config)

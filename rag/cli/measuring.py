@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
         def summarise(self, folder: Path) -> list[Figure]: ...
 
+    Draw = Callable[[Sequence[Figure], Path, Terminal], None]
+    """Shows the figures of a folder."""
+
 
 def run(
     bench: Bench,
@@ -30,8 +33,10 @@ def run(
     report_only: bool,
     as_json: bool,
     verbose: bool,
+    draw: Draw | None = None,
 ) -> None:
-    """Measure, unless `report_only`, and report. Raises what `measure` and the benchmark's `summarise` raise."""
+    """Measure, unless `report_only`, and report: by a line a figure, or as `draw` does it. Raises what `measure` and the
+    benchmark's `summarise` raise."""
     from rag.cli.console import library_output, naming_log
 
     results = folder(output, loaded.device, bench.BENCH)
@@ -42,7 +47,7 @@ def run(
                 measure(results, progress)
             if _written(results) == before:
                 terminal.err.print(f"All samples were there already. Remove {results} to measure again.", markup=False)
-        show(bench.summarise(results), results, terminal, as_json)
+        show(bench.summarise(results), results, terminal, as_json, draw)
 
 
 def _written(folder: Path) -> bytes | None:
@@ -60,17 +65,23 @@ def command() -> str:
     return shlex.join(["rag", *sys.argv[1:]])
 
 
-def show(figures: Sequence[Figure], written: Path, terminal: Terminal, as_json: bool) -> None:
+def show(figures: Sequence[Figure], written: Path, terminal: Terminal, as_json: bool, draw: Draw | None = None) -> None:
     """`written` is where they are."""
     from dataclasses import asdict
 
     if as_json:
         terminal.json([asdict(figure) for figure in figures])
         return
+    (draw if draw is not None else lines)(figures, written, terminal)
+    terminal.err.print(f"Samples and figures: {written}", style="dim", markup=False)
+
+
+def lines(figures: Sequence[Figure], written: Path, terminal: Terminal) -> None:
+    """One a figure."""
+    del written
     for figure in figures:
         goal = "" if figure.goal is None else f"  goal {figure.goal}: {'met' if figure.met else 'NOT met'}"
         terminal.out.print(
             f"{figure.name:28} {figure.value:8.3f} {figure.unit}  [{figure.lo:.3f}, {figure.hi:.3f}]  n={figure.n}{goal}",
             markup=False,
         )
-    terminal.err.print(f"Samples and figures: {written}", style="dim", markup=False)

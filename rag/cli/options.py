@@ -21,7 +21,7 @@ Profile = Annotated[
     typer.Option(
         "--profile",
         "-p",
-        help="Bundle of techniques: auto, auto-cpu, auto-gpu, v3, v3_1, or a YAML file. [dim]default: auto[/dim]",
+        help="Bundle of techniques: auto, auto-cpu, auto-gpu, v3, v3_1, v3_2, or a YAML file. [dim]default: auto[/dim]",
         rich_help_panel=_PANEL,
         show_default=False,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 import time
 import uuid
@@ -16,6 +17,7 @@ import psutil
 
 from rag.core import EngineInfo, GenerationParams, GenerationStats, Message, Opening
 from rag.engine import evidence, processes
+from rag.engine.mending import WORKER_EXTENSION, Mending
 from rag.engine.spec import MIB, EngineSpec
 from rag.engine.tokens import EngineTokenizer
 from rag.errors import EngineDied, EngineError, NotEnoughMemory
@@ -79,6 +81,8 @@ class LocalGenerator:
         with processes.runtime_folder() as folder:
             try:
                 engine = await asyncio.to_thread(_construct, config, observed)
+                if spec.args.get("worker_extension_cls") == WORKER_EXTENSION:
+                    await engine.collective_rpc(Mending.mend_drafts_temperature.__name__)
             except BaseException as error:
                 processes.Footprint.take(processes.started() - others, folder).remove()
                 if not isinstance(error, Exception):
@@ -86,6 +90,13 @@ class LocalGenerator:
                 raise EngineError(f"vLLM couldn't start: {_reason(error)}") from error
         footprint = processes.Footprint.take(processes.started() - others, folder)
         return cls(engine, spec, device, footprint, observed)
+
+    def under(self, spec: EngineSpec) -> LocalGenerator:
+        """The same engine for other settings that start it alike: what it tells of techniques is about those that they ask
+        for. It is closed by whoever started it."""
+        other = copy.copy(self)
+        other._spec = spec
+        return other
 
     @property
     def model(self) -> str:
@@ -168,6 +179,10 @@ class LocalGenerator:
             evidence.of_answer(techniques, configuration, stats, since_start),
             evidence.of_engine(techniques, configuration, since_start),
         )
+
+    async def forget(self) -> bool:
+        emptied: bool = await self._engine.reset_prefix_cache()
+        return emptied
 
     async def close(self) -> None:
         self._footprint.remove()

@@ -123,6 +123,9 @@ class RemoteGenerator:
             evidence.of_engine(techniques, evidence.UNTOLD, since_start),
         )
 
+    async def forget(self) -> bool:
+        return False
+
     async def close(self) -> None:
         await self._server.close()
 

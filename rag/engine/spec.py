@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.core import Technique
+from rag.engine.mending import WORKER_EXTENSION
 from rag.errors import SettingsError
 from rag.settings import Generator, Loaded
 
@@ -125,6 +126,8 @@ def plan(loaded: Loaded) -> EngineSpec:
     if method is not None:
         args["speculative_config"] = _speculation(settings)
         args["per_request_spec_decode_metrics"] = "summary"
+        if loaded.device == "cpu" and settings.temperature > 0:
+            args["worker_extension_cls"] = WORKER_EXTENSION
     kv_cache_mb = kv_cache_mib(loaded)
     if kv_cache_mb is not None:
         args["kv_cache_memory_bytes"] = kv_cache_mb * MIB

@@ -94,27 +94,29 @@ def _require_same(first: tuple[Path, Head, Sequence[Sample]], second: tuple[Path
 
 def _differences(first: Sequence[Sample], second: Sequence[Sample], margin: float) -> Iterator[Difference]:
     for metric in METRICS:
-        yield from _difference(metric, None, first, second, margin)
+        found = [difference(metric, None, first, second, margin)]
         kinds = {sample.question.type for sample in first}
         for kind in TYPES if metric.by_type and len(kinds) > 1 else ():
-            yield from _difference(metric, kind, _of(kind, first), _of(kind, second), margin)
+            found.append(difference(metric, kind, _of(kind, first), _of(kind, second), margin))
+        yield from (one for one in found if one is not None)
 
 
 def _of(kind: str, samples: Sequence[Sample]) -> list[Sample]:
     return [sample for sample in samples if sample.question.type == kind]
 
 
-def _difference(
-    metric: Metric, kind: str | None, first: Sequence[Sample], second: Sequence[Sample], margin: float
-) -> Iterator[Difference]:
-    """None where one of the runs has nothing to take it from."""
+def difference(
+    metric: Metric, kind: str | None, first: Sequence[Sample], second: Sequence[Sample], margin: float = MARGIN
+) -> Difference | None:
+    """Of two runs' samples of the same questions, all of them of this `kind`, in the same order. None where one of the runs has
+    nothing to take it from."""
     before, after = _paired(metric, first, second)
     if not (before[:, 1].any() and after[:, 1].any()):
-        return
+        return None
     estimate = paired_bootstrap(before, after, ratio(np.sum))
     was = _figure(before)
     could_be_worse = metric.quality and was > margin
-    yield Difference(
+    return Difference(
         metric.name if kind is None else f"{metric.name}_{kind}",
         kind,
         metric.unit,

@@ -54,6 +54,11 @@ class QuestionSet:
         """Of what is asked and expected, not of the file."""
         return sha256(json.dumps([asdict(question) for question in self.questions]).encode()).hexdigest()
 
+    @property
+    def head(self) -> dict[str, object]:
+        """What the header of samples says of the set."""
+        return {"name": self.name, "count": len(self.questions), "sha256": self.sha256}
+
     def first(self, count: int | None) -> list[Question]:
         """So many of them, all for None. Each type is spread evenly over the order that they are taken in: any number of them
         has about the whole set's mixture, and holds those of a smaller one."""

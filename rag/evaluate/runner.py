@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from rag import build, index
 from rag.bench import Progress, results, workers
@@ -36,16 +36,23 @@ class Plan:
 def plan(loaded: Loaded, questions: QuestionSet, one_by_one: bool, command: str, report: build.Report) -> Plan:
     """One question at a time shows what a single one takes; as many as the engine runs at once are done sooner.
 
+    Raises what `depends_on` raises.
+    """
+    at_once = 1 if one_by_one else loaded.settings.generator.max_num_seqs
+    settings = {"questions": questions.head, "at_once": at_once, **depends_on(loaded, questions, report)}
+    return Plan(loaded, questions, at_once, results.header(BENCH, command, settings=settings))
+
+
+def depends_on(loaded: Loaded, questions: QuestionSet, report: build.Report) -> dict[str, Any]:
+    """What the samples of these settings depend on: index, weights, and the settings themselves.
+
     Everything that can be wrong with set and index is found here. Raises `UsageError` where the index lacks gold documents,
     what `build.check_index` raises, and what models raise that can't be had.
     """
     spec.check(loaded)
     checked = build.check_index(loaded, report)
     require_gold(questions.questions, checked.name, frozenset(index.document_ids(checked.folder)))
-    at_once = 1 if one_by_one else loaded.settings.generator.max_num_seqs
-    settings = {
-        "questions": {"name": questions.name, "count": len(questions.questions), "sha256": questions.sha256},
-        "at_once": at_once,
+    return {
         "profile": loaded.profile,
         "models": loaded.models,
         "device": loaded.device,
@@ -59,7 +66,6 @@ def plan(loaded: Loaded, questions: QuestionSet, one_by_one: bool, command: str,
         "weights": _weights(loaded, report),
         "pipeline": loaded.settings.model_dump(mode="json", exclude={"chat", "chunk"}),
     }
-    return Plan(loaded, questions, at_once, results.header(BENCH, command, settings=settings))
 
 
 def _weights(loaded: Loaded, report: build.Report) -> dict[str, str]:
@@ -122,13 +128,14 @@ async def ask(
 ) -> None:
     """`finished` is told of each as it ends. Raises `EngineDied`, and what `finished` raises."""
 
-    async def answer(question: Question) -> None:
-        finished(question, await _answer(pipeline, question.question))
+    async def one(question: Question) -> None:
+        finished(question, await answer(pipeline, question.question))
 
-    await workers.each(questions, at_once, answer)
+    await workers.each(questions, at_once, one)
 
 
-async def _answer(pipeline: Pipeline, question: str) -> Came:
+async def answer(pipeline: Pipeline, question: str) -> Came:
+    """Raises `EngineDied`, or whatever error tells that the engine is lost."""
     passages: Found | None = None
     try:
         async with aclosing(pipeline.stream(question)) as events:

@@ -88,18 +88,23 @@ def resume(folder: Path, head: Head) -> list[Sample]:
     if not rows:
         samples.start(head)
         return []
-    if changes := differences(before, head):
-        name, was, now = changes[0]
-        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-        raise UsageError(
-            f"{folder} holds samples of another run: {name} was {was}, and is {now}{more}. "
-            "Choose another folder with --output, or remove that one."
-        )
+    require_same(folder, before, head)
     taken = _read(samples, rows)
     answered = [number for number, sample in enumerate(taken) if sample.error is None]
     if len(answered) < len(taken):
         samples.replace(before, [rows[number] for number in answered])
     return [taken[number] for number in answered]
+
+
+def require_same(folder: Path, before: Head, now: Head) -> None:
+    """Raises `UsageError` where the folder's samples depend on something else than those that would join them."""
+    if changes := differences(before, now):
+        name, was, is_now = changes[0]
+        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        raise UsageError(
+            f"{folder} holds samples of another run: {name} was {was}, and is {is_now}{more}. "
+            "Choose another folder with --output, or remove that one."
+        )
 
 
 def read(folder: Path) -> tuple[Head, list[Sample]]:

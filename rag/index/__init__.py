@@ -22,6 +22,7 @@ __all__ = [
     "Changes",
     "CheckedVersion",
     "IndexReader",
+    "PassageStore",
     "Shape",
     "Update",
     "VersionStatus",

@@ -1,0 +1,111 @@
+"""What is kept of each turn: a JSON line, beside those that a benchmark takes of something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from rag.bench import results
+from rag.errors import UsageError
+from rag.evaluate.samples import Head, Sample, require_same
+from rag.evaluate.samples import row as evaluated
+from rag.variants.turns import Key
+
+ANSWER, LENGTH = "answer", "length"
+"""Kinds of samples: an answer to a question, and a request of a fixed length (`breakdown.lengths`)."""
+KINDS = (ANSWER, LENGTH)
+
+Row: TypeAlias = Mapping[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What came of a turn; `sample` is as an evaluation keeps it."""
+
+    variant: str
+    block: int
+    cold: bool
+    sample: Sample
+
+    @property
+    def key(self) -> Key:
+        return self.variant, self.sample.id, self.cold
+
+
+_TAKEN = TypeAdapter(Taken)
+
+
+def row(taken: Taken) -> dict[str, Any]:
+    return {"kind": ANSWER, **asdict(taken), "sample": evaluated(taken.sample)}
+
+
+def resume(folder: Path, head: Head) -> list[Row]:
+    """What an earlier run with the same questions and settings took, to go on after it; answers that failed in it are taken out,
+    to be asked again. Begins anew where there is nothing.
+
+    Raises `UsageError` where the folder holds samples of something else, or lines that are none: they stay as they are.
+    """
+    samples = results.Samples(folder)
+    before, rows = samples.earlier()
+    if not rows:
+        samples.start(head)
+        return []
+    require_same(folder, before, head)
+    answers(folder, rows)
+    kept: list[Row] = [one for one in rows if one["kind"] != ANSWER or one["sample"]["error"] is None]
+    if len(kept) < len(rows):
+        samples.replace(before, kept)
+    return kept
+
+
+def read(folder: Path, bench: str) -> tuple[Head, list[Row]]:
+    """Raises `UsageError` where there is nothing, or it is of another benchmark."""
+    samples = results.Samples(folder)
+    head, rows = samples.read()
+    if head.get("bench") != bench:
+        raise UsageError(
+            f"{samples.path} isn't of `rag bench {bench}`, but of {head.get('bench')!r}. Name one of its folders."
+        )
+    return head, list(rows)
+
+
+def answers(folder: Path, rows: Sequence[Row]) -> list[Taken]:
+    """Those among a file's rows. Raises what `of_kind` raises."""
+    return of_kind(ANSWER, _TAKEN, lambda one: one.key, folder, rows)
+
+
+def of_kind(
+    kind: str, reader: TypeAdapter[T], key: Callable[[T], tuple[object, ...]], folder: Path, rows: Sequence[Row]
+) -> list[T]:
+    """The samples of a kind among a file's rows. Raises `UsageError` for a line that this version can't read, and where two have
+    the same key."""
+    path = folder / results.SAMPLES
+    found: dict[tuple[object, ...], T] = {}
+    for number, one in enumerate(rows, start=2):
+        if one.get("kind") not in KINDS:
+            raise UsageError(
+                f"{path}:{number}: no sample of this version of rag (kind {one.get('kind')!r}). {_MENDING}"
+            )
+        if one["kind"] != kind:
+            continue
+        try:
+            sample = reader.validate_python(one)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise UsageError(
+                f"{path}:{number}: no sample of this version of rag ({where}: {problem['msg']}). {_MENDING}"
+            ) from None
+        if key(sample) in found:
+            named = ", ".join(map(str, key(sample)))
+            raise UsageError(f"{path}:{number}: {named} stands there twice. Remove one of the two lines.")
+        found[key(sample)] = sample
+    return list(found.values())
+
+
+_MENDING = "Remove the folder, or choose another one with --output."
