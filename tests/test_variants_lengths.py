@@ -45,7 +45,7 @@ class Halves(FakeGenerator):
 @pytest.mark.parametrize("titles", ["T", "A title of a good many words that costs more than there may be room for"])
 @pytest.mark.parametrize("tokens", [*range(200, 240), 700, 701, 702])
 def test_the_prompt_has_exactly_so_many_tokens(generator: Generator, titles: str, tokens: int) -> None:
-    messages = exactly(tokens, passages(titles), generator)
+    messages = exactly(tokens, passages(titles), generator.count_prompt_tokens)
     assert generator.count_prompt_tokens(messages) == tokens
     assert messages[0]["content"] == SYSTEM
     assert messages[1]["content"].startswith(f"[1] {titles}\n")
@@ -53,14 +53,14 @@ def test_the_prompt_has_exactly_so_many_tokens(generator: Generator, titles: str
 
 
 def test_the_passages_stand_in_it_in_their_order_and_the_last_is_cut() -> None:
-    content = exactly(150, passages(), FakeGenerator())[1]["content"]
+    content = exactly(150, passages(), FakeGenerator().count_prompt_tokens)[1]["content"]
     assert content.startswith(f"[1] Title\n{TEXTS[0]}\n\n[2] Title\n{TEXTS[1]}\n\n[3] Title\n{TEXTS[2]}\n\n[4]")
     assert content.count("the the") == 0
 
 
 def test_a_prompt_without_room_for_a_source_is_refused() -> None:
     with pytest.raises(UsageError, match="A prompt of 10 tokens has no room for a source"):
-        exactly(10, passages(), FakeGenerator())
+        exactly(10, passages(), FakeGenerator().count_prompt_tokens)
 
 
 def test_each_repeat_draws_the_corpus_in_another_order_and_always_the_same(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_each_repeat_draws_the_corpus_in_another_order_and_always_the_same(tmp_p
     store = PassageStore(index.check_current(index.Versions(tmp_path, "test")).folder)
 
     def order(repeat: int) -> list[str]:
-        found = drawn(store, repeat)
+        found = drawn(len(store), lambda row: store.get([row])[0], str(repeat))
         return [next(found).id for _ in range(2 * len(store))]
 
     assert order(0) == order(0)

@@ -180,6 +180,11 @@ class LocalGenerator:
             evidence.of_engine(techniques, configuration, since_start),
         )
 
+    async def of_worker(self, method: str) -> Any:
+        """What a method of vLLM's worker without arguments returns, or one of what extends it."""
+        [found] = await self._engine.collective_rpc(method)
+        return found
+
     async def forget(self) -> bool:
         emptied: bool = await self._engine.reset_prefix_cache()
         return emptied

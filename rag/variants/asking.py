@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 from rag.bench import results
-from rag.core import Clock
+from rag.core import Clock, Generator
 from rag.errors import EngineError
 from rag.evaluate.runner import answer
 from rag.evaluate.samples import Sample
@@ -65,15 +65,17 @@ class Questions:
 
 async def prepare(pipeline: Pipeline, cold: bool = False) -> None:
     """Have nothing in the engine's cache, or, unless `cold`, the instruction that all prompts begin with: other variants share
-    the engine, and what they read before would be read from the cache. Raises `EngineError` where it can't be emptied."""
-    for _ in range(TRIES):
-        if await pipeline.generator.forget():
-            break
-        await asyncio.sleep(LOOK)
-    else:
-        raise EngineError(
-            f"The engine didn't empty its prefix cache within {TRIES * LOOK:g} s: a request is still in it."
-        )
+    the engine, and what they read before would be read from the cache. Raises what `empty` raises."""
+    await empty(pipeline.generator)
     if not cold:
         await pipeline.warm_up()
     await asyncio.sleep(PAUSE)
+
+
+async def empty(generator: Generator) -> None:
+    """Raises `EngineError` where the engine's cache can't be emptied."""
+    for _ in range(TRIES):
+        if await generator.forget():
+            return
+        await asyncio.sleep(LOOK)
+    raise EngineError(f"The engine didn't empty its prefix cache within {TRIES * LOOK:g} s: a request is still in it.")

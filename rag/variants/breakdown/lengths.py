@@ -129,13 +129,18 @@ class Lengths:
             loaded = self._plan.loads[variant]
             if self._passages is None:
                 self._passages = PassageStore(build.check_index(loaded).folder)
-            messages = exactly(shape.prompt, drawn(self._passages, repeat), pipeline.generator)
+            passages = drawn(len(self._passages), self._passage, str(repeat))
+            messages = exactly(shape.prompt, passages, pipeline.generator.count_prompt_tokens)
             await prepare(pipeline)
             params = fixed(shape, loaded)
             seconds, stats = await request(pipeline.generator, messages, params, self._clock)
             self._store.add(row(Length(variant, shape, repeat, seconds, stats)))
 
         return ask
+
+    def _passage(self, row: int) -> Passage:
+        assert self._passages is not None
+        return self._passages.get([row])[0]
 
 
 def _order(variants: Sequence[str], repeat: int) -> list[tuple[str, Shape]]:
@@ -163,15 +168,16 @@ async def request(
     return clock() - began, stats
 
 
-def drawn(passages: PassageStore, repeat: int) -> Iterator[Passage]:
-    """The corpus' passages in an order drawn for each repeat, over and over."""
-    rows = random.Random(f"{SEED}/{repeat}").sample(range(len(passages)), len(passages))
+def drawn(count: int, get: Callable[[int], Passage], seed: str) -> Iterator[Passage]:
+    """So many passages in an order drawn for each seed, over and over."""
+    rows = random.Random(f"{SEED}/{seed}").sample(range(count), count)
     while True:
-        for row in rows:
-            yield from passages.get([row])
+        yield from map(get, rows)
 
 
-def exactly(tokens: int, passages: Iterator[Passage], generator: Generator) -> tuple[Message, ...]:
+def exactly(
+    tokens: int, passages: Iterator[Passage], tokens_of: Callable[[Sequence[Message]], int]
+) -> tuple[Message, ...]:
     """A prompt of exactly so many tokens, the chat template's included: as the product builds it of these passages, of the last
     one as much as fits, and words that say nothing for the rest.
 
@@ -184,9 +190,9 @@ def exactly(tokens: int, passages: Iterator[Passage], generator: Generator) -> t
 
     def count(last: str) -> int:
         sources[-1] = replace(sources[-1], quote=last)
-        return generator.count_prompt_tokens(built())
+        return tokens_of(built())
 
-    while generator.count_prompt_tokens(built()) < tokens:
+    while tokens_of(built()) < tokens:
         passage = next(passages)
         sources.append(Source(len(sources) + 1, Hit(passage, 1.0), passage.text))
     if sources and count("") > tokens:  # its title alone is too much

@@ -1,0 +1,191 @@
+"""An engine in a process of its own: several start at once, and one that can't start, or dies, takes no other with it."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import psutil
+
+from rag.core import GenerationParams, GenerationStats, Message
+from rag.engine import processes
+from rag.engine import spec as engine_spec
+from rag.engine.spec import EngineSpec
+from rag.errors import EngineDied, EngineError, RagError
+from rag.settings import Loaded
+from rag.variants.asking import empty
+from rag.variants.breakdown.lengths import request
+
+if TYPE_CHECKING:
+    from rag.engine.local import LocalGenerator
+
+Weights = Literal["dummy", "real"]
+
+Adapt = Callable[[EngineSpec], EngineSpec]
+"""Called in the engine's process before vLLM is imported there; a function of a module, which can be sent to it."""
+
+START_LIMIT = 600
+"""Seconds."""
+
+_SPAWN = multiprocessing.get_context("spawn")  # a forked process can't use CUDA where this one has
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an engine is started with; with dummy weights the model's folder needs none."""
+
+    loaded: Loaded
+    model: Path
+    weights: Weights
+    adapt: Adapt
+
+
+@dataclass(frozen=True, slots=True)
+class WeightBytes:
+    """All, and those that are read for each token: not the table of embeddings, of which that is a row, unless the same table
+    ranks the next token."""
+
+    all: int
+    read: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Seconds until it was ready, and the model's weights in its memory: None where it doesn't tell."""
+
+    seconds: float
+    weights: WeightBytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Prompts that are asked at once. `fresh`: with nothing in the engine's prefix cache."""
+
+    prompts: Sequence[Sequence[Message]]
+    params: GenerationParams
+    fresh: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """Seconds of all of them together; of each its own, and what the engine reports."""
+
+    seconds: float
+    each: Sequence[tuple[float, GenerationStats]]
+
+
+class Measuring:
+    """Extends vLLM's worker. Its methods are called by their names, and mustn't have those of a worker's."""
+
+    model_runner: Any
+
+    def count_weight_bytes(self) -> tuple[int, int]:
+        """As `WeightBytes` has them."""
+        model = self.model_runner.model
+        sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in model.named_parameters()}
+        tied = self.model_runner.vllm_config.model_config.hf_config.tie_word_embeddings
+        tables = sum(size for name, size in sizes.items() if "embed_tokens" in name and not tied)
+        return sum(sizes.values()), sum(sizes.values()) - tables
+
+
+class Engine:
+    """One that starts; `ready` waits for it. Close it: its processes end then, as they do when this process does."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._ours, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=_run, args=(theirs, plan))
+        with processes.without_interrupts():
+            self._process.start()
+        theirs.close()
+
+    def ready(self) -> Started:
+        """Raises `EngineError` where it can't start, or takes longer than `START_LIMIT`."""
+        if not self._ours.poll(START_LIMIT):
+            raise EngineError(f"The engine didn't start within {START_LIMIT} s.")
+        started: Started = self._received()
+        return started
+
+    def ask(self, requests: Requests) -> Came:
+        """Raises `EngineDied` where it is lost."""
+        try:
+            self._ours.send(requests)
+        except OSError:
+            raise _lost() from None
+        came: Came = self._received()
+        return came
+
+    def close(self) -> None:
+        self._ours.close()
+        self._process.join(timeout=20)
+        if self._process.is_alive():
+            itself = psutil.Process(self._process.pid)
+            processes.kill([*processes.started(itself), itself])
+
+    def _received(self) -> Any:
+        try:
+            found = self._ours.recv()
+        except (EOFError, OSError):
+            raise _lost() from None
+        if isinstance(found, RagError):
+            raise found
+        return found
+
+
+def _lost() -> EngineDied:
+    return EngineDied("The engine's process ended. See the log for what vLLM said.")
+
+
+def _run(connection: Connection, plan: Plan) -> None:
+    with connection:
+        try:
+            asyncio.run(_serve(connection, plan))
+        except (EOFError, OSError):
+            return  # whoever asked is gone
+        except RagError as error:
+            connection.send(error)
+
+
+async def _serve(connection: Connection, plan: Plan) -> None:
+    """Answers until the other end is closed."""
+    from rag.engine.local import LocalGenerator, configure
+
+    began = time.monotonic()
+    spec = _spec(plan)
+    config = configure(spec, plan.model, None, plan.loaded.device)
+    generator = await LocalGenerator.start(spec, config, plan.loaded.device)
+    try:
+        extended = spec.args.get("worker_extension_cls") == _EXTENSION
+        weights = WeightBytes(*await generator.of_worker(Measuring.count_weight_bytes.__name__)) if extended else None
+        connection.send(Started(time.monotonic() - began, weights))
+        while True:
+            connection.send(await _answer(generator, await asyncio.to_thread(connection.recv)))
+    finally:
+        await generator.close()
+
+
+def _spec(plan: Plan) -> EngineSpec:
+    spec = engine_spec.plan(plan.loaded)
+    processes.set_environment(spec.environment)
+    args = {"worker_extension_cls": _EXTENSION, **spec.args}
+    if plan.weights == "dummy":
+        args["load_format"] = "dummy"
+    return plan.adapt(replace(spec, args=args))
+
+
+_EXTENSION = f"{__name__}.{Measuring.__name__}"
+
+
+async def _answer(generator: LocalGenerator, requests: Requests) -> Came:
+    if requests.fresh:
+        await empty(generator)
+    began = time.monotonic()
+    each = await asyncio.gather(
+        *(request(generator, prompt, requests.params, time.monotonic) for prompt in requests.prompts)
+    )
+    return Came(time.monotonic() - began, each)

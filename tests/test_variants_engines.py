@@ -1,0 +1,281 @@
+"""rag/variants/engines: models without weights, their engines in processes of their own, and what is made of the samples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag import build, settings
+from rag.core import GenerationStats
+from rag.engine.spec import EngineSpec
+from rag.engine.tokens import ChatTokenizer
+from rag.errors import EngineDied, EngineError, UsageError
+from rag.variants import engines
+from rag.variants.breakdown.lengths import SHAPES, Shape
+from rag.variants.engines import Measurement, Variant, measuring, samples, shapes
+from rag.variants.engines.prompts import Prompts
+from rag.variants.engines.samples import ALIKE, Start, Taken
+from rag.variants.engines.worker import Came, Engine, Plan, Requests, Started, WeightBytes
+
+TINY = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 2,
+    "max_position_embeddings": 1024,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "vocab_size": 49_216,
+}
+PROFILES = ("v3", "v3_1", "v3_2")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Path:
+    return build.resolve("smollm2-135m-instruct", build.quiet).path
+
+
+def unchanged(spec: EngineSpec) -> EngineSpec:
+    return spec
+
+
+def tiny(profile: str, folder: Path) -> settings.Loaded:
+    models = folder / "tiny.yaml"
+    models.write_text("generator: {model: tiny/model, vocab_size: 49216, max_model_len: 1024}\n", encoding="utf-8")
+    return settings.load(profile, str(models), ["generator.kv_cache_mb=64"], device="cpu", environ={})
+
+
+def measurement(folder: Path, tokenizer: Path, names: Sequence[str] = PROFILES, repeats: int = 2) -> Measurement:
+    variants = [Variant(name, tiny(name, folder)) for name in names]
+    return Measurement(variants, "dummy", tokenizer, repeats, requests=2, adapt=unchanged)
+
+
+def silent(what: str, done: int = 0, total: int = 0) -> None:
+    pass
+
+
+# --- models without weights --------------------------------------------------------------------------
+
+
+def test_a_models_tokenizer_has_all_its_tokens_and_reads_text_as_before(tokenizer: Path, tmp_path: Path) -> None:
+    folder = shapes.write(tmp_path / "tiny", TINY, tokenizer)
+    content = json.loads((folder / shapes.TOKENIZER).read_text(encoding="utf-8"))
+    ids = {*content["model"]["vocab"].values(), *(token["id"] for token in content["added_tokens"])}
+    assert ids == set(range(49_216))
+    messages: Any = ({"role": "user", "content": "Does metformin lower HbA1c? <|nothing 49215|>"},)
+    before, after = ChatTokenizer(tokenizer, {}), ChatTokenizer(folder, {})
+    assert after.render(messages) == before.render(messages)
+    assert after.count_chat(messages) == before.count_chat(messages)
+
+
+def test_a_tokenizer_of_more_tokens_than_the_model_is_refused(tokenizer: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"has 49,152 tokens, the model 1,000\. Name a --tokenizer"):
+        shapes.write(tmp_path, {**TINY, "vocab_size": 1000}, tokenizer)
+    with pytest.raises(UsageError, match=r"tokenizer\.json is missing"):
+        shapes.write(tmp_path, TINY, tmp_path / "nowhere")
+
+
+def test_every_checkpoint_of_the_sources_models_file_has_a_shape() -> None:
+    loaded = settings.load("v3", "qwen2.5-7b", device="cuda", environ={})
+    generator = loaded.settings.generator
+    assert {generator.model, *generator.quantized.values()} == shapes.SHAPES.keys()
+    assert all(config["vocab_size"] == generator.vocab_size for config in shapes.SHAPES.values())
+
+
+def test_a_model_of_another_shape_is_refused_before_anything_starts(tokenizer: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"The shape of tiny/model isn't known"):
+        engines.measure(measurement(tmp_path, tokenizer), tmp_path / "out", "x", silent)
+
+
+# --- real engines -------------------------------------------------------------------------------------
+
+
+def test_real_engines_without_weights_are_asked_for_exactly_so_many_tokens(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(shapes.SHAPES, "tiny/model", TINY)  # type: ignore[misc]
+    folder = shapes.write(tmp_path / "tiny", TINY, tokenizer)
+    engine = Engine(Plan(tiny("v3", tmp_path), folder, "dummy", unchanged))
+    try:
+        prompts = Prompts(folder)
+        started = engine.ready()
+        assert started.weights is not None
+        table = 49_216 * 64 * 2
+        assert started.weights.all - started.weights.read == table
+        assert table < started.weights.read < 1.1 * table  # the other table, and two small layers
+
+        params = measuring.fixed(Shape(300, 7), tiny("v3", tmp_path))
+        came = engine.ask(Requests(prompts.get(300, 0, 2), params))
+        assert [(stats.prompt_tokens, stats.output_tokens) for _, stats in came.each] == [(300, 7)] * 2
+        assert came.each[0][1].cached_prompt_tokens == 0  # the second has the instruction in common with it
+        assert 0 < max(seconds for seconds, _ in came.each) <= came.seconds
+        again = engine.ask(Requests(prompts.get(300, 0, 1), params, fresh=False))
+        assert (again.each[0][1].cached_prompt_tokens or 0) > 200
+        assert engine.ask(Requests(prompts.get(300, 0, 1), params)).each[0][1].cached_prompt_tokens == 0
+    finally:
+        engine.close()
+    with pytest.raises(EngineDied, match="process ended"):
+        engine.ask(Requests(prompts.get(300, 0, 1), params))
+
+
+def test_an_engine_that_cant_start_says_why(tokenizer: Path, tmp_path: Path) -> None:
+    folder = shapes.write(tmp_path / "tiny", {**TINY, "architectures": ["NoSuchModel"]}, tokenizer)
+    engine = Engine(Plan(tiny("v3", tmp_path), folder, "dummy", unchanged))
+    try:
+        with pytest.raises(EngineError, match="NoSuchModel"):
+            engine.ready()
+    finally:
+        engine.close()
+
+
+# --- taking samples, on fakes -------------------------------------------------------------------------
+
+
+class Fake:
+    """An engine whose tokens take as long as its profile says."""
+
+    asked: list[tuple[str, int, int, bool]] = []  # noqa: RUF012  (emptied by the fixture)
+    fails: dict[str, EngineError | EngineDied] = {}  # noqa: RUF012
+    lost_after: dict[str, int] = {}  # noqa: RUF012
+
+    def __init__(self, plan: Plan) -> None:
+        self._name = plan.loaded.profile
+        self._requests = 0
+
+    def ready(self) -> Started:
+        if self._name in self.fails:
+            raise self.fails[self._name]
+        return Started(3.0, WeightBytes(15_000_000_000, 14_000_000_000))
+
+    def ask(self, requests: Requests) -> Came:
+        self._requests += 1
+        if self._requests > self.lost_after.get(self._name, 10**6):
+            raise EngineDied("lost")
+        params = requests.params
+        self.asked.append((self._name, len(requests.prompts), params.max_tokens, requests.fresh))
+        token = {"v3": 0.004, "v3_1": 0.002, "v3_2": 0.002}[self._name]
+        first = 0.1 if requests.fresh else 0.01
+        decode = token * (params.max_tokens - 1)
+        drafts = {"draft_tokens": 10, "accepted_tokens": 1} if self._name == "v3_2" else {}
+        cached = 0 if requests.fresh else 2900
+        stats = GenerationStats(
+            params.max_tokens, prompt_tokens=9, cached_prompt_tokens=cached, ttft=first, decode=decode, **drafts
+        )
+        return Came(first + decode, [(first + decode, stats)] * len(requests.prompts))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
+    monkeypatch.setitem(shapes.SHAPES, "tiny/model", TINY)  # type: ignore[misc]
+    monkeypatch.setattr(measuring, "Engine", Fake)
+    monkeypatch.setattr(Prompts, "get", lambda *_: [()] * _[-1])
+    Fake.asked, Fake.fails, Fake.lost_after = [], {}, {}
+    return Fake
+
+
+def taken(folder: Path) -> list[Taken]:
+    return samples.read(folder)[2]
+
+
+def test_each_engine_is_asked_each_length_alone_some_again_and_many_together(
+    fakes: type[Fake], tokenizer: Path, tmp_path: Path
+) -> None:
+    engines.measure(measurement(tmp_path, tokenizer), tmp_path / "out", "x", silent)
+    found = taken(tmp_path / "out")
+    for name in PROFILES:
+        own = [one for one in found if one.variant == name]
+        alone = {(one.shape, one.repeat) for one in own if one.kind == "alone"}
+        assert alone == {(shape, repeat) for shape in SHAPES for repeat in (0, 1)}
+        assert {one.requests for one in own if one.kind == "together"} == {2}
+        assert {one.output_tokens for one in own if one.kind == "again"} == {1}
+    warm_ups = fakes.asked[:3]
+    assert [(count, tokens) for _, count, tokens, _ in warm_ups] == [(1, measuring.WARM_UP.answer)] * 3
+
+
+def test_a_run_goes_on_where_it_was_interrupted(fakes: type[Fake], tokenizer: Path, tmp_path: Path) -> None:
+    engines.measure(measurement(tmp_path, tokenizer), tmp_path / "out", "x", silent)
+    path = tmp_path / "out" / "samples.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:-5]) + lines[-5][:20], encoding="utf-8")
+    fakes.asked.clear()
+    engines.measure(measurement(tmp_path, tokenizer), tmp_path / "out", "x", silent)
+    assert len(fakes.asked) == 3 + 5
+    keys = [one.key for one in taken(tmp_path / "out")]
+    assert len(keys) == len(set(keys)) == 2 * 3 * (6 + 2 + 1)
+    fakes.asked.clear()
+    engines.measure(measurement(tmp_path, tokenizer), tmp_path / "out", "x", silent)
+    assert not fakes.asked
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda fakes: fakes.fails.update({"v3_1": EngineError("no kernels")}),
+        lambda fakes: fakes.lost_after.update({"v3_1": 3}),
+    ],
+)
+def test_an_engine_that_fails_is_left_out_and_the_report_says_why(
+    fakes: type[Fake], tokenizer: Path, tmp_path: Path, lose: Callable[[type[Fake]], None]
+) -> None:
+    lose(fakes)
+    engines.measure(measurement(tmp_path, tokenizer), tmp_path / "out", "x", silent)
+    found = taken(tmp_path / "out")
+    assert sum(one.variant == "v3" for one in found) == sum(one.variant == "v3_2" for one in found) == 18
+    assert sum(one.variant == "v3_1" for one in found) < 3
+    engines.summarise(tmp_path / "out")
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "`v3_1` is lacking: " in report
+
+
+def test_without_any_engine_there_is_nothing_to_measure(fakes: type[Fake], tokenizer: Path, tmp_path: Path) -> None:
+    fakes.fails.update({name: EngineError("no kernels") for name in PROFILES})
+    with pytest.raises(EngineError, match="No engine is left"):
+        engines.measure(measurement(tmp_path, tokenizer), tmp_path / "out", "x", silent)
+
+
+# --- figures ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("fakes")
+def test_figures_are_made_of_the_samples_alone(tokenizer: Path, tmp_path: Path) -> None:
+    engines.measure(measurement(tmp_path, tokenizer), tmp_path / "out", "x", silent)
+    figures = {figure.name: figure for figure in engines.summarise(tmp_path / "out")}
+    # V3 has 6,000 tokens and an answer of 512 there, V3.1 3,000 and 384.
+    assert figures["v3_1_over_v3"].value == pytest.approx((0.1 + 0.002 * 383) / (0.1 + 0.004 * 511))
+    assert figures["v3_1_over_v3_alike"].value == pytest.approx((0.1 + 0.002 * 347) / (0.1 + 0.004 * 347))
+    assert figures["v3_1_over_v3_decode"].value == pytest.approx(0.5)
+    assert figures["v3_1_over_v3_prefill"].value == pytest.approx(1.0)
+    assert figures["v3_1.cached_ttft_over_ttft"].value == pytest.approx(0.1)
+    assert figures["v3.weights_gb"].value == 15
+    assert figures["v3.weights_read"].value == pytest.approx(0.014 / 0.004)
+    assert "v3_2.weights_read" not in figures  # a step of it isn't a token
+    assert figures["v3.throughput"].value == pytest.approx(2 * ALIKE.answer / (0.1 + 0.004 * 347))
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "random numbers in the shape of the model" in report
+    assert "`v3_2` | tiny/model | bfloat16 | auto | ngram" in report
+    assert (tmp_path / "out" / "engines.svg").is_file()
+
+
+def test_lines_that_are_no_samples_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    path.write_text('{"bench": "engines"}\n{"kind": "alone", "variant": "v3"}\n', encoding="utf-8")
+    with pytest.raises(
+        UsageError, match=r"samples\.jsonl:2: no sample of this version of rag \(shape: Field required\)"
+    ):
+        engines.summarise(tmp_path)
+    path.write_text('{"bench": "engines"}\n' + json.dumps(samples.row(Start("v3", 1.0))) + "\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="No requests in"):
+        engines.summarise(tmp_path)
