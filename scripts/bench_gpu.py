@@ -93,7 +93,7 @@ def _variants(only: str, models: str, common: Sequence[str]) -> list[Variant]:
     found = []
     for name in names:
         profile, changes = VARIANTS[name]
-        found.append(Variant(name, settings.load(profile, models, [*common, *changes])))
+        found.append(Variant(name, settings.load(profile, models, [*common, *changes], device="cuda")))
     return found
 
 
@@ -101,13 +101,11 @@ def _adapt(spec: EngineSpec) -> EngineSpec:
     """To the vLLM that is installed: 0.24 counts no drafts by request."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.outputs import CompletionOutput
-    from vllm.v1.metrics.stats import SchedulerStats
 
     counted = "per_request_spec_decode_metrics"
     if counted in AsyncEngineArgs.__dataclass_fields__:
         return spec
     CompletionOutput.spec_decode_metrics = None
-    SchedulerStats.num_skipped_waiting_reqs = 0
     return replace(spec, args={name: value for name, value in spec.args.items() if name != counted})
 
 

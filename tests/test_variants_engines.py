@@ -22,8 +22,8 @@ from rag.variants.engines.samples import ALIKE, Start, Taken
 from rag.variants.engines.worker import Came, Engine, Plan, Requests, Started, WeightBytes
 
 TINY = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_attention_heads": 2,
@@ -68,7 +68,7 @@ def silent(what: str, done: int = 0, total: int = 0) -> None:
 
 
 def test_a_models_tokenizer_has_all_its_tokens_and_reads_text_as_before(tokenizer: Path, tmp_path: Path) -> None:
-    folder = shapes.write(tmp_path / "tiny", TINY, tokenizer)
+    folder = shapes.write(tmp_path / "tiny", TINY, tokenizer).tokenizer
     content = json.loads((folder / shapes.TOKENIZER).read_text(encoding="utf-8"))
     ids = {*content["model"]["vocab"].values(), *(token["id"] for token in content["added_tokens"])}
     assert ids == set(range(49_216))
@@ -104,10 +104,10 @@ def test_real_engines_without_weights_are_asked_for_exactly_so_many_tokens(
     tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(shapes.SHAPES, "tiny/model", TINY)  # type: ignore[misc]
-    folder = shapes.write(tmp_path / "tiny", TINY, tokenizer)
-    engine = Engine(Plan(tiny("v3", tmp_path), folder, "dummy", unchanged))
+    shape = shapes.write(tmp_path / "tiny", TINY, tokenizer)
+    engine = Engine(Plan(tiny("v3", tmp_path), shape.model, shape.tokenizer, "dummy", unchanged))
     try:
-        prompts = Prompts(folder)
+        prompts = Prompts(shape.tokenizer)
         started = engine.ready()
         assert started.weights is not None
         table = 49_216 * 64 * 2
@@ -129,8 +129,8 @@ def test_real_engines_without_weights_are_asked_for_exactly_so_many_tokens(
 
 
 def test_an_engine_that_cant_start_says_why(tokenizer: Path, tmp_path: Path) -> None:
-    folder = shapes.write(tmp_path / "tiny", {**TINY, "architectures": ["NoSuchModel"]}, tokenizer)
-    engine = Engine(Plan(tiny("v3", tmp_path), folder, "dummy", unchanged))
+    shape = shapes.write(tmp_path / "tiny", {**TINY, "architectures": ["NoSuchModel"]}, tokenizer)
+    engine = Engine(Plan(tiny("v3", tmp_path), shape.model, shape.tokenizer, "dummy", unchanged))
     try:
         with pytest.raises(EngineError, match="NoSuchModel"):
             engine.ready()

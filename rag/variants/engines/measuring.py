@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -78,6 +78,9 @@ def measure(measurement: Measurement, folder: Path, command: str, progress: Prog
 
     Raises `UsageError` where a model's shape isn't known, `EngineError` where no engine starts.
     """
+    if measurement.weights == "dummy":
+        for variant in measurement.variants:
+            _shape(variant)
     store = results.Samples(folder)
     _, taken = samples.parse(folder, store.resume(measurement.head(command)))
     known = {one.key for one in taken}
@@ -89,7 +92,7 @@ def measure(measurement: Measurement, folder: Path, command: str, progress: Prog
         plans = {one.name: _plan(one, measurement, Path(scratch)) for one in measurement.variants}
         progress("starting the engines")
         engines = {name: stack.enter_context(closing(Engine(plan))) for name, plan in plans.items()}
-        prompts = Prompts(next(iter(plans.values())).model)
+        prompts = Prompts(next(iter(plans.values())).tokenizer)
         asked = {key: _requests(key, plans[key[1]].loaded, prompts, measurement.requests) for key in left}
         running = _Running(engines, store, progress)
         for name, plan in plans.items():
@@ -143,14 +146,18 @@ def turns(names: Sequence[str], repeats: int) -> Iterator[Key]:
 def _plan(variant: Variant, measurement: Measurement, scratch: Path) -> Plan:
     if measurement.weights == "real":
         folder = build.resolve(variant.model, build.quiet).path
-    elif variant.model in shapes.SHAPES:
-        folder = shapes.write(scratch / variant.name, shapes.SHAPES[variant.model], measurement.tokenizer)
-    else:
+        return Plan(variant.loaded, folder, folder, "real", measurement.adapt)
+    shape = shapes.write(scratch / variant.name, _shape(variant), measurement.tokenizer)
+    return Plan(variant.loaded, shape.model, shape.tokenizer, "dummy", measurement.adapt)
+
+
+def _shape(variant: Variant) -> Mapping[str, Any]:
+    if variant.model not in shapes.SHAPES:
         raise UsageError(
             f"The shape of {variant.model} isn't known; it is of {', '.join(shapes.SHAPES)}. Name another models file, or "
             "use --weights real."
         )
-    return Plan(variant.loaded, folder, measurement.weights, measurement.adapt)
+    return shapes.SHAPES[variant.model]
 
 
 def _requests(key: Key, loaded: Loaded, prompts: Prompts, together: int) -> Requests:

@@ -1,10 +1,11 @@
-"""Folders of models without weights: a published model's configuration, and a tokenizer with as many tokens as it has."""
+"""Models without weights: a published model's configuration, and a tokenizer with as many tokens as it has."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,17 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
 TOKENIZER = "tokenizer.json"
 
 
-def write(folder: Path, config: Mapping[str, Any], tokenizer: Path) -> Path:
-    """A folder that vLLM loads with `load_format="dummy"`. Text and chat template are those of the folder `tokenizer`; the tokens
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Two folders: beside a model's configuration transformers would make its tokenizer of another class than the file says,
+    which splits words in its own way."""
+
+    model: Path
+    tokenizer: Path
+
+
+def write(folder: Path, config: Mapping[str, Any], tokenizer: Path) -> Shape:
+    """A model that vLLM loads with `load_format="dummy"`. Text and chat template are those of the folder `tokenizer`; the tokens
     that it lacks to the configuration's vocabulary stand for nothing, and no text contains them.
 
     Raises `UsageError` where it has no fast tokenizer, or more tokens than the configuration.
@@ -73,10 +83,12 @@ def write(folder: Path, config: Mapping[str, Any], tokenizer: Path) -> Path:
             f"{source} has {max(known) + 1:,} tokens, the model {len(wanted):,}. Name a --tokenizer of no more than that."
         )
     vocabulary.update({f"<|nothing {number}|>": number for number in wanted if number not in known})
-    folder.mkdir(parents=True, exist_ok=True)
+    shape = Shape(folder / "model", folder / "tokenizer")
+    for path in (shape.model, shape.tokenizer):
+        path.mkdir(parents=True, exist_ok=True)
     for path in tokenizer.iterdir():
         if path.name.startswith(("tokenizer_config", "chat_template", "special_tokens")):
-            shutil.copyfile(path, folder / path.name)
-    (folder / TOKENIZER).write_text(json.dumps(content), encoding="utf-8")
-    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    return folder
+            shutil.copyfile(path, shape.tokenizer / path.name)
+    (shape.tokenizer / TOKENIZER).write_text(json.dumps(content), encoding="utf-8")
+    (shape.model / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    return shape

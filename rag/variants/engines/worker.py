@@ -38,10 +38,11 @@ _SPAWN = multiprocessing.get_context("spawn")  # a forked process can't use CUDA
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an engine is started with; with dummy weights the model's folder needs none."""
+    """What an engine is started with: with dummy weights the model's folder needs none."""
 
     loaded: Loaded
     model: Path
+    tokenizer: Path
     weights: Weights
     adapt: Adapt
 
@@ -172,7 +173,7 @@ async def _serve(connection: Connection, plan: Plan) -> None:
 def _spec(plan: Plan) -> EngineSpec:
     spec = engine_spec.plan(plan.loaded)
     processes.set_environment(spec.environment)
-    args = {"worker_extension_cls": _EXTENSION, **spec.args}
+    args = {"worker_extension_cls": _EXTENSION, **spec.args, "tokenizer": str(plan.tokenizer)}
     if plan.weights == "dummy":
         args["load_format"] = "dummy"
     return plan.adapt(replace(spec, args=args))
