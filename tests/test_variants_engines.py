@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rag import build, settings
-from rag.core import GenerationStats
+from rag.core import GenerationStats, Technique
 from rag.engine.spec import EngineSpec
 from rag.engine.tokens import ChatTokenizer
 from rag.errors import EngineDied, EngineError, UsageError
@@ -119,6 +119,7 @@ def test_real_engines_without_weights_are_asked_for_exactly_so_many_tokens(
         assert [(stats.prompt_tokens, stats.output_tokens) for _, stats in came.each] == [(300, 7)] * 2
         assert came.each[0][1].cached_prompt_tokens == 0  # the second has the instruction in common with it
         assert 0 < max(seconds for seconds, _ in came.each) <= came.seconds
+        assert engine.engaged()["prefix_caching"].asked
         again = engine.ask(Requests(prompts.get(300, 0, 1), params, fresh=False))
         assert (again.each[0][1].cached_prompt_tokens or 0) > 200
         assert engine.ask(Requests(prompts.get(300, 0, 1), params)).each[0][1].cached_prompt_tokens == 0
@@ -173,6 +174,10 @@ class Fake:
         )
         return Came(first + decode, [(first + decode, stats)] * len(requests.prompts))
 
+    def engaged(self) -> dict[str, Technique]:
+        speculation = Technique(asked=True, engaged=False, evidence="0 of 80 drafts accepted", reason="none accepted")
+        return {"prefix_caching": Technique(asked=True, engaged=True), "speculation": speculation}
+
     def close(self) -> None:
         pass
 
@@ -187,7 +192,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
 
 
 def taken(folder: Path) -> list[Taken]:
-    return samples.read(folder)[2]
+    return list(samples.read(folder)[1].taken.values())
 
 
 def test_each_engine_is_asked_each_length_alone_some_again_and_many_together(
@@ -209,7 +214,8 @@ def test_a_run_goes_on_where_it_was_interrupted(fakes: type[Fake], tokenizer: Pa
     engines.measure(measurement(tmp_path, tokenizer), tmp_path / "out", "x", silent)
     path = tmp_path / "out" / "samples.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    path.write_text("".join(lines[:-5]) + lines[-5][:20], encoding="utf-8")
+    told = 3  # of the techniques, after all requests
+    path.write_text("".join(lines[: -5 - told]) + lines[-5 - told][:20], encoding="utf-8")
     fakes.asked.clear()
     engines.measure(measurement(tmp_path, tokenizer), tmp_path / "out", "x", silent)
     assert len(fakes.asked) == 3 + 5
@@ -265,7 +271,8 @@ def test_figures_are_made_of_the_samples_alone(tokenizer: Path, tmp_path: Path) 
     assert figures["v3.throughput"].value == pytest.approx(2 * ALIKE.answer / (0.1 + 0.004 * 347))
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "random numbers in the shape of the model" in report
-    assert "`v3_2` | tiny/model | bfloat16 | auto | ngram" in report
+    assert "`v3_2` | tiny/model | auto | auto | ngram" in report
+    assert "| `v3_2` | `speculation` | **no** | 0 of 80 drafts accepted | none accepted |" in report
     assert (tmp_path / "out" / "engines.svg").is_file()
 
 

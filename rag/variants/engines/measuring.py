@@ -21,7 +21,7 @@ from rag.variants.breakdown.lengths import SHAPES, Shape, fixed
 from rag.variants.breakdown.source import MEAN_ANSWER
 from rag.variants.engines import samples, shapes
 from rag.variants.engines.prompts import Prompts
-from rag.variants.engines.samples import ALIKE, Key, Start, Taken
+from rag.variants.engines.samples import ALIKE, Engaged, Key, Start, Taken
 from rag.variants.engines.worker import Adapt, Engine, Plan, Requests, Weights
 from rag.variants.turns import order
 
@@ -82,8 +82,7 @@ def measure(measurement: Measurement, folder: Path, command: str, progress: Prog
         for variant in measurement.variants:
             _shape(variant)
     store = results.Samples(folder)
-    _, taken = samples.parse(folder, store.resume(measurement.head(command)))
-    known = {one.key for one in taken}
+    known = samples.parse(folder, store.resume(measurement.head(command))).taken
     keys = turns([one.name for one in measurement.variants], measurement.repeats)
     left = [key for key in keys if key not in known]
     if not left:
@@ -101,6 +100,8 @@ def measure(measurement: Measurement, folder: Path, command: str, progress: Prog
             running.require_any()
             progress("requests", number, len(left))
             running.keep(key[1], partial(_taken, key, asked[key]))
+        for name in plans:
+            running.keep(name, partial(_engaged, name))
         progress("requests", len(left), len(left))
 
 
@@ -112,7 +113,7 @@ class _Running:
         self._store = store
         self._progress = progress
 
-    def keep(self, name: str, act: Callable[[Engine], Start | Taken]) -> None:
+    def keep(self, name: str, act: Callable[[Engine], Start | Engaged | Taken]) -> None:
         """What comes of it, where the engine is there."""
         if name not in self._engines:
             return
@@ -173,6 +174,10 @@ def _started(name: str, first: Requests, engine: Engine) -> Start:
     started = engine.ready()
     engine.ask(first)
     return Start(name, started.seconds, started.weights)
+
+
+def _engaged(name: str, engine: Engine) -> Engaged:
+    return Engaged(name, engine.engaged())
 
 
 def _taken(key: Key, requests: Requests, engine: Engine) -> Taken:

@@ -15,7 +15,7 @@ from rag.evaluate.samples import Head
 from rag.variants.breakdown.lengths import Shape
 from rag.variants.breakdown.source import NAME, PUBLISHED, Published
 from rag.variants.engines import samples
-from rag.variants.engines.samples import ALIKE, Kind, Start, Taken
+from rag.variants.engines.samples import ALIKE, Kind, Samples, Taken
 
 PICTURE = "engines"
 
@@ -25,30 +25,28 @@ Key = TypeVar("Key")
 @dataclass(frozen=True, slots=True)
 class Measured:
     head: Head
-    starts: Mapping[str, Start]
-    taken: Sequence[Taken]
+    samples: Samples
 
     @property
     def names(self) -> list[str]:
         """Those that anything was asked of; the others are held against the first."""
-        asked = {one.variant for one in self.taken}
+        asked = {one.variant for one in self.samples.taken.values()}
         return [name for name in self.head["settings"]["variants"] if name in asked]
 
     def of(self, kind: Kind, name: str, shape: Shape | None = None) -> dict[tuple[Shape, int], Taken]:
         """By shape and repeat."""
         return {
             (one.shape, one.repeat): one
-            for one in self.taken
+            for one in self.samples.taken.values()
             if one.kind == kind and one.variant == name and shape in (None, one.shape)
         }
 
 
 def summarise(folder: Path) -> list[Figure]:
     """Figures from the samples on disk. Raises `UsageError` where there are none."""
-    head, starts, taken = samples.read(folder)
-    if not taken:
+    measured = Measured(*samples.read(folder))
+    if not measured.samples.taken:
         raise results.lacking("requests", folder / results.SAMPLES)
-    measured = Measured(head, {start.variant: start for start in starts}, taken)
     figures = Figures()
     base, *others = measured.names
     for name in others:
@@ -56,7 +54,7 @@ def summarise(folder: Path) -> list[Figure]:
     for name in measured.names:
         _add_engine(figures, measured, name)
     _draw(folder, measured)
-    results.write(folder, head, figures.all, [*_notes(measured), *figures.notes])
+    results.write(folder, measured.head, figures.all, [*_notes(measured), *figures.notes])
     return figures.all
 
 
@@ -92,7 +90,7 @@ def _add_ratio(
 
 
 def _add_engine(figures: Figures, measured: Measured, name: str) -> None:
-    start, alone = measured.starts.get(name), measured.of("alone", name)
+    start, alone = measured.samples.starts.get(name), measured.of("alone", name)
     if start is not None and start.weights is not None:
         figures.all.append(observed(f"{name}.weights_gb", start.weights.all / 1e9, "GB", n=1))
     for tokens in sorted({shape.prompt for shape, _ in alone}, reverse=True):
@@ -102,8 +100,10 @@ def _add_engine(figures: Figures, measured: Measured, name: str) -> None:
     per_token = _known(map(_per_token, alone.values()))
     if per_token:
         figures.ms(f"{name}.token_p50_ms", per_token)
-    if start is not None and start.weights is not None and per_token and not any(map(_drafts, alone.values())):
-        # A step that checks drafts gives several tokens, so that its time isn't a token's.
+    speculates = "speculative_config" in measured.head["settings"]["variants"][name]["arguments"]
+    if (
+        start is not None and start.weights is not None and per_token and not speculates
+    ):  # whose steps give several tokens
         speeds = [start.weights.read / 1e12 / seconds for seconds in per_token]
         figures.add(f"{name}.weights_read", speeds, np.median, "TB/s")
     cached = [
@@ -141,10 +141,6 @@ def _throughput(one: Taken) -> float | None:
     return one.output_tokens / one.seconds
 
 
-def _drafts(one: Taken) -> bool:
-    return bool(one.stats.draft_tokens)
-
-
 def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
@@ -154,7 +150,7 @@ def _known(values: Iterable[float | None]) -> list[float]:
 
 def _notes(measured: Measured) -> list[str]:
     requests, variants = measured.head["settings"]["requests"], measured.head["settings"]["variants"]
-    failed = [start for start in measured.starts.values() if start.error is not None]
+    failed = [start for start in measured.samples.starts.values() if start.error is not None]
     dummy = measured.head["weights"] == "dummy"
     return [
         EXPLAINED.format(requests=requests, shape=_said(ALIKE)),
@@ -163,6 +159,7 @@ def _notes(measured: Measured) -> list[str]:
         f"![Seconds of a request]({PICTURE}.svg)",
         "",
         *_engines(measured, variants),
+        *_techniques(measured),
         *_lengths(measured),
         *(f"- `{start.variant}` is lacking: {start.error}" for start in failed),
         *([""] if failed else []),
@@ -173,13 +170,9 @@ def _notes(measured: Measured) -> list[str]:
 def _engines(measured: Measured, variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
     rows = []
     for name in measured.names:
-        start, variant = measured.starts.get(name), variants[name]
+        start, variant = measured.samples.starts.get(name), variants[name]
         arguments = variant["arguments"]
         cached = [one.stats.cached_prompt_tokens or 0 for one in measured.of("again", name).values()]
-        drafted, accepted = (
-            sum(getattr(one.stats, what) or 0 for one in measured.of("alone", name).values())
-            for what in ("draft_tokens", "accepted_tokens")
-        )
         cells = (
             f"`{name}`",
             variant["model"],
@@ -188,13 +181,23 @@ def _engines(measured: Measured, variants: Mapping[str, Mapping[str, Any]]) -> l
             arguments.get("speculative_config", {}).get("method", ""),
             f"{start.seconds:.0f}" if start is not None and start.seconds is not None else "",
             f"{np.median(cached):,.0f}" if cached else "",
-            f"{accepted:,} of {drafted:,}" if drafted else "",
         )
         rows.append(f"| {' | '.join(cells)} |")
-    head = (
-        "| engine | model | weights | KV cache | speculation | start, s | cached when asked again | drafts accepted |"
-    )
-    return ["## Engines", "", head, f"|{'---|' * 8}", *rows, ""]
+    head = "| engine | model | weights | KV cache | speculation | start, s | cached when asked again |"
+    return ["## Engines", "", head, f"|{'---|' * 7}", *rows, ""]
+
+
+def _techniques(measured: Measured) -> list[str]:
+    """What was switched on, and whether it engaged, by the engine's own account."""
+    rows = [
+        f"| `{name}` | `{technique}` | {ENGAGED[found.engaged]} | {found.evidence or ''} | {found.reason or ''} |"
+        for name in measured.names
+        if name in measured.samples.engaged
+        for technique, found in measured.samples.engaged[name].techniques.items()
+        if found.asked
+    ]
+    head = "| engine | switched on | engaged | evidence | why not |"
+    return ["## Techniques", "", "Since each engine's start.", "", head, f"|{'---|' * 5}", *rows, ""] if rows else []
 
 
 def _lengths(measured: Measured) -> list[str]:
@@ -258,6 +261,8 @@ def _draw(folder: Path, measured: Measured) -> None:
         axes.set_xlabel(f"seconds of a request of {_said(ALIKE)} tokens, median")
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
 
+
+ENGAGED = {True: "yes", False: "**no**", None: "not known"}
 
 EXPLAINED = (
     "Each engine in a process of its own, all in memory at once, one asked at a time: prompts and answers of exactly so many tokens "

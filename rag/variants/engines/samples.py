@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import TypeAdapter, ValidationError
 
 from rag.bench import results
-from rag.core import GenerationStats
+from rag.core import GenerationStats, Technique
 from rag.errors import UsageError
 from rag.evaluate.samples import Head
 from rag.variants.breakdown.lengths import Length, Shape
@@ -22,7 +22,7 @@ Kind = Literal["alone", "again", "together"]
 
 Key: TypeAlias = tuple[Kind, str, Shape, int]
 
-START = "start"
+START, ENGAGED = "start", "engaged"
 
 ALIKE = Shape(3000, MEAN_ANSWER)
 """At which engines are held against one another, whatever lengths the source has for their profiles; also together."""
@@ -36,6 +36,14 @@ class Start:
     seconds: float | None = None
     weights: WeightBytes | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Engaged:
+    """What an engine told of its techniques at the end, of all that it had been asked since its start."""
+
+    variant: str
+    techniques: Mapping[str, Technique]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,28 +70,44 @@ class Taken:
         return Length(self.variant, self.shape, self.repeat, self.seconds, self.stats)
 
 
-_START, _TAKEN = TypeAdapter(Start), TypeAdapter(Taken)
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """By variant its last start, and what it told last; of each turn what was taken."""
+
+    starts: Mapping[str, Start]
+    engaged: Mapping[str, Engaged]
+    taken: Mapping[Key, Taken]
 
 
-def row(one: Start | Taken) -> dict[str, Any]:
-    return {"kind": START, **asdict(one)} if isinstance(one, Start) else asdict(one)
+_START, _ENGAGED, _TAKEN = TypeAdapter(Start), TypeAdapter(Engaged), TypeAdapter(Taken)
 
 
-def read(folder: Path) -> tuple[Head, list[Start], list[Taken]]:
-    """The last start of each variant, and what was taken. Raises `UsageError` where there is nothing, or a line is none of these."""
+def row(one: Start | Engaged | Taken) -> dict[str, Any]:
+    if isinstance(one, Taken):
+        return asdict(one)
+    return {"kind": START if isinstance(one, Start) else ENGAGED, **asdict(one)}
+
+
+def read(folder: Path) -> tuple[Head, Samples]:
+    """Raises `UsageError` where there is nothing, and what `parse` raises."""
     head, rows = results.Samples(folder).read()
-    starts, taken = parse(folder, rows)
-    return head, starts, taken
+    return head, parse(folder, rows)
 
 
-def parse(folder: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Start], list[Taken]]:
+def parse(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Samples:
+    """Of a file's rows. Raises `UsageError` for one that is none of these."""
     starts: dict[str, Start] = {}
+    engaged: dict[str, Engaged] = {}
     taken: dict[Key, Taken] = {}
     for number, one in enumerate(rows, start=2):
+        rest = {name: value for name, value in one.items() if name != "kind"}
         try:
             if one.get("kind") == START:
-                start = _START.validate_python({name: value for name, value in one.items() if name != "kind"})
+                start = _START.validate_python(rest)
                 starts[start.variant] = start
+            elif one.get("kind") == ENGAGED:
+                told = _ENGAGED.validate_python(rest)
+                engaged[told.variant] = told
             else:
                 sample = _TAKEN.validate_python(one)
                 taken[sample.key] = sample
@@ -94,4 +118,4 @@ def parse(folder: Path, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Start],
                 f"{folder / results.SAMPLES}:{number}: no sample of this version of rag ({where}: {problem['msg']}). "
                 "Remove the folder, or choose another one with --output."
             ) from None
-    return list(starts.values()), list(taken.values())
+    return Samples(starts, engaged, taken)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
-from rag.core import GenerationParams, GenerationStats, Message
+from rag.core import GenerationParams, GenerationStats, Message, Technique
 from rag.engine import processes
 from rag.engine import spec as engine_spec
 from rag.engine.spec import EngineSpec
@@ -114,12 +114,13 @@ class Engine:
 
     def ask(self, requests: Requests) -> Came:
         """Raises `EngineDied` where it is lost."""
-        try:
-            self._ours.send(requests)
-        except OSError:
-            raise _lost() from None
-        came: Came = self._received()
+        came: Came = self._asked(requests)
         return came
+
+    def engaged(self) -> Mapping[str, Technique]:
+        """What the engine tells of its techniques, of all that it was asked. Raises `EngineDied` where it is lost."""
+        found: Mapping[str, Technique] = self._asked(None)
+        return found
 
     def close(self) -> None:
         self._ours.close()
@@ -127,6 +128,13 @@ class Engine:
         if self._process.is_alive():
             itself = psutil.Process(self._process.pid)
             processes.kill([*processes.started(itself), itself])
+
+    def _asked(self, requests: Requests | None) -> Any:
+        try:
+            self._ours.send(requests)
+        except OSError:
+            raise _lost() from None
+        return self._received()
 
     def _received(self) -> Any:
         try:
@@ -165,7 +173,9 @@ async def _serve(connection: Connection, plan: Plan) -> None:
         weights = WeightBytes(*await generator.of_worker(Measuring.count_weight_bytes.__name__)) if extended else None
         connection.send(Started(time.monotonic() - began, weights))
         while True:
-            connection.send(await _answer(generator, await asyncio.to_thread(connection.recv)))
+            requests = await asyncio.to_thread(connection.recv)
+            told = generator.info(None).since_start
+            connection.send(await _answer(generator, requests) if requests is not None else told)
     finally:
         await generator.close()
 
