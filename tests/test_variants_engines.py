@@ -271,7 +271,7 @@ def test_figures_are_made_of_the_samples_alone(tokenizer: Path, tmp_path: Path) 
     assert figures["v3.throughput"].value == pytest.approx(2 * ALIKE.answer / (0.1 + 0.004 * 347))
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "random numbers in the shape of the model" in report
-    assert "`v3_2` | tiny/model | auto | auto | ngram" in report
+    assert "`v3_2` | tiny/model | bfloat16 | auto | ngram" in report
     assert "| `v3_2` | `speculation` | **no** | 0 of 80 drafts accepted | none accepted |" in report
     assert (tmp_path / "out" / "engines.svg").is_file()
 
