@@ -25,7 +25,7 @@ from rag.engine.spec import EngineSpec
 from rag.errors import UsageError
 from rag.training import options
 from rag.variants import engines
-from rag.variants.engines import Measurement, Variant, Weights
+from rag.variants.engines import Load, Measurement, Variant
 
 VARIANTS = {
     "v3": ("v3", []),
@@ -48,7 +48,7 @@ def main(
     models: Annotated[
         str, typer.Option(help="Models file: what the engines run, or have the shape of.")
     ] = "qwen2.5-7b",
-    weights: Annotated[Weights, typer.Option(help="Random numbers, or the model's own.")] = "dummy",
+    weights: Annotated[Load, typer.Option(help="Random numbers, or the model's own.")] = "dummy",
     only: Annotated[str, typer.Option(help="Engines, comma-separated; the first is what others are held against.")] = (
         ",".join(VARIANTS)
     ),
@@ -72,6 +72,7 @@ def main(
         f"generator.max_model_len={LONGEST}",
         f"generator.max_num_seqs={requests}",
         f"generator.kv_cache_mb={kv_cache_mb}",
+        "generator.gpu_memory_utilization=0.05",  # of which so much has to be free as an engine starts beside the others
         *(assignments or []),
     ]
     with library_output(verbose) as (terminal, _):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.core import GenerationStats, Technique
-from rag.engine.evidence import UNTOLD, Configuration, Counts, Pool, counts, of_answer, of_answers, of_engine
+from rag.engine.evidence import UNTOLD, Configuration, Counts, Pool, Weights, counts, of_answer, of_answers, of_engine
 
 ASKED = Technique(asked=True)
 STATS = GenerationStats(
@@ -54,6 +54,24 @@ def test_accepted_tokens_show_speculation() -> None:
     assert judged("speculation") == Technique(
         True, True, "9 of 12 draft tokens accepted among 19 decoded", None, numbers
     )
+
+
+def test_quantised_layers_show_quantisation() -> None:
+    weights = Weights(8_705_945_024, 7_615_950_272, layers=112, quantised=112)
+    assert judged("quantization", configuration=Configuration({"quantization": "fp8"}, weights=weights)) == Technique(
+        True,
+        True,
+        "the engine runs with quantization fp8: 112 of 112 linear layers, 8.71 GB of weights",
+        None,
+        {"layers": 112, "quantised_layers": 112, "weight_bytes": 8_705_945_024},
+    )
+
+
+def test_a_planted_no_op_of_quantisation_is_caught_by_the_layers() -> None:
+    weights = Weights(15_231_233_024, 14_141_238_272, layers=112, quantised=0)
+    found = judged("quantization", configuration=Configuration({"quantization": "gptq"}, weights=weights))
+    assert (found.engaged, found.reason) == (False, "none of the model's linear layers is quantised")
+    assert found.evidence == "the engine runs with quantization gptq: 0 of 112 linear layers, 15.23 GB of weights"
 
 
 @pytest.mark.parametrize("name", ["quantization", "kv_cache_dtype", "attention_backend"])

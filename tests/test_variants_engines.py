@@ -11,6 +11,7 @@ import pytest
 
 from rag import build, settings
 from rag.core import GenerationStats, Technique
+from rag.engine.evidence import Weights
 from rag.engine.spec import EngineSpec
 from rag.engine.tokens import ChatTokenizer
 from rag.errors import EngineDied, EngineError, UsageError
@@ -19,7 +20,7 @@ from rag.variants.breakdown.lengths import SHAPES, Shape
 from rag.variants.engines import Measurement, Variant, measuring, samples, shapes
 from rag.variants.engines.prompts import Prompts
 from rag.variants.engines.samples import ALIKE, Start, Taken
-from rag.variants.engines.worker import Came, Engine, Plan, Requests, Started, WeightBytes
+from rag.variants.engines.worker import Came, Engine, Plan, Requests, Started
 
 TINY = {
     "architectures": ["Qwen2ForCausalLM"],
@@ -38,6 +39,7 @@ TINY = {
     "vocab_size": 49_216,
 }
 PROFILES = ("v3", "v3_1", "v3_2")
+REPORTS = Path(__file__).parent.parent / "eval" / "results"
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +51,10 @@ def unchanged(spec: EngineSpec) -> EngineSpec:
     return spec
 
 
-def tiny(profile: str, folder: Path) -> settings.Loaded:
+def tiny(profile: str, folder: Path, *assignments: str) -> settings.Loaded:
     models = folder / "tiny.yaml"
     models.write_text("generator: {model: tiny/model, vocab_size: 49216, max_model_len: 1024}\n", encoding="utf-8")
-    return settings.load(profile, str(models), ["generator.kv_cache_mb=64"], device="cpu", environ={})
+    return settings.load(profile, str(models), ["generator.kv_cache_mb=64", *assignments], device="cpu", environ={})
 
 
 def measurement(folder: Path, tokenizer: Path, names: Sequence[str] = PROFILES, repeats: int = 2) -> Measurement:
@@ -109,10 +111,9 @@ def test_real_engines_without_weights_are_asked_for_exactly_so_many_tokens(
     try:
         prompts = Prompts(shape.tokenizer)
         started = engine.ready()
-        assert started.weights is not None
         table = 49_216 * 64 * 2
-        assert started.weights.all - started.weights.read == table
-        assert table < started.weights.read < 1.1 * table  # the other table, and two small layers
+        assert started.weights.bytes - started.weights.read_bytes == table
+        assert table < started.weights.read_bytes < 1.1 * table  # the other table, and two small layers
 
         params = measuring.fixed(Shape(300, 7), tiny("v3", tmp_path))
         came = engine.ask(Requests(prompts.get(300, 0, 2), params))
@@ -127,6 +128,29 @@ def test_real_engines_without_weights_are_asked_for_exactly_so_many_tokens(
         engine.close()
     with pytest.raises(EngineDied, match="process ended"):
         engine.ask(Requests(prompts.get(300, 0, 1), params))
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_whether_a_models_layers_are_quantised_is_told_by_the_engine_itself(
+    tokenizer: Path, tmp_path: Path, found: bool
+) -> None:
+    """A checkpoint may name layers that aren't; where that are all, vLLM's configuration still says GPTQ."""
+    gptq = dict(shapes.SHAPES["Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4"]["quantization_config"])
+    if not found:
+        gptq["dynamic"] = {"-:.*": {}}
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 4}
+    shape = shapes.write(tmp_path / "tiny", {**TINY, **sizes, "quantization_config": gptq}, tokenizer)
+    loaded = tiny("v3", tmp_path, "generator.quantized.gptq=tiny/gptq", "generator.quantization=gptq")
+    engine = Engine(Plan(loaded, shape.model, shape.tokenizer, "dummy", unchanged))
+    try:
+        weights = engine.ready().weights
+        told = engine.engaged()["quantization"]
+    finally:
+        engine.close()
+    assert weights.quantised == (8 if found else 0)
+    assert (told.engaged, weights.layers) == (found, 8)
+    assert told.evidence is not None
+    assert f"{weights.quantised} of 8 linear layers" in told.evidence
 
 
 def test_an_engine_that_cant_start_says_why(tokenizer: Path, tmp_path: Path) -> None:
@@ -156,7 +180,7 @@ class Fake:
     def ready(self) -> Started:
         if self._name in self.fails:
             raise self.fails[self._name]
-        return Started(3.0, WeightBytes(15_000_000_000, 14_000_000_000))
+        return Started(3.0, Weights(15_000_000_000, 14_000_000_000, 112, 0))
 
     def ask(self, requests: Requests) -> Came:
         self._requests += 1
@@ -261,7 +285,7 @@ def test_figures_are_made_of_the_samples_alone(tokenizer: Path, tmp_path: Path) 
     figures = {figure.name: figure for figure in engines.summarise(tmp_path / "out")}
     # V3 has 6,000 tokens and an answer of 512 there, V3.1 3,000 and 384.
     assert figures["v3_1_over_v3"].value == pytest.approx((0.1 + 0.002 * 383) / (0.1 + 0.004 * 511))
-    assert figures["v3_1_over_v3_alike"].value == pytest.approx((0.1 + 0.002 * 347) / (0.1 + 0.004 * 347))
+    assert figures["v3_1_over_v3_alike"].value == pytest.approx((0.1 + 0.002 * 383) / (0.1 + 0.004 * 383))  # the median length
     assert figures["v3_1_over_v3_decode"].value == pytest.approx(0.5)
     assert figures["v3_1_over_v3_prefill"].value == pytest.approx(1.0)
     assert figures["v3_1.cached_ttft_over_ttft"].value == pytest.approx(0.1)
@@ -274,6 +298,18 @@ def test_figures_are_made_of_the_samples_alone(tokenizer: Path, tmp_path: Path) 
     assert "`v3_2` | tiny/model | bfloat16 | auto | ngram" in report
     assert "| `v3_2` | `speculation` | **no** | 0 of 80 drafts accepted | none accepted |" in report
     assert (tmp_path / "out" / "engines.svg").is_file()
+
+
+def test_an_engine_whose_quantisation_did_nothing_has_no_figures(tmp_path: Path) -> None:
+    """As two on an H200: weights in GPTQ's form whose layers vLLM didn't take for quantised."""
+    report = REPORTS / "h200" / "engines"
+    (tmp_path / "samples.jsonl").write_bytes((report / "samples.jsonl").read_bytes())
+    figures = {figure.name: figure.value for figure in engines.summarise(tmp_path)}
+    assert figures["v3_1.weights_gb"] < 0.6 * figures["v3.weights_gb"]
+    assert not [name for name in figures if name.startswith(("gptq", "int8"))]
+    said = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "- `gptq` is lacking: its quantisation did nothing" in said
+    assert said == (report / "report.md").read_text(encoding="utf-8")  # what is committed is made of what is committed
 
 
 def test_lines_that_are_no_samples_are_refused(tmp_path: Path) -> None:

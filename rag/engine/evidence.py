@@ -9,6 +9,7 @@ nothing is reported as not engaged; what can't be told yet, or isn't told at all
   decoded beyond a prompt's first token, as in most refusals, since nothing can be drafted then.
 * `kv_cache_dtype` engaged where the engine runs with the dtype that was asked for, and the pool that it allocated has that
   many bits a value.
+* `quantization` engaged where the engine runs with it, and linear layers of its model are quantised.
 * Of the others the engine's resolved configuration tells.
 
 What was left out for this machine, or for a server, stays so with its reason (`rag.engine.spec`).
@@ -82,6 +83,19 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class Weights:
+    """A model's as they lie in the engine's memory: bytes of all, and of those that are read for each token (not the table of
+    embeddings, of which that is a row, unless the same table ranks the next token); linear layers, and those that are quantised,
+    where those were counted.
+    """
+
+    bytes: int
+    read_bytes: int
+    layers: int | None = None
+    quantised: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """What a running engine says of itself, by technique, and nothing of those it doesn't tell. `asked` has the values that
     it was given, of those whose name has to be the engine's too."""
@@ -89,6 +103,7 @@ class Configuration:
     reported: Mapping[str, str | None] = field(default_factory=dict)
     asked: Mapping[str, str] = field(default_factory=dict)
     pool: Pool | None = None
+    weights: Weights | None = None
 
 
 UNTOLD = Configuration()
@@ -189,9 +204,26 @@ def _configured(name: str, technique: Technique, configuration: Configuration) -
         return replace(technique, engaged=False, reason=f"the engine runs without it ({name} {reported})")
     if asked is not None and not _means(name, reported.lower(), asked.lower()):
         return replace(technique, engaged=False, reason=f"{said}, and {asked} was asked for")
-    pool = configuration.pool if name == "kv_cache_dtype" else None
-    if pool is None:
-        return replace(technique, engaged=True, evidence=said)
+    weights = configuration.weights
+    if name == "quantization" and weights is not None and weights.layers is not None and weights.quantised is not None:
+        return _quantised(technique, said, weights.quantised, weights.layers, weights.bytes)
+    if name == "kv_cache_dtype" and configuration.pool is not None:
+        return _pooled(technique, said, configuration.pool)
+    return replace(technique, engaged=True, evidence=said)
+
+
+def _quantised(technique: Technique, said: str, quantised: int, layers: int, in_all: int) -> Technique:
+    known = replace(
+        technique,
+        evidence=f"{said}: {quantised:,} of {layers:,} linear layers, {in_all / 1e9:.2f} GB of weights",
+        numbers={"layers": layers, "quantised_layers": quantised, "weight_bytes": in_all},
+    )
+    if quantised == 0:
+        return replace(known, engaged=False, reason="none of the model's linear layers is quantised")
+    return replace(known, engaged=True)
+
+
+def _pooled(technique: Technique, said: str, pool: Pool) -> Technique:
     known = replace(
         technique,
         evidence=f"{said}: {pool.tokens:,} tokens of {pool.bits:.1f} bits a value",

@@ -17,9 +17,9 @@ import psutil
 
 from rag.core import EngineInfo, GenerationParams, GenerationStats, Message, Opening
 from rag.engine import evidence, processes
-from rag.engine.mending import WORKER_EXTENSION, Mending
 from rag.engine.spec import MIB, EngineSpec
 from rag.engine.tokens import EngineTokenizer
+from rag.engine.worker import Extension
 from rag.errors import EngineDied, EngineError, NotEnoughMemory
 from rag.settings import Device
 
@@ -60,13 +60,20 @@ class LocalGenerator:
     """One engine. Make it with `start`, and `close` it: its processes are ours."""
 
     def __init__(
-        self, engine: Any, spec: EngineSpec, device: Device, footprint: processes.Footprint, observed: Observed
+        self,
+        engine: Any,
+        spec: EngineSpec,
+        device: Device,
+        footprint: processes.Footprint,
+        observed: Observed,
+        weights: evidence.Weights,
     ) -> None:
         self._engine = engine
         self._spec = spec
         self._observed = observed
         self._device = device
         self._footprint = footprint
+        self._weights = weights
         self._tokenizer = EngineTokenizer(engine.get_tokenizer())
 
     @classmethod
@@ -81,15 +88,16 @@ class LocalGenerator:
         with processes.runtime_folder() as folder:
             try:
                 engine = await asyncio.to_thread(_construct, config, observed)
-                if spec.args.get("worker_extension_cls") == WORKER_EXTENSION:
-                    await engine.collective_rpc(Mending.mend_drafts_temperature.__name__)
+                if device == "cpu" and "speculative_config" in spec.args:
+                    await engine.collective_rpc(Extension.mend_drafts_temperature.__name__)
+                [weighed] = await engine.collective_rpc(Extension.weigh.__name__)
             except BaseException as error:
                 processes.Footprint.take(processes.started() - others, folder).remove()
                 if not isinstance(error, Exception):
                     raise
                 raise EngineError(f"vLLM couldn't start: {_reason(error)}") from error
         footprint = processes.Footprint.take(processes.started() - others, folder)
-        return cls(engine, spec, device, footprint, observed)
+        return cls(engine, spec, device, footprint, observed, evidence.Weights(*weighed))
 
     def under(self, spec: EngineSpec) -> LocalGenerator:
         """The same engine for other settings that start it alike: what it tells of techniques is about those that they ask
@@ -101,6 +109,10 @@ class LocalGenerator:
     @property
     def model(self) -> str:
         return self._spec.model
+
+    @property
+    def weights(self) -> evidence.Weights:
+        return self._weights
 
     @property
     def alive(self) -> bool:
@@ -170,7 +182,7 @@ class LocalGenerator:
     def info(self, stats: GenerationStats | None) -> EngineInfo:
         import vllm
 
-        configuration = read_configuration(self._engine.vllm_config, self._spec)
+        configuration = read_configuration(self._engine.vllm_config, self._spec, self._weights)
         techniques, since_start = self._spec.techniques, self._observed.since_start
         return EngineInfo(
             "vllm",
@@ -179,11 +191,6 @@ class LocalGenerator:
             evidence.of_answer(techniques, configuration, stats, since_start),
             evidence.of_engine(techniques, configuration, since_start),
         )
-
-    async def of_worker(self, method: str) -> Any:
-        """What a method of vLLM's worker without arguments returns, or one of what extends it."""
-        [found] = await self._engine.collective_rpc(method)
-        return found
 
     async def forget(self) -> bool:
         emptied: bool = await self._engine.reset_prefix_cache()
@@ -229,8 +236,10 @@ def read_stats(output: Any, stats: GenerationStats, arrival: float) -> Generatio
     )
 
 
-def read_configuration(config: Any, spec: EngineSpec) -> evidence.Configuration:
-    """What vLLM's configuration, as the running engine has resolved it, says of techniques."""
+def read_configuration(
+    config: Any, spec: EngineSpec, weights: evidence.Weights | None = None
+) -> evidence.Configuration:
+    """What vLLM's configuration, as the running engine has resolved it, and its weights say of techniques."""
     backend = config.attention_config.backend
     return evidence.Configuration(
         reported={
@@ -240,6 +249,7 @@ def read_configuration(config: Any, spec: EngineSpec) -> evidence.Configuration:
         },
         asked={name: spec.args[name] for name in ("kv_cache_dtype", "attention_backend") if name in spec.args},
         pool=_read_pool(config) if spec.draft_model is None else None,  # a draft model's layers have their part of it
+        weights=weights,
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.core import Technique
-from rag.engine.mending import WORKER_EXTENSION
+from rag.engine.worker import EXTENSION
 from rag.errors import SettingsError
 from rag.settings import Generator, Loaded
 
@@ -114,6 +114,7 @@ def plan(loaded: Loaded) -> EngineSpec:
         "trust_remote_code": False,
         "load_format": "safetensors",
         "enable_log_requests": False,
+        "worker_extension_cls": EXTENSION,
     }
     if loaded.device == "cpu" and settings.temperature > 0 and settings.seed is not None:
         # Where a prompt is read in parts vLLM winds its request's random generator back, which PyTorch's for CPUs can't:
@@ -126,12 +127,10 @@ def plan(loaded: Loaded) -> EngineSpec:
     if method is not None:
         args["speculative_config"] = _speculation(settings)
         args["per_request_spec_decode_metrics"] = "summary"
-        if loaded.device == "cpu" and settings.temperature > 0:
-            args["worker_extension_cls"] = WORKER_EXTENSION
     kv_cache_mb = kv_cache_mib(loaded)
     if kv_cache_mb is not None:
         args["kv_cache_memory_bytes"] = kv_cache_mb * MIB
-    else:
+    if loaded.device == "cuda":  # that share has to be free as it starts, also where the pool's size is set
         args["gpu_memory_utilization"] = settings.gpu_memory_utilization
     return EngineSpec(
         model=checkpoint if checkpoint is not None else model,

@@ -8,6 +8,6 @@ processes, `measuring` takes samples, and `report` is made of them.
 
 from rag.variants.engines.measuring import BENCH, Measurement, Variant, measure
 from rag.variants.engines.report import summarise
-from rag.variants.engines.worker import Weights
+from rag.variants.engines.worker import Load
 
-__all__ = ["BENCH", "Measurement", "Variant", "Weights", "measure", "summarise"]
+__all__ = ["BENCH", "Load", "Measurement", "Variant", "measure", "summarise"]

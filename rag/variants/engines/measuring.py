@@ -22,12 +22,12 @@ from rag.variants.breakdown.source import MEAN_ANSWER
 from rag.variants.engines import samples, shapes
 from rag.variants.engines.prompts import Prompts
 from rag.variants.engines.samples import ALIKE, Engaged, Key, Start, Taken
-from rag.variants.engines.worker import Adapt, Engine, Plan, Requests, Weights
+from rag.variants.engines.worker import Adapt, Engine, Load, Plan, Requests
 from rag.variants.turns import order
 
 BENCH = "engines"
 
-WARM_UP = Shape(256, 16)
+WARM_UP = Shape(3000, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Measurement:
     at once, `adapt` changes an engine's arguments in its process."""
 
     variants: Sequence[Variant]
-    weights: Weights
+    weights: Load
     tokenizer: Path
     repeats: int
     requests: int

@@ -33,6 +33,18 @@ class Measured:
         asked = {one.variant for one in self.samples.taken.values()}
         return [name for name in self.head["settings"]["variants"] if name in asked]
 
+    @property
+    def unquantised(self) -> list[str]:
+        """Those whose quantisation did nothing: their weights are as large as another engine's without one."""
+        variants = self.head["settings"]["variants"]
+        sizes = {name: one.weights.bytes for name, one in self.samples.starts.items() if one.weights is not None}
+        whole = max((size for name, size in sizes.items() if variants[name]["quantization"] is None), default=None)
+        return [
+            name
+            for name in self.names
+            if variants[name]["quantization"] is not None and whole is not None and sizes.get(name, 0) > 0.95 * whole
+        ]
+
     def of(self, kind: Kind, name: str, shape: Shape | None = None) -> dict[tuple[Shape, int], Taken]:
         """By shape and repeat."""
         return {
@@ -50,9 +62,11 @@ def summarise(folder: Path) -> list[Figure]:
     figures = Figures()
     base, *others = measured.names
     for name in others:
-        _add_ratios(figures, measured, base, name)
+        if name not in measured.unquantised:
+            _add_ratios(figures, measured, base, name)
     for name in measured.names:
-        _add_engine(figures, measured, name)
+        if name not in measured.unquantised:
+            _add_engine(figures, measured, name)
     _draw(folder, measured)
     results.write(folder, measured.head, figures.all, [*_notes(measured), *figures.notes])
     return figures.all
@@ -67,10 +81,9 @@ def _add_ratios(figures: Figures, measured: Measured, base: str, name: str) -> N
             for of in (name, base)
         )
         _add_ratio(figures, f"{name}_over_{base}", over, under, _seconds)
-    alike = measured.of("alone", name, ALIKE), measured.of("alone", base, ALIKE)
     alone = measured.of("alone", name), measured.of("alone", base)
     together = measured.of("together", name), measured.of("together", base)
-    _add_ratio(figures, f"{name}_over_{base}_alike", *alike, _seconds)
+    _add_ratio(figures, f"{name}_over_{base}_alike", *alone, _seconds)
     _add_ratio(figures, f"{name}_over_{base}_prefill", *alone, _first)
     _add_ratio(figures, f"{name}_over_{base}_decode", *alone, _per_token)
     _add_ratio(figures, f"{name}_over_{base}_throughput", *together, _throughput)
@@ -92,7 +105,7 @@ def _add_ratio(
 def _add_engine(figures: Figures, measured: Measured, name: str) -> None:
     start, alone = measured.samples.starts.get(name), measured.of("alone", name)
     if start is not None and start.weights is not None:
-        figures.all.append(observed(f"{name}.weights_gb", start.weights.all / 1e9, "GB", n=1))
+        figures.all.append(observed(f"{name}.weights_gb", start.weights.bytes / 1e9, "GB", n=1))
     for tokens in sorted({shape.prompt for shape, _ in alone}, reverse=True):
         firsts = _known(_first(one) for (shape, _), one in alone.items() if shape.prompt == tokens)
         if firsts:
@@ -104,7 +117,7 @@ def _add_engine(figures: Figures, measured: Measured, name: str) -> None:
     if (
         start is not None and start.weights is not None and per_token and not speculates
     ):  # whose steps give several tokens
-        speeds = [start.weights.read / 1e12 / seconds for seconds in per_token]
+        speeds = [start.weights.read_bytes / 1e12 / seconds for seconds in per_token]
         figures.add(f"{name}.weights_read", speeds, np.median, "TB/s")
     cached = [
         first / before
@@ -161,8 +174,9 @@ def _notes(measured: Measured) -> list[str]:
         *_engines(measured, variants),
         *_techniques(measured),
         *_lengths(measured),
+        *(f"- `{name}` is lacking: {UNQUANTISED}" for name in measured.unquantised),
         *(f"- `{start.variant}` is lacking: {start.error}" for start in failed),
-        *([""] if failed else []),
+        *([""] if failed or measured.unquantised else []),
         PUBLISHES.format(name=NAME, **{name: _range(PUBLISHED[name]) for name in PUBLISHED}),
     ]
 
@@ -172,7 +186,9 @@ def _engines(measured: Measured, variants: Mapping[str, Mapping[str, Any]]) -> l
     for name in measured.names:
         start, variant = measured.samples.starts.get(name), variants[name]
         arguments = variant["arguments"]
-        cached = [one.stats.cached_prompt_tokens or 0 for one in measured.of("again", name).values()]
+        cached = [
+            (one.stats.cached_prompt_tokens or 0) / one.shape.prompt for one in measured.of("again", name).values()
+        ]
         cells = (
             f"`{name}`",
             variant["model"],
@@ -180,7 +196,7 @@ def _engines(measured: Measured, variants: Mapping[str, Mapping[str, Any]]) -> l
             arguments["kv_cache_dtype"],
             arguments.get("speculative_config", {}).get("method", ""),
             f"{start.seconds:.0f}" if start is not None and start.seconds is not None else "",
-            f"{np.median(cached):,.0f}" if cached else "",
+            f"{np.median(cached):.1%}" if cached else "",
         )
         rows.append(f"| {' | '.join(cells)} |")
     head = "| engine | model | weights | KV cache | speculation | start, s | cached when asked again |"
@@ -241,7 +257,7 @@ def _draw(folder: Path, measured: Measured) -> None:
     """At the lengths that all engines are held against one another at: the first token, and those after it."""
     bars = {}
     for name in measured.names:
-        some = list(measured.of("alone", name, ALIKE).values())
+        some = [] if name in measured.unquantised else list(measured.of("alone", name, ALIKE).values())
         firsts, totals = _known(map(_first, some)), [one.seconds for one in some]
         if firsts:
             bars[name] = (float(np.median(firsts)), float(np.median(totals)))
@@ -262,13 +278,18 @@ def _draw(folder: Path, measured: Measured) -> None:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
 
 
+UNQUANTISED = (
+    "its quantisation did nothing. Its weights take as much memory as those of an engine that isn't quantised, so its times are "
+    "that engine's, and no figures are made of them."
+)
+
 ENGAGED = {True: "yes", False: "**no**", None: "not known"}
 
 EXPLAINED = (
     "Each engine in a process of its own, all in memory at once, one asked at a time: prompts and answers of exactly so many tokens "
     "(`ignore_eos`), with an empty prefix cache. `A_over_B` is the median over repeats of A's seconds over B's, each at the lengths "
-    "that the source has for its profile; `…_alike` at {shape} tokens for both; `…_decode` of a token after the first and "
-    "`…_prefill` of the first one, over all lengths; `…_throughput` of the tokens a second of {requests} requests that are made at "
+    "that the source has for its profile; `…_alike` over all lengths, the same for both; `…_decode` of a token after the first and "
+    "`…_prefill` of the first one; `…_throughput` of the tokens a second of {requests} requests of {shape} tokens that are made at "
     "once. `cached_ttft_over_ttft`: the first token of a prompt that was asked before, over when it was new. `weights_read`: bytes "
     "of weights that a token needs over its time, to be read against the memory's bandwidth. Intervals: bootstrap over repeats "
     "and lengths."

@@ -11,11 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from rag.bench import results
 from rag.core import GenerationStats, Technique
+from rag.engine.evidence import Weights
 from rag.errors import UsageError
 from rag.evaluate.samples import Head
 from rag.variants.breakdown.lengths import Length, Shape
 from rag.variants.breakdown.source import MEAN_ANSWER
-from rag.variants.engines.worker import WeightBytes
 
 Kind = Literal["alone", "again", "together"]
 """A request with nothing in the prefix cache; its first token once more, with its prompt in the cache; several at once."""
@@ -34,7 +34,7 @@ class Start:
 
     variant: str
     seconds: float | None = None
-    weights: WeightBytes | None = None
+    weights: Weights | None = None
     error: str | None = None
 
 

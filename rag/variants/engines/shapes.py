@@ -42,6 +42,11 @@ _GPTQ = {
     "sym": True,
     "true_sequential": True,
     "damp_percent": 0.01,
+    # Not there: vLLM 0.24 finds by the checkpoint's tensors which layers are quantised, and would find none.
+    "modules_in_block_to_quantize": [
+        ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"],
+        ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"],
+    ],
 }
 _AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
 
@@ -51,7 +56,7 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
     "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4": {**_QWEN, "quantization_config": {**_GPTQ, "bits": 4}},
     "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8": {**_QWEN, "quantization_config": {**_GPTQ, "bits": 8}},
 }
-"""By the name on the hub the `config.json` there."""
+"""By the name on the hub the `config.json` there, but for what is said."""
 
 TOKENIZER = "tokenizer.json"
 

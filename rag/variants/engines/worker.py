@@ -16,6 +16,7 @@ import psutil
 from rag.core import GenerationParams, GenerationStats, Message, Technique
 from rag.engine import processes
 from rag.engine import spec as engine_spec
+from rag.engine.evidence import Weights
 from rag.engine.spec import EngineSpec
 from rag.errors import EngineDied, EngineError, RagError
 from rag.settings import Loaded
@@ -25,7 +26,7 @@ from rag.variants.breakdown.lengths import request
 if TYPE_CHECKING:
     from rag.engine.local import LocalGenerator
 
-Weights = Literal["dummy", "real"]
+Load = Literal["dummy", "real"]
 
 Adapt = Callable[[EngineSpec], EngineSpec]
 """Called in the engine's process before vLLM is imported there; a function of a module, which can be sent to it."""
@@ -43,25 +44,16 @@ class Plan:
     loaded: Loaded
     model: Path
     tokenizer: Path
-    weights: Weights
+    weights: Load
     adapt: Adapt
 
 
 @dataclass(frozen=True, slots=True)
-class WeightBytes:
-    """All, and those that are read for each token: not the table of embeddings, of which that is a row, unless the same table
-    ranks the next token."""
-
-    all: int
-    read: int
-
-
-@dataclass(frozen=True, slots=True)
 class Started:
-    """Seconds until it was ready, and the model's weights in its memory: None where it doesn't tell."""
+    """Seconds until it was ready."""
 
     seconds: float
-    weights: WeightBytes | None
+    weights: Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +71,6 @@ class Came:
 
     seconds: float
     each: Sequence[tuple[float, GenerationStats]]
-
-
-class Measuring:
-    """Extends vLLM's worker. Its methods are called by their names, and mustn't have those of a worker's."""
-
-    model_runner: Any
-
-    def count_weight_bytes(self) -> tuple[int, int]:
-        """As `WeightBytes` has them."""
-        model = self.model_runner.model
-        sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in model.named_parameters()}
-        tied = self.model_runner.vllm_config.model_config.hf_config.tie_word_embeddings
-        tables = sum(size for name, size in sizes.items() if "embed_tokens" in name and not tied)
-        return sum(sizes.values()), sum(sizes.values()) - tables
 
 
 class Engine:
@@ -169,9 +147,7 @@ async def _serve(connection: Connection, plan: Plan) -> None:
     config = configure(spec, plan.model, None, plan.loaded.device)
     generator = await LocalGenerator.start(spec, config, plan.loaded.device)
     try:
-        extended = spec.args.get("worker_extension_cls") == _EXTENSION
-        weights = WeightBytes(*await generator.of_worker(Measuring.count_weight_bytes.__name__)) if extended else None
-        connection.send(Started(time.monotonic() - began, weights))
+        connection.send(Started(time.monotonic() - began, generator.weights))
         while True:
             requests = await asyncio.to_thread(connection.recv)
             told = generator.info(None).since_start
@@ -183,13 +159,10 @@ async def _serve(connection: Connection, plan: Plan) -> None:
 def _spec(plan: Plan) -> EngineSpec:
     spec = engine_spec.plan(plan.loaded)
     processes.set_environment(spec.environment)
-    args = {"worker_extension_cls": _EXTENSION, **spec.args, "tokenizer": str(plan.tokenizer)}
+    args = {**spec.args, "tokenizer": str(plan.tokenizer)}
     if plan.weights == "dummy":
         args["load_format"] = "dummy"
     return plan.adapt(replace(spec, args=args))
-
-
-_EXTENSION = f"{__name__}.{Measuring.__name__}"
 
 
 async def _answer(generator: LocalGenerator, requests: Requests) -> Came:

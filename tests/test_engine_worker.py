@@ -1,4 +1,4 @@
-"""rag/engine/mending.py: what is put right in vLLM's worker, and that it is on a real engine."""
+"""rag/engine/worker.py: what is put right in vLLM's worker, and what it tells of the weights, on real engines."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import torch
 
 from rag import build, settings
 from rag.core import GenerationParams, GenerationStats
-from rag.engine import spec
-from rag.engine.mending import WORKER_EXTENSION, Mending, expand
+from rag.engine.worker import Extension, expand
 from rag.settings import Loaded
 
 
@@ -42,21 +41,10 @@ def test_a_worker_that_does_it_wrong_is_mended_and_one_that_does_it_right_left_a
         return x.new_full((num_tokens,), 7.25)
 
     monkeypatch.setattr(rejection_sampler, "expand_batch_to_tokens", wrong)
-    assert Mending().mend_drafts_temperature()
+    assert Extension().mend_drafts_temperature()
     assert rejection_sampler.expand_batch_to_tokens is expand
-    assert not Mending().mend_drafts_temperature()
+    assert not Extension().mend_drafts_temperature()
     assert rejection_sampler.expand_batch_to_tokens is expand
-
-
-def test_engines_that_check_drafts_at_a_temperature_on_a_cpu_have_it() -> None:
-    asked = {
-        "v3_2": load("v3_2"),
-        "greedy": load("v3_2", "generator.temperature=0"),
-        "without": load("v3_1"),
-        "gpu": load("v3_2", device="cuda"),
-    }
-    found = {name: spec.plan(loaded).args.get("worker_extension_cls") for name, loaded in asked.items()}
-    assert found == {"v3_2": WORKER_EXTENSION, "greedy": None, "without": None, "gpu": None}
 
 
 @pytest.mark.usefixtures("in_real_home")
