@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rag.core import Hit
 from rag.errors import ModelError
 from rag.pairs import PairModel
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """How much what the search says of a passage counts beside a logit of 1: its cosine, and its BM25 score as a share of the
+    best one among the candidates."""
+
+    cosine: float = 0.0
+    lexical: float = 0.0
+
+
 class CrossEncoderReranker:
     """Thread-safe as far as its model is, and it is.
 
     A small cross-encoder knows less of the language than the encoder that found the passages, which has seen a thousand
-    times as much text: the cosine, times `cosine_weight`, is added to its logit, and the sum is what is calibrated.
+    times as much text, and less of rare words than BM25, which counts them: what both say is added to its logit, and the
+    sum is what is calibrated.
     """
 
-    def __init__(self, model: PairModel, cosine_weight: float = 0.0) -> None:
+    def __init__(self, model: PairModel, beside: Beside = Beside()) -> None:
         """Raises `ModelError` for a model that doesn't give one number a pair."""
         if len(model.labels) != 1:
             raise ModelError(
@@ -26,10 +38,18 @@ class CrossEncoderReranker:
                 "Name another one in rerank.model."
             )
         self._model = model
-        self.cosine_weight = cosine_weight
+        self.beside = beside
 
     def score(self, question: str, hits: Sequence[Hit]) -> list[float]:
         logits = self._model.logits([(question, hit.passage.titled) for hit in hits])[:, 0].astype(np.float64)
-        logits += self.cosine_weight * np.array([hit.dense for hit in hits], dtype=np.float64)
+        logits += self.beside.cosine * np.array([hit.dense for hit in hits], dtype=np.float64)
+        logits += self.beside.lexical * lexical_shares(hits)
         scores: list[float] = (0.5 + 0.5 * np.tanh(0.5 * logits)).tolist()  # the sigmoid, without overflow
         return scores
+
+
+def lexical_shares(hits: Sequence[Hit]) -> NDArray[np.float64]:
+    """BM25 scores over the best one, shape (hits,): 0 where the lexical search didn't find a passage, or is off."""
+    scores = np.array([hit.lexical or 0.0 for hit in hits], dtype=np.float64)
+    best = scores.max(initial=0.0)
+    return scores / best if best > 0 else scores

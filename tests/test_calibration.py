@@ -1,43 +1,53 @@
-"""What a cosine counts beside a logit; Platt scaling, and that folding it in changes the head alone."""
+"""What the search's scores count beside a logit; Platt scaling, and that folding it in changes the head alone."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from rag.training.calibration import Candidates, cosine_weight, fold, platt
+from rag.rerank import Beside
+from rag.training.calibration import Candidates, fold, platt, weights_beside
 
 
-def lists(weight: float, questions: int = 3000, scale: float = 0.8) -> list[Candidates]:
-    """One passage of ten answers, drawn by the softmax of `scale` times (logit + weight * cosine)."""
+def lists(beside: Beside, questions: int = 3000, scale: float = 0.8) -> list[Candidates]:
+    """One passage of ten answers, drawn by the softmax of `scale` times what the reranker makes of it."""
     chance = np.random.default_rng(0)
     found = []
     for _ in range(questions):
-        logits, cosines = chance.normal(3, 2, 10), chance.uniform(0.1, 0.8, 10)
-        powers = np.exp(scale * (logits + weight * cosines))
+        logits, cosines, lexical = chance.normal(3, 2, 10), chance.uniform(0.1, 0.8, 10), chance.uniform(0, 1, 10)
+        one = Candidates(logits, cosines, lexical, np.zeros(10, dtype=bool))
+        powers = np.exp(scale * one.sums(beside))
         answer = chance.choice(10, p=powers / powers.sum())
-        found.append(Candidates(logits, cosines, np.arange(10) == answer))
+        found.append(replace(one, relevant=np.arange(10) == answer))
     return found
 
 
-@pytest.mark.parametrize("weight", [0.5, 9.0])
-def test_a_known_weight_of_the_cosine_is_found_again(weight: float) -> None:
-    assert cosine_weight(lists(weight)) == pytest.approx(weight, abs=0.4)
+@pytest.mark.parametrize("known", [Beside(0.5, 2.0), Beside(9.0, 0.7)])
+def test_known_weights_of_the_searchs_scores_are_found_again(known: Beside) -> None:
+    found = weights_beside(lists(known))
+    assert found.cosine == pytest.approx(known.cosine, abs=0.5)
+    assert found.lexical == pytest.approx(known.lexical, abs=0.3)
 
 
-def test_a_cosine_that_only_harms_counts_nothing() -> None:
-    assert cosine_weight(lists(-5.0, questions=500)) == 0
+@pytest.mark.parametrize(("harmful", "kept"), [(Beside(-5.0, 3.0), 3.0), (Beside(-5.0, -3.0), 0.0)])
+def test_a_score_that_only_harms_counts_nothing_and_the_others_are_weighed_without_it(
+    harmful: Beside, kept: float
+) -> None:
+    found = weights_beside(lists(harmful, questions=1500))
+    assert found.cosine == 0
+    assert found.lexical == pytest.approx(kept, abs=0.4)
 
 
 def test_questions_that_no_passage_answers_change_nothing() -> None:
-    some = lists(2.0, questions=200)
-    empty = Candidates(np.array([9.0, 1.0]), np.array([0.1, 0.9]), np.array([False, False]))
-    assert cosine_weight([empty, *some, empty]) == cosine_weight(some)
+    some = lists(Beside(2.0, 1.0), questions=200)
+    empty = Candidates(np.array([9.0, 1.0]), np.array([0.1, 0.9]), np.array([1.0, 0.0]), np.array([False, False]))
+    assert weights_beside([empty, *some, empty]) == weights_beside(some)
     with pytest.raises(ValueError, match="none of 1 questions has a passage that answers"):
-        cosine_weight([empty])
+        weights_beside([empty])
 
 
 def test_known_probabilities_are_found_again() -> None:

@@ -505,6 +505,6 @@ def test_info_shows_adapter_layers_head_training_and_the_card(
     facts = json.loads(shown("tiny", capsys, as_json=True))
     assert facts["model_card"] == str(card)
     assert facts["layers"] == LAYERS
-    assert facts["head"] == {"labels": LABELS, "cosine_weight": None}
+    assert facts["head"] == {"labels": LABELS, "cosine_weight": None, "lexical_weight": None}
     assert facts["adapter"] == {"file": "adapter.safetensors", "sha256": digest, "rank": 4, "alpha": 6.0}
     assert facts["training"] == {"data": ["claims.jsonl", "notes.jsonl"], "seed": 7}

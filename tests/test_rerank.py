@@ -13,11 +13,11 @@ from rag.bert import convert
 from rag.core import Hit, Passage
 from rag.errors import ModelError
 from rag.pairs import open_pairs
-from rag.rerank import CrossEncoderReranker
+from rag.rerank import Beside, CrossEncoderReranker, lexical_shares
 
 
-def hit(text: str, cosine: float = 0.0) -> Hit:
-    return Hit(Passage(text, "d", "", text, 0, len(text)), cosine)
+def hit(text: str, cosine: float = 0.0, lexical: float | None = None) -> Hit:
+    return Hit(Passage(text, "d", "", text, 0, len(text)), cosine, lexical)
 
 
 class Table:
@@ -40,8 +40,17 @@ def test_a_score_is_the_sigmoid_of_its_logit_in_the_order_of_the_passages() -> N
 
 
 def test_a_cosine_adds_its_weight_to_the_logit() -> None:
-    scores = CrossEncoderReranker(Table(), 4.0).score("why?", [hit("0", 0.5), hit("1", -0.25), hit("-2", 0.5)])
+    scores = CrossEncoderReranker(Table(), Beside(cosine=4.0)).score(
+        "why?", [hit("0", 0.5), hit("1", -0.25), hit("-2", 0.5)]
+    )
     assert scores == pytest.approx([1 / (1 + np.exp(-2)), 0.5, 0.5])
+
+
+def test_bm25_adds_its_weight_times_the_share_of_the_best_score() -> None:
+    hits = [hit("0", 0.9, 12.0), hit("-1", 0.9, 6.0), hit("2", 0.9)]
+    scores = CrossEncoderReranker(Table(), Beside(lexical=2.0)).score("why?", hits)
+    assert scores == pytest.approx([1 / (1 + np.exp(-2)), 0.5, 1 / (1 + np.exp(-2))])
+    assert lexical_shares([hit("0"), hit("1")]).tolist() == [0.0, 0.0]  # the lexical search is off
 
 
 @pytest.mark.filterwarnings("error")

@@ -188,8 +188,9 @@ def shipped(root: Path, product: Product, folder: Path) -> Path:
 
 
 def product(kind: Any, base: str, labels: Sequence[str] = ()) -> Product:
-    of = generator if kind == "generator" else crossencoder
-    return Product(kind, base, f"a tiny {kind}", of.RANK, of.ALPHA, (), tuple(labels))
+    loras = {"reranker": reranker.LORA, "support": support.LORA}
+    rank, alpha = (loras[kind].rank, loras[kind].alpha) if kind in loras else (generator.RANK, generator.ALPHA)
+    return Product(kind, base, f"a tiny {kind}", rank, alpha, (), tuple(labels))
 
 
 def first_and_last(folder: Path) -> tuple[float, float]:

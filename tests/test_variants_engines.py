@@ -285,7 +285,9 @@ def test_figures_are_made_of_the_samples_alone(tokenizer: Path, tmp_path: Path) 
     figures = {figure.name: figure for figure in engines.summarise(tmp_path / "out")}
     # V3 has 6,000 tokens and an answer of 512 there, V3.1 3,000 and 384.
     assert figures["v3_1_over_v3"].value == pytest.approx((0.1 + 0.002 * 383) / (0.1 + 0.004 * 511))
-    assert figures["v3_1_over_v3_alike"].value == pytest.approx((0.1 + 0.002 * 383) / (0.1 + 0.004 * 383))  # the median length
+    assert figures["v3_1_over_v3_alike"].value == pytest.approx(
+        (0.1 + 0.002 * 383) / (0.1 + 0.004 * 383)
+    )  # the median length
     assert figures["v3_1_over_v3_decode"].value == pytest.approx(0.5)
     assert figures["v3_1_over_v3_prefill"].value == pytest.approx(1.0)
     assert figures["v3_1.cached_ttft_over_ttft"].value == pytest.approx(0.1)

@@ -11,7 +11,8 @@ from rag.abstain import Weighing
 from rag.core import Encoder, Hit, Passage, Sentence, Source
 from rag.errors import ModelError
 from rag.models import ModelStore, ResolvedModel
-from rag.settings import Loaded, Settings
+from rag.rerank import Beside
+from rag.settings import Loaded, Rerank, Settings
 
 if TYPE_CHECKING:
     from rag.rerank import CrossEncoderReranker
@@ -43,14 +44,17 @@ def open_reranker(loaded: Loaded, report: Report = quiet) -> CrossEncoderReranke
         return None
     folder = resolve(settings.model, report).path
     model = open_pairs(folder, loaded.device, settings.max_length, settings.batch_size, settings.backend)
-    weight = settings.cosine_weight if settings.cosine_weight is not None else _recipe_cosine_weight(settings.model)
-    return CrossEncoderReranker(model, weight)
+    return CrossEncoderReranker(model, _beside(settings))
 
 
-def _recipe_cosine_weight(name: str) -> float:
+def _beside(settings: Rerank) -> Beside:
+    """As the settings have it, else as the model's recipe does."""
     store = model_store()
-    head = store.status(name).recipe.head if store.is_recipe(name) else None
-    return head.cosine_weight if head is not None and head.cosine_weight is not None else 0.0
+    name = settings.model
+    head = store.status(name).recipe.head if name is not None and store.is_recipe(name) else None
+    calibrated = (head.cosine_weight, head.lexical_weight) if head is not None else (None, None)
+    asked = settings.cosine_weight, settings.lexical_weight
+    return Beside(*(own if own is not None else its or 0.0 for own, its in zip(asked, calibrated, strict=True)))
 
 
 def weighing(settings: Settings) -> Weighing | None:

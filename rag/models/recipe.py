@@ -65,11 +65,12 @@ class Adapter(_Part):
 
 
 class Head(_Part):
-    """Makes the base a sequence classifier: one logit a label, in this order. A reranker's `cosine_weight` is what the
-    search's cosine adds to its logit: the two were calibrated together."""
+    """Makes the base a sequence classifier: one logit a label, in this order. A reranker's `cosine_weight` and `lexical_weight` are
+    what the search's scores add to its logit: they were calibrated together."""
 
     labels: tuple[str, ...] = Field(min_length=1)
     cosine_weight: float | None = Field(default=None, ge=0)
+    lexical_weight: float | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Head:

@@ -70,6 +70,12 @@ class Rerank(Section):
         le=1000,
         description="what the cosine adds to the model's logit; null: as its recipe says, else nothing",
     )
+    lexical_weight: float | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="what BM25 adds to it, as a share of the candidates' best score; null: as its recipe says, else nothing",
+    )
     batch_size: int = Field(32, ge=1, le=1024, description="pairs per forward pass")
     max_length: int = Field(512, ge=16, le=8192, description="longest pair, tokens")
 

@@ -1,7 +1,7 @@
 """The reranker's scores made probabilities, on the development questions: then a threshold on them means something.
 
-First how much the search's cosine counts beside the model's logit, by the list-wise loss that the model was trained
-with; the recipe says it, since the cosine is another model's. That loss leaves the sum's scale and zero open. Platt's
+First how much the search's cosine and BM25 score count beside the model's logit, by the list-wise loss that the model was
+trained with; the recipe says it, since these are another's. That loss leaves the sum's scale and zero open. Platt's
 scaling puts both right without changing any order, and is folded into the head's weights, so that whoever runs the model
 has it. The logits are those of the model as it runs, with its weights of 8 bits where OpenVINO is.
 """
@@ -20,6 +20,7 @@ from rag import bert, build, pairs, paths
 from rag.core import Trace
 from rag.files import replacing_file
 from rag.pairs import PairModel
+from rag.rerank import Beside, lexical_shares
 from rag.training import corpora
 
 if TYPE_CHECKING:
@@ -30,17 +31,22 @@ HEAD = ("classifier.weight", "classifier.bias")
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What is known of a question's passages, shape (passages,) each: the model's logits, their cosines, and whether
-    their documents answer."""
+    """What is known of a question's passages, shape (passages,) each: the model's logits, their cosines, their BM25 scores as
+    shares of the best, and whether their documents answer."""
 
     logits: NDArray[np.float64]
     cosines: NDArray[np.float64]
+    lexical: NDArray[np.float64]
     relevant: NDArray[np.bool_]
 
+    def sums(self, beside: Beside) -> NDArray[np.float64]:
+        """What the reranker makes of them."""
+        return self.logits + beside.cosine * self.cosines + beside.lexical * self.lexical
 
-def on_development(model: Path, adapter: Path, report: build.Report = build.quiet) -> tuple[str, float | None]:
+
+def on_development(model: Path, adapter: Path, report: build.Report = build.quiet) -> tuple[str, Beside | None]:
     """Calibrate what an adapter file holds, by the model in the folder `model` that was built with it: what the record
-    says of that, and the weight of the cosine. The sample corpus is indexed where it isn't yet. Raises what searching it
+    says of that, and the weights of the search's scores. The sample corpus is indexed where it isn't yet. Raises what searching it
     raises."""
     loaded = corpora.embedded(["rerank.model=null", f"index.name={build.SAMPLE}"])
     build.ensure_sample_index(loaded, build.Progress(step=report))
@@ -48,14 +54,15 @@ def on_development(model: Path, adapter: Path, report: build.Report = build.quie
     rerank = loaded.settings.rerank
     opened = pairs.open_pairs(model, loaded.device, rerank.max_length, rerank.batch_size)
     lists = development_lists(build.open_search(loaded), opened)
-    weight = cosine_weight(lists)
-    logits = np.concatenate([one.logits + weight * one.cosines for one in lists])
+    beside = weights_beside(lists)
+    logits = np.concatenate([one.sums(beside) for one in lists])
     relevant = np.concatenate([one.relevant for one in lists])
     scale, shift = platt(logits, relevant)
     fold(adapter, scale, shift)
     read = f"{len(logits):,} passages found for dev_60, {int(relevant.sum())} of them relevant"
-    said = f"on {read}: logits and {weight:.2f} times the cosine, together times {scale:.4f}, plus {shift:.4f}"
-    return said, round(scale * weight, 2)
+    sums = f"logits, {beside.cosine:.2f} times the cosine and {beside.lexical:.2f} times BM25's share of the best"
+    said = f"on {read}: {sums}, together times {scale:.4f}, plus {shift:.4f}"
+    return said, Beside(round(scale * beside.cosine, 2), round(scale * beside.lexical, 2))
 
 
 def development_lists(search: build.Search, model: PairModel) -> list[Candidates]:
@@ -67,40 +74,56 @@ def development_lists(search: build.Search, model: PairModel) -> list[Candidates
     for row, hits in zip(rows, search.search([row["question"] for row in rows], Trace()), strict=True):
         logits = model.logits([(row["question"], hit.passage.titled) for hit in hits])[:, 0].astype(np.float64)
         cosines = np.array([hit.dense for hit in hits], dtype=np.float64)
-        lists.append(Candidates(logits, cosines, np.array([hit.passage.doc_id in row["gold_doc_ids"] for hit in hits])))
+        relevant = np.array([hit.passage.doc_id in row["gold_doc_ids"] for hit in hits])
+        lists.append(Candidates(logits, cosines, lexical_shares(hits), relevant))
     return lists
 
 
-def cosine_weight(lists: Sequence[Candidates], rounds: int = 50) -> float:
-    """How much a cosine counts beside a logit of 1, 0 where it only harms: the ratio of the two factors that make the
-    list-wise cross-entropy least (ListNet, Cao et al. 2007), by Newton's method.
+def weights_beside(lists: Sequence[Candidates], rounds: int = 50) -> Beside:
+    """How much the search's scores count beside a logit of 1, 0 for one that only harms: the ratios of the factors that make
+    the list-wise cross-entropy least (ListNet, Cao et al. 2007), by Newton's method.
 
     Questions none of whose passages answers don't count. Raises `ValueError` where all are such.
     """
     some = [one for one in lists if one.relevant.any()]
     if not some:
         raise ValueError(f"none of {len(lists)} questions has a passage that answers")
+    designs = [np.stack([one.logits, one.cosines, one.lexical], axis=1) for one in some]
+    kept = [0, 1, 2]
+    while True:
+        factors = _list_wise([design[:, kept] for design in designs], [one.relevant for one in some], rounds)
+        harmful = int(factors.argmin())
+        if factors[harmful] >= 0 or kept[harmful] == 0:
+            break
+        del kept[harmful]
+    if factors[0] <= 0:  # the model's own word is worth nothing: there is nothing to count beside
+        return Beside()
+    ratio = dict(zip(kept, (factors / factors[0]).tolist(), strict=True))
+    return Beside(ratio.get(1, 0.0), ratio.get(2, 0.0))
+
+
+def _list_wise(
+    designs: Sequence[NDArray[np.float64]], relevant: Sequence[NDArray[np.bool_]], rounds: int
+) -> NDArray[np.float64]:
+    """Factors of the columns that make the list-wise cross-entropy least."""
+    pairs = list(zip(designs, relevant, strict=True))
+    columns = designs[0].shape[1]
 
     def loss(factors: NDArray[np.float64]) -> float:
-        scores = (factors[0] * one.logits + factors[1] * one.cosines for one in some)
-        return sum(
-            float(np.logaddexp.reduce(score) - score[one.relevant].mean())
-            for score, one in zip(scores, some, strict=True)
-        )
+        scored = ((design @ factors, right) for design, right in pairs)
+        return sum(float(np.logaddexp.reduce(scores) - scores[right].mean()) for scores, right in scored)
 
     def derivatives(factors: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        gradient, curvature = np.zeros(2), 1e-6 * np.eye(2)
-        for one in some:
-            design = np.stack([one.logits, one.cosines], axis=1)
+        gradient, curvature = np.zeros(columns), 1e-6 * np.eye(columns)
+        for design, right in pairs:
             scores = design @ factors
             p = np.exp(scores - np.logaddexp.reduce(scores))
             mean = p @ design
-            gradient += mean - design[one.relevant].mean(axis=0)
+            gradient += mean - design[right].mean(axis=0)
             curvature += (design * p[:, None]).T @ design - np.outer(mean, mean)
         return gradient, curvature
 
-    of_logit, of_cosine = _least(loss, derivatives, np.array([1.0, 0.0]), rounds, 1e-7 * len(some))
-    return max(0.0, float(of_cosine / of_logit)) if of_logit > 0 else 0.0
+    return _least(loss, derivatives, np.eye(columns)[0], rounds, 1e-7 * len(pairs))
 
 
 def platt(logits: ArrayLike, relevant: Sequence[bool] | NDArray[np.bool_], rounds: int = 50) -> tuple[float, float]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rag.errors import UsageError
 from rag.training import attention, export, loop
 
-RANK, ALPHA = 48, 96
-LEARNING_RATE, WARM_UP = 5e-4, 0.05
+WARM_UP = 0.05
+"""Of the steps."""
+
 MAX_TOKENS = 192
 """Of a pair, while training: a passage's first sentences mostly tell what it is about."""
 
@@ -28,6 +30,18 @@ WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0
 Columns = Mapping[str, Sequence[Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """How a model is adapted. The sum of the low-rank products counts `alpha / rank` times."""
+
+    rank: int
+    learning_rate: float
+
+    @property
+    def alpha(self) -> int:
+        return 2 * self.rank
+
+
 def train(
     base: Path,
     folder: Path,
@@ -36,6 +50,7 @@ def train(
     *,
     labels: int,
     loss: Callable[[Any], Any],
+    lora: Lora,
     batch: int,
     every: int,
     seed: int,
@@ -56,7 +71,7 @@ def train(
     )
     if not torch.cuda.is_available():
         attention.by_products(model.transformers_model)
-    adapt(model, RANK, ALPHA)
+    adapt(model, lora)
 
     class Trainer(CrossEncoderTrainer):  # type: ignore[misc]
         """With all that is trained in its checkpoints. What sentence-transformers saves and loads is PEFT's: the LoRA
@@ -75,7 +90,7 @@ def train(
         **common,
         num_train_epochs=1,
         max_steps=steps if steps is not None else -1,
-        learning_rate=LEARNING_RATE,
+        learning_rate=lora.learning_rate,
         warmup_steps=WARM_UP,
         lr_scheduler_type="cosine",
         logging_steps=20,
@@ -92,11 +107,11 @@ def train(
     return model
 
 
-def adapt(model: Any, rank: int, alpha: int) -> None:
+def adapt(model: Any, lora: Lora) -> None:
     """LoRA on every matrix of the layers; pooler and classifier are trained whole."""
     from peft import LoraConfig
 
-    model.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGETS))
+    model.add_adapter(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=TARGETS))
     for name, weight in model.transformers_model.named_parameters():
         weight.requires_grad = "lora_" in name or name.startswith(WHOLE)
 

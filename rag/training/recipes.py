@@ -17,7 +17,8 @@ from rag.errors import UsageError
 from rag.models import Kind, ModelStore, Recipe
 from rag.models.recipe import CLASSIFIERS, Abstention, read
 from rag.models.store import CARD, RECIPE
-from rag.training import card, crossencoder, datasets, export, generator, loop, record
+from rag.rerank import Beside
+from rag.training import card, datasets, export, generator, loop, record, reranker, support
 from rag.verify import LABELS
 
 MAX_BYTES = 15_000_000
@@ -53,8 +54,8 @@ PRODUCTS: Mapping[str, Product] = {
         "reranker",
         "all-minilm-l6-v2",
         "all-MiniLM-L6-v2 as a cross-encoder: how relevant is a passage to a question?",
-        crossencoder.RANK,
-        crossencoder.ALPHA,
+        reranker.LORA.rank,
+        reranker.LORA.alpha,
         (datasets.MEDQUAD, datasets.SCIFACT, datasets.PUBMEDQA, datasets.EVIDENCE_INFERENCE, datasets.OWN),
         ("relevant",),
     ),
@@ -62,8 +63,8 @@ PRODUCTS: Mapping[str, Product] = {
         "support",
         "all-minilm-l6-v2",
         "all-MiniLM-L6-v2 as a cross-encoder: does a passage support a sentence?",
-        crossencoder.RANK,
-        crossencoder.ALPHA,
+        support.LORA.rank,
+        support.LORA.alpha,
         (datasets.MEDQUAD, datasets.SCIFACT, datasets.EVIDENCE_INFERENCE, datasets.OWN),
         LABELS,
     ),
@@ -77,9 +78,9 @@ def product(name: str) -> Product:
     return PRODUCTS[name]
 
 
-Calibrate = Callable[[Path, Path], tuple[str, float | None]]
+Calibrate = Callable[[Path, Path], tuple[str, Beside | None]]
 """(folder of a built model, file of its adapter), which it calibrates, to what the record says of that and, where there
-is one, the weight of the cosine."""
+are some, the weights of the search's scores."""
 
 
 def write(
@@ -104,9 +105,9 @@ def write(
         _write_recipe(made, content)
         if calibrate is not None:
             built = ModelStore(made.parent, Path(scratch, "uncalibrated")).build(name)
-            content["training"]["calibration"], weight = calibrate(built, made / export.ADAPTER)
-            if weight is not None:
-                content["head"]["cosine_weight"] = weight
+            content["training"]["calibration"], beside = calibrate(built, made / export.ADAPTER)
+            if beside is not None:
+                content["head"] |= {"cosine_weight": beside.cosine, "lexical_weight": beside.lexical}
             content["adapter"]["sha256"] = files.sha256(made / export.ADAPTER)
             _write_recipe(made, content)
         built = ModelStore(made.parent, Path(scratch, "models")).build(name)

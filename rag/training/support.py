@@ -27,6 +27,8 @@ from rag.verify import LABELS, premise
 PREMISE_CHARS = Verify().premise_chars
 """What the stage reads by default is what the model is trained on."""
 
+LORA = crossencoder.Lora(rank=48, learning_rate=5e-4)
+
 PAIRS_A_STEP, EVERY = 32, 200
 
 RARE = frozenset({"drug", "organism", "subgroup", "unit"})
@@ -259,6 +261,7 @@ def train(
         columns(held_out),
         labels=len(LABELS),
         loss=CrossEntropyLoss,
+        lora=LORA,
         batch=PAIRS_A_STEP,
         every=EVERY,
         seed=seed,
