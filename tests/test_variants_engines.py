@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 
 from rag import build, settings
 from rag.core import GenerationStats, Technique
@@ -39,7 +42,7 @@ TINY = {
     "vocab_size": 49_216,
 }
 PROFILES = ("v3", "v3_1", "v3_2")
-REPORTS = Path(__file__).parent.parent / "eval" / "results"
+REPORTS = ROOT / "eval" / "results"
 
 
 @pytest.fixture(scope="module")
@@ -324,3 +327,25 @@ def test_lines_that_are_no_samples_are_refused(tmp_path: Path) -> None:
     path.write_text('{"bench": "engines"}\n' + json.dumps(samples.row(Start("v3", 1.0))) + "\n", encoding="utf-8")
     with pytest.raises(UsageError, match="No requests in"):
         engines.summarise(tmp_path)
+
+
+# --- the script ---------------------------------------------------------------------------------------
+
+
+def script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "bench_gpu.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--only", "v3,int4"), "--only: 'int4' is no engine. Name some of v3, v3_1, v3_2, fp8_kv, int8, awq, gptq."),
+        (("--models", "embedded"), "The shape of smollm2-grounded isn't known"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_nothing_is_written(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = script(*arguments, "-o", str(tmp_path / "out"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith(f"bench_gpu.py: {said}")
+    assert not (tmp_path / "out").exists()
