@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 from rag import prompt as prompts
 from rag.abstain import Confidence, Weighing, weighed
-from rag.context import filter_hits, fit
+from rag.context import Excerpt, condensed, filter_hits, fit, passages
 from rag.core import (
     Answer,
     CacheInfo,
@@ -25,9 +25,11 @@ from rag.core import (
     GenerationParams,
     GenerationStats,
     Generator,
+    Hit,
     Hits,
     Prompt,
     Query,
+    Reranker,
     Route,
     Searcher,
     Sentence,
@@ -37,8 +39,9 @@ from rag.core import (
     Trace,
 )
 from rag.errors import QuestionError, SettingsError
+from rag.rerank import scored
 from rag.route import route
-from rag.settings import Settings
+from rag.settings import Context, Settings
 from rag.verify import shown
 
 MAX_QUESTION = 2000
@@ -93,8 +96,10 @@ class Pipeline:
         generator: Generator,
         checker: SupportChecker | None = None,
         weighing: Weighing | None = None,
+        reranker: Reranker | None = None,
         startup_s: float | None = None,
     ) -> None:
+        """`reranker` scores sentences where the prompt is condensed to some; the `searcher` has its own."""
         self.settings = settings
         self.profile = profile
         self.startup_s = startup_s
@@ -103,6 +108,7 @@ class Pipeline:
         self._generator = generator
         self._checker = checker
         self._weighing = weighing
+        self._reranker = reranker
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rag-stages")
 
     def over(self, searcher: Searcher) -> Pipeline:
@@ -159,7 +165,7 @@ class Pipeline:
             yield self._abstention(question, where, trace)
             return
         with trace.span("context"):
-            prompt, prompt_tokens = await self._run(self._fit, question, kept)
+            prompt, prompt_tokens = await self._run(self._fit, query, kept, trace)
         with trace.span("route"):
             chosen = route(
                 self.settings.generator, self._generator.model, prompt_tokens, self._generator.context_window
@@ -204,17 +210,19 @@ class Pipeline:
     def _search(self, query: Query, trace: Trace) -> Hits:
         return self._searcher.search([query], trace)[0]
 
-    def _fit(self, question: str, hits: Hits) -> tuple[Prompt, int]:
+    def _fit(self, query: Query, hits: Hits, trace: Trace) -> tuple[Prompt, int]:
         """The prompt and its length in tokens."""
-        generator = self._generator
-        fixed = generator.count_prompt_tokens(prompts.overhead(question)) + self.settings.generator.max_tokens
-        sources = fit(hits, self.settings.context, generator.context_window - fixed, generator.count_tokens)
+        generator, settings = self._generator, self.settings.context
+        with trace.span("condense") if settings.sentences is not None else nullcontext():
+            excerpts = condense(query, hits, settings, self._encoder, self._reranker)
+        fixed = generator.count_prompt_tokens(prompts.overhead(query.text)) + self.settings.generator.max_tokens
+        sources = fit(excerpts, settings, generator.context_window - fixed, generator.count_tokens)
         if not sources:
             raise SettingsError(
                 f"The context window of {generator.context_window} tokens has no room for a source: instructions, question "
                 f"and answer take {fixed}. Raise generator.max_model_len or lower generator.max_tokens."
             )
-        prompt = prompts.build(question, sources)
+        prompt = prompts.build(query.text, sources)
         return prompt, generator.count_prompt_tokens(prompt.messages)
 
     def _params(self, chosen: Route) -> GenerationParams:
@@ -311,6 +319,19 @@ class Pipeline:
 
     async def _run(self, stage: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, stage, *arguments)
+
+
+def condense(
+    query: Query, hits: Sequence[Hit], settings: Context, encoder: Encoder, reranker: Reranker | None
+) -> list[Excerpt]:
+    """What of the hits is for the prompt: whole passages, or the sentences that answer best by encoder and reranker."""
+    if settings.sentences is None:
+        return passages(hits, settings)
+
+    def score(parts: Sequence[Hit]) -> list[float]:
+        return [part.score for part in scored(query, parts, encoder, reranker)]
+
+    return condensed(hits, settings, settings.sentences, score)
 
 
 def check_question(question: str) -> str:

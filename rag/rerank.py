@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.core import Hit
+from rag.core import Encoder, Hit, Query, Reranker
 from rag.errors import ModelError
 from rag.pairs import PairModel
 
@@ -46,6 +46,20 @@ class CrossEncoderReranker:
         logits += self.beside.lexical * lexical_shares(hits)
         scores: list[float] = (0.5 + 0.5 * np.tanh(0.5 * logits)).tolist()  # the sigmoid, without overflow
         return scores
+
+
+def scored(query: Query, hits: Sequence[Hit], encoder: Encoder, reranker: Reranker | None) -> list[Hit]:
+    """Passages that no search has scored, with their cosine with the query and, where there is a reranker, its probability."""
+    if not hits:
+        return []
+    cosines = encoder.encode_passages([hit.passage.titled for hit in hits]) @ query.vector
+    found = [
+        replace(hit, dense=float(cosine), lexical=None, rerank=None) for hit, cosine in zip(hits, cosines, strict=True)
+    ]
+    if reranker is None:
+        return found
+    scores = reranker.score(query.text, found)
+    return [replace(hit, rerank=score) for hit, score in zip(found, scores, strict=True)]
 
 
 def lexical_shares(hits: Sequence[Hit]) -> NDArray[np.float64]:

@@ -38,11 +38,12 @@ def main(
 
         async def observe() -> None:
             async with build.open_generator(loaded, progress) as generator:
+                search = build.open_search(loaded)
+                assert search.reranker is not None
+                contexts = abstention.Contexts(loaded.settings, search.encoder, search.reranker, generator.count_tokens)
                 cases = {
-                    "MedQuAD's": list(abstention.of_prompts(prompts, abstention.open_judge(loaded))),
-                    "users'": list(
-                        abstention.of_questions(build.open_search(loaded), loaded.settings, generator.count_tokens)
-                    ),
+                    "MedQuAD's": list(abstention.of_prompts(prompts, contexts)),
+                    "users'": list(abstention.of_questions(search, contexts)),
                 }
                 for kind, some in cases.items():
                     seen[kind] = []

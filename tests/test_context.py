@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag.context import filter_hits, fit, render
+from rag.context import GAP, condensed, filter_hits, fit, passages, render
 from rag.core import Hit, Hits, Passage, Source
 from rag.settings import Context, Filter
 from rag.testing import FakeGenerator
@@ -64,31 +67,35 @@ def test_nothing_may_be_left() -> None:
 # --- fit ---------------------------------------------------------------------------------------
 
 
+def fitted(hits: Hits, settings: Context, budget: int, count_tokens: Callable[[str], int]) -> tuple[Source, ...]:
+    return fit(passages(hits, settings), settings, budget, count_tokens)
+
+
 def test_sources_are_numbered_from_one_best_first() -> None:
     hits = tuple(hit(name, f"Text of {name}.") for name in "cab")
-    assert fit(hits, UNCUT, 1000, words) == tuple(
+    assert fitted(hits, UNCUT, 1000, words) == tuple(
         Source(marker, one, one.passage.text) for marker, one in enumerate(hits, start=1)
     )
 
 
 def test_no_more_passages_than_the_settings_say() -> None:
-    sources = fit(tuple(hit(name) for name in "abcde"), Context(passages=3), 1000, words)
+    sources = fitted(tuple(hit(name) for name in "abcde"), Context(passages=3), 1000, words)
     assert [source.hit.passage.doc_id for source in sources] == ["a", "b", "c"]
 
 
 def test_passages_fill_the_budget_to_the_last_token() -> None:
     hits = tuple(hit(name, prose(8)) for name in "abc")  # 10 tokens each, with marker and title
-    assert [len(fit(hits, UNCUT, budget, words)) for budget in (9, 10, 19, 20, 29, 30)] == [0, 1, 1, 2, 2, 3]
+    assert [len(fitted(hits, UNCUT, budget, words)) for budget in (9, 10, 19, 20, 29, 30)] == [0, 1, 1, 2, 2, 3]
 
 
 def test_a_passage_that_would_burst_the_budget_ends_the_list() -> None:
     hits = (hit("a", prose(8)), hit("b", prose(50)), hit("c", prose(8)))
-    assert [source.hit.passage.doc_id for source in fit(hits, UNCUT, 40, words)] == ["a"]
+    assert [source.hit.passage.doc_id for source in fitted(hits, UNCUT, 40, words)] == ["a"]
 
 
 def test_the_first_passage_is_cut_down_to_the_budget() -> None:
     text = prose(300)
-    (source,) = fit((hit("a", text),), UNCUT, 100, words)
+    (source,) = fitted((hit("a", text),), UNCUT, 100, words)
     assert text.startswith(source.quote.removesuffix("…"))
     assert 50 <= cost((source,)) <= 100
     assert source.hit.passage.text == text
@@ -96,34 +103,34 @@ def test_the_first_passage_is_cut_down_to_the_budget() -> None:
 
 def test_a_second_passage_is_not_cut_down() -> None:
     hits = (hit("a", prose(20)), hit("b", prose(300)))
-    assert [source.quote for source in fit(hits, UNCUT, 100, words)] == [prose(20)]
+    assert [source.quote for source in fitted(hits, UNCUT, 100, words)] == [prose(20)]
 
 
 def test_a_budget_too_small_for_anything_holds_nothing() -> None:
     for budget in (-100, 0, 1, 3):
-        assert fit((hit("a", prose(300)),), UNCUT, budget, words) == ()
+        assert fitted((hit("a", prose(300)),), UNCUT, budget, words) == ()
 
 
 def test_no_hits_make_no_sources() -> None:
-    assert fit((), Context(), 1000, words) == ()
+    assert fitted((), Context(), 1000, words) == ()
 
 
 def test_each_passage_is_cut_to_the_length_of_the_settings() -> None:
     texts = {"a": prose(100), "b": "Short.", "c": "x" * 300}
-    sources = fit(tuple(hit(name, text) for name, text in texts.items()), Context(chars_per_passage=90), 1000, words)
+    sources = fitted(tuple(hit(name, text) for name, text in texts.items()), Context(chars_per_passage=90), 1000, words)
     assert [source.quote for source in sources] == [cut(text, 90) for text in texts.values()]
     assert [len(source.quote) <= 90 for source in sources] == [True] * 3
     assert sources[1].quote == "Short."
 
 
 def test_an_uncut_passage_is_quoted_whole() -> None:
-    assert [source.quote for source in fit((hit("a", prose(500)),), UNCUT, 1000, words)] == [prose(500)]
+    assert [source.quote for source in fitted((hit("a", prose(500)),), UNCUT, 1000, words)] == [prose(500)]
 
 
 def test_the_lower_of_both_budgets_holds() -> None:
     hits = tuple(hit(name, prose(8)) for name in "abcdefghijkl")
     counts = [
-        len(fit(hits, Context(passages=100, max_tokens=limit), budget, words))
+        len(fitted(hits, Context(passages=100, max_tokens=limit), budget, words))
         for limit, budget in ((64, 1000), (1000, 64), (64, 30), (None, 64))
     ]
     assert counts == [6, 6, 3, 6]
@@ -138,7 +145,7 @@ def test_the_lower_of_both_budgets_holds() -> None:
 )
 def test_the_budget_is_never_exceeded(lengths: list[int], budget: int, passages: int, chars: int | None) -> None:
     hits = tuple(hit(f"d{n}", prose(length)) for n, length in enumerate(lengths))
-    sources = fit(hits, Context(passages=passages, chars_per_passage=chars), budget, words)
+    sources = fitted(hits, Context(passages=passages, chars_per_passage=chars), budget, words)
     assert cost(sources) <= budget
     assert [source.hit for source in sources] == list(hits[: len(sources)])
     assert [source.marker for source in sources] == list(range(1, len(sources) + 1))
@@ -149,3 +156,67 @@ def test_the_budget_is_never_exceeded(lengths: list[int], budget: int, passages:
 
 def test_a_passage_stands_under_its_marker_and_title() -> None:
     assert render(3, "Gout", "Joints swell.") == "[3] Gout\nJoints swell.\n\n"
+
+
+# --- condensed ---------------------------------------------------------------------------------
+
+TEXTS = {
+    "malaria": "Malaria is a disease. A parasite causes it. Fever comes and goes. Quinine was its first drug.",
+    "gout": "Gout hurts. Crystals cause it.",
+}
+
+
+def by_words(*wanted: str) -> Callable[[Sequence[Hit]], list[float]]:
+    """Sentences score by the first of these words that they hold."""
+
+    def score(parts: Sequence[Hit]) -> list[float]:
+        return [max((1 / n for n, word in enumerate(wanted, 1) if word in p.passage.text), default=0.0) for p in parts]
+
+    return score
+
+
+def excerpts(count: int, *wanted: str, **settings: Any) -> list[tuple[str, str]]:
+    hits = tuple(hit(name, text) for name, text in TEXTS.items())
+    found = condensed(hits, Context(**settings), count, by_words(*wanted))
+    return [(one.hit.passage.doc_id, one.text) for one in found]
+
+
+def test_of_all_passages_the_best_sentences_are_left_in_the_order_of_their_text() -> None:
+    assert excerpts(3, "Quinine", "Crystals", "parasite") == [
+        ("malaria", f"A parasite causes it.{GAP}Quinine was its first drug."),
+        ("gout", "Crystals cause it."),
+    ]
+
+
+def test_neighbours_stand_side_by_side_and_what_is_left_out_at_the_ends_leaves_no_trace() -> None:
+    assert excerpts(2, "parasite", "Fever") == [("malaria", "A parasite causes it. Fever comes and goes.")]
+
+
+def test_a_passage_without_any_of_them_is_left_out() -> None:
+    assert excerpts(1, "Crystals") == [("gout", "Crystals cause it.")]
+
+
+def test_more_sentences_than_there_are_leave_the_passages_whole() -> None:
+    assert excerpts(100) == list(TEXTS.items())
+
+
+def test_only_the_best_passages_are_looked_at_and_what_is_left_is_cut_to_length() -> None:
+    assert excerpts(9, "Crystals", passages=1, chars_per_passage=50) == [("malaria", cut(TEXTS["malaria"], 50))]
+
+
+def test_a_sentence_is_scored_under_its_passages_title_and_keeps_its_place_among_the_hits() -> None:
+    seen: list[Hit] = []
+
+    def score(parts: Sequence[Hit]) -> list[float]:
+        seen.extend(parts)
+        return [0.0] * len(parts)
+
+    first = hit("gout", TEXTS["gout"])
+    [excerpt] = condensed((first,), Context(), 1, score)
+    assert [part.passage.text for part in seen] == ["Gout hurts.", "Crystals cause it."]
+    assert {part.passage.title for part in seen} == {first.passage.title}
+    assert excerpt.hit is first
+
+
+def test_no_hits_have_no_excerpts() -> None:
+    assert condensed((), Context(), 3, by_words("x")) == []

@@ -83,6 +83,24 @@ async def test_the_model_reads_the_sources_before_the_question_and_is_asked_with
     assert (params.max_tokens, params.temperature) == (7, 0.5)
 
 
+async def test_the_model_reads_the_sentences_that_answer_best_where_the_settings_say_how_many(
+    index: IndexReader,
+) -> None:
+    generator = FakeGenerator(["Plasmodium [1]."])
+    pipeline = make(index, generator, "context.sentences=1")
+    answer = await pipeline.answer("What is malaria caused by?")
+    [(messages, _)] = generator.asked
+    [quote] = [citation.quote for citation in answer.citations]
+    passage = next(document.text for document in DOCUMENTS if "Plasmodium" in document.text)
+    assert quote in passage
+    assert len(quote) < len(passage)
+    assert messages[1]["content"] == f"[1] Malaria\n{quote}\n\nQuestion: What is malaria caused by?"
+    inside, around = (
+        {name: (start, end) for name, start, end in answer.spans}[name] for name in ("condense", "context")
+    )
+    assert around[0] <= inside[0] <= inside[1] <= around[1]
+
+
 async def test_an_invalid_marker_is_removed_from_the_stream_and_from_the_answer_and_counted(index: IndexReader) -> None:
     pipeline = make(index, FakeGenerator(["Lemons cure scurvy [", "9", "] [1]."]))
     events = [event async for event in pipeline.stream("What cures scurvy?")]

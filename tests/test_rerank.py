@@ -10,10 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from rag.bert import convert
-from rag.core import Hit, Passage
+from rag.core import Hit, Passage, Query
 from rag.errors import ModelError
 from rag.pairs import open_pairs
-from rag.rerank import Beside, CrossEncoderReranker, lexical_shares
+from rag.rerank import Beside, CrossEncoderReranker, lexical_shares, scored
+from rag.testing import FakeEncoder
 
 
 def hit(text: str, cosine: float = 0.0, lexical: float | None = None) -> Hit:
@@ -51,6 +52,21 @@ def test_bm25_adds_its_weight_times_the_share_of_the_best_score() -> None:
     scores = CrossEncoderReranker(Table(), Beside(lexical=2.0)).score("why?", hits)
     assert scores == pytest.approx([1 / (1 + np.exp(-2)), 0.5, 1 / (1 + np.exp(-2))])
     assert lexical_shares([hit("0"), hit("1")]).tolist() == [0.0, 0.0]  # the lexical search is off
+
+
+def test_passages_that_no_search_has_scored_get_their_cosine_and_their_probability() -> None:
+    encoder = FakeEncoder()
+    query = Query("why?", encoder.encode_queries(["why?"])[0])
+    hits = [hit("0", 0.9, 7.0), hit("1")]
+    found = scored(query, hits, encoder, CrossEncoderReranker(Table(), Beside(cosine=2.0)))
+    cosines = [float(encoder.encode_passages([f"\n{text}"])[0] @ query.vector) for text in ("0", "1")]
+    assert [one.dense for one in found] == pytest.approx(cosines)
+    assert [one.rerank for one in found] == pytest.approx(
+        [1 / (1 + np.exp(-2 * cosines[0])), 1 / (1 + np.exp(-1 - 2 * cosines[1]))]
+    )
+    assert [one.lexical for one in found] == [None, None]
+    assert [one.score for one in scored(query, hits, encoder, None)] == pytest.approx(cosines)
+    assert scored(query, [], encoder, None) == []
 
 
 @pytest.mark.filterwarnings("error")

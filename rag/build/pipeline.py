@@ -72,6 +72,7 @@ def assemble(loaded: Loaded, stages: Stages, generator: Generator) -> Pipeline:
         generator,
         stages.checker,
         weighing(loaded.settings),
+        search.reranker,
     )
 
 

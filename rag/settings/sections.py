@@ -91,6 +91,12 @@ class Context(Section):
     chars_per_passage: int | None = Field(
         800, ge=50, le=100_000, description="longest passage in the prompt, characters; null for uncut"
     )
+    sentences: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="sentences of all these passages in the prompt, the best by encoder and reranker; null: whole passages",
+    )
     max_tokens: int | None = Field(
         None, ge=64, description="budget for the passages, tokens; null: what the context window leaves"
     )

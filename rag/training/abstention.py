@@ -16,14 +16,14 @@ import numpy as np
 from rag import build, paths, prompt
 from rag.abstain import log_odds, relevance
 from rag.context import filter_hits, fit
-from rag.core import Encoder, GenerationParams, Generator, Message, Opening, Reranker, Source, Trace
+from rag.core import Encoder, GenerationParams, Generator, Hit, Message, Opening, Query, Reranker, Source, Trace
 from rag.errors import EngineError
 from rag.models.recipe import Abstention
+from rag.pipeline import condense
+from rag.rerank import scored
 from rag.settings import Loaded, Settings
 from rag.training.calibration import logistic
 from rag.training.grounded import Example
-
-Judge = Callable[[Example], tuple[Source, ...]]
 
 QUESTIONS = "calibration.jsonl"
 
@@ -37,43 +37,62 @@ class Case:
     answered: bool
 
 
+Judge = Callable[[Example], tuple[Source, ...]]
+"""To an example's sources with their cosines and the reranker's scores, as a search gives them."""
+
+
 def open_judge(loaded: Loaded) -> Judge:
     """With the encoder and the reranker that the settings name."""
     reranker = build.open_reranker(loaded)
     assert reranker is not None
-    return judging(build.open_encoder(loaded), reranker)
-
-
-def judging(encoder: Encoder, reranker: Reranker) -> Judge:
-    """To an example's sources with their cosines and the reranker's scores, as a search gives them."""
+    encoder = build.open_encoder(loaded)
 
     def judged(example: Example) -> tuple[Source, ...]:
-        hits = [source.hit for source in example.sources]
-        vectors = encoder.encode_passages([hit.passage.titled for hit in hits])
-        cosines = vectors @ encoder.encode_queries([example.question])[0]
-        hits = [replace(hit, dense=float(cosine)) for hit, cosine in zip(hits, cosines, strict=True)]
-        scores = reranker.score(example.question, hits)
-        return tuple(
-            replace(source, hit=replace(hit, rerank=score))
-            for source, hit, score in zip(example.sources, hits, scores, strict=True)
-        )
+        hits = _scored(example, encoder, reranker)
+        return tuple(replace(source, hit=hit) for source, hit in zip(example.sources, hits, strict=True))
 
     return judged
 
 
-def of_prompts(prompts: Sequence[Example], judged: Judge) -> Iterator[Case]:
+def _scored(example: Example, encoder: Encoder, reranker: Reranker) -> list[Hit]:
+    query = Query(example.question, encoder.encode_queries([example.question])[0])
+    return scored(query, [source.hit for source in example.sources], encoder, reranker)
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """Makes prompts of hits as the product does."""
+
+    settings: Settings
+    encoder: Encoder
+    reranker: Reranker
+    count_tokens: Callable[[str], int]
+
+    def sources(self, question: str, hits: Sequence[Hit], passages: int | None = None) -> tuple[Source, ...]:
+        """Of the first so many hits, else of as many as the settings have."""
+        context = self.settings.context
+        if passages is not None:
+            context = context.model_copy(update={"passages": passages})
+        query = Query(question, self.encoder.encode_queries([question])[0])
+        excerpts = condense(query, hits, context, self.encoder, self.reranker)
+        return fit(excerpts, context, self.settings.generator.max_model_len, self.count_tokens)
+
+
+def of_prompts(prompts: Sequence[Example], contexts: Contexts) -> Iterator[Case]:
+    """Of all passages of an example, in its order, which isn't a search's."""
     for example in prompts:
-        yield Case(example.messages, judged(example), bool(example.gold))
+        hits = _scored(example, contexts.encoder, contexts.reranker)
+        sources = contexts.sources(example.question, hits, len(hits))
+        yield Case(prompt.build(example.question, sources).messages, sources, bool(example.gold))
 
 
-def of_questions(search: build.Search, settings: Settings, count_tokens: Callable[[str], int]) -> Iterator[Case]:
+def of_questions(search: build.Search, contexts: Contexts) -> Iterator[Case]:
     """Those of `data/training/calibration.jsonl`, on an index of the sample corpus. Left out where the document that should
     answer isn't among the sources: others may."""
     lines = paths.shipped("data", "training", QUESTIONS).read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     for row, hits in zip(rows, search.search([row["question"] for row in rows], Trace()), strict=True):
-        kept = filter_hits(hits, settings.filter)
-        sources = fit(kept, settings.context, settings.generator.max_model_len, count_tokens)
+        sources = contexts.sources(row["question"], filter_hits(hits, contexts.settings.filter))
         found = row["doc_id"] in [source.hit.passage.doc_id for source in sources]
         if sources and (found or not row["answerable"]):
             yield Case(prompt.build(row["question"], sources).messages, sources, row["answerable"])
