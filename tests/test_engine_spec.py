@@ -398,6 +398,11 @@ def test_the_environment_on_a_cpu_binds_cores_and_unsets_what_would_override_the
     }
 
 
+def test_an_engine_that_compiles_isnt_kept_from_it_by_one_before_it_that_doesnt() -> None:
+    environment = planned("generator.enforce_eager=false").environment
+    assert environment["TORCHDYNAMO_DISABLE"] is None
+
+
 def test_the_environment_on_cuda_says_nothing_of_cpu_cores() -> None:
     assert planned(device="cuda").environment == {"VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
 

@@ -204,8 +204,10 @@ def first_and_last(folder: Path) -> tuple[float, float]:
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few steps teach a tiny model nothing at the rate that suits a large one."""
-    for module in (crossencoder, generator):
-        monkeypatch.setattr(module, "LEARNING_RATE", 1e-2)
+    monkeypatch.setattr(generator, "LEARNING_RATE", 1e-2)
+    for module, a_step in ((reranker, ("LISTS_A_STEP", 4)), (support, ("PAIRS_A_STEP", 32))):
+        monkeypatch.setattr(module, "LORA", crossencoder.Lora(rank=48, learning_rate=1e-2))
+        monkeypatch.setattr(module, *a_step)
 
 
 def train_reranker(base: Path, folder: Path, steps: int | None = None) -> Any:

@@ -253,7 +253,7 @@ def _environment(loaded: Loaded) -> dict[str, str | None]:
     if loaded.device == "cpu":
         environment["VLLM_CPU_KVCACHE_SPACE"] = None  # it would override kv_cache_memory_bytes
         environment["VLLM_CPU_OMP_THREADS_BIND"] = loaded.settings.generator.cores
-        if loaded.settings.generator.enforce_eager:
-            # vLLM compiles a function of three lines even then, for log-probabilities: 7 s of the first answer.
-            environment["TORCHDYNAMO_DISABLE"] = "1"
+        # vLLM compiles a function of three lines even without compilation, for log-probabilities: 7 s of the first answer.
+        # An engine beside that one may well compile, and has its environment.
+        environment["TORCHDYNAMO_DISABLE"] = "1" if loaded.settings.generator.enforce_eager else None
     return environment

@@ -26,13 +26,6 @@ class Job:
     do: Callable[[Pipeline], Awaitable[None]]
 
 
-class _Lost(Exception):
-    """An engine, by the error that told it."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-
 async def run(
     loads: Mapping[str, Loaded],
     jobs: Sequence[Job],
@@ -51,27 +44,30 @@ async def run(
     while left:
         before = len(left)
         needed = {job.variant for job in left}
-        try:
-            async with open_pipelines(
-                {name: loaded for name, loaded in loads.items() if name in needed}, lambda what: progress(what)
-            ) as pipelines:
-                while left:
-                    job = left[0]
-                    progress(job.what, finished[job.what], totals[job.what])
-                    await _do(job, pipelines[job.variant])
+        lost: Exception | None = None
+        async with open_pipelines(
+            {name: loaded for name, loaded in loads.items() if name in needed}, lambda what: progress(what)
+        ) as pipelines:
+            while left and lost is None:
+                job = left[0]
+                progress(job.what, finished[job.what], totals[job.what])
+                lost = await _do(job, pipelines[job.variant])
+                if lost is None:
                     left.popleft()
                     finished[job.what] += 1
                     progress(job.what, finished[job.what], totals[job.what])
-        except _Lost as lost:
+        if lost is not None:
             if len(left) == before:
-                raise lost.error from None
+                raise lost
             progress("an engine was lost, and is started again")
 
 
-async def _do(job: Job, pipeline: Pipeline) -> None:
+async def _do(job: Job, pipeline: Pipeline) -> Exception | None:
+    """The error that told that the engine was lost, if it was."""
     try:
         await job.do(pipeline)
     except Exception as error:
         if isinstance(error, EngineDied) or not pipeline.alive:
-            raise _Lost(error) from error
+            return error
         raise
+    return None
