@@ -63,7 +63,7 @@ def condensed(
 
 
 def _joined(texts: Sequence[str | None]) -> str:
-    """Those that are there, with an ellipsis where one between them isn't."""
+    """Those that are there, with a `GAP` where one between them isn't."""
     first = next((place for place, text in enumerate(texts) if text is not None), len(texts))
     said, gap = "", False
     for text in texts[first:]:
@@ -76,6 +76,8 @@ def _joined(texts: Sequence[str | None]) -> str:
 
 
 GAP = " … "
+"""Of a quote. The model reads on as if nothing were left out: of dev_60's simple questions its answers hold 0.73 of the key facts
+so, and 0.67 where it reads the ellipsis, or a line break in its place."""
 
 
 def _cut(text: str, settings: Context) -> str:
@@ -107,4 +109,4 @@ def fit(
 
 def render(marker: int, title: str, text: str) -> str:
     """A passage as it stands in the prompt."""
-    return f"[{marker}] {title}\n{text}\n\n"
+    return f"[{marker}] {title}\n{text.replace(GAP, ' ')}\n\n"

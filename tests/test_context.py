@@ -188,6 +188,12 @@ def test_of_all_passages_the_best_sentences_are_left_in_the_order_of_their_text(
     ]
 
 
+def test_the_model_reads_on_where_a_quote_has_a_gap() -> None:
+    assert render(1, "Malaria", f"A parasite causes it.{GAP}Quinine was its first drug.") == (
+        "[1] Malaria\nA parasite causes it. Quinine was its first drug.\n\n"
+    )
+
+
 def test_neighbours_stand_side_by_side_and_what_is_left_out_at_the_ends_leaves_no_trace() -> None:
     assert excerpts(2, "parasite", "Fever") == [("malaria", "A parasite causes it. Fever comes and goes.")]
 

@@ -202,9 +202,9 @@ def test_an_evaluation_of_five_questions_keeps_samples_and_goes_on_from_them(cli
     assert again.returncode == 0, again.stderr
     assert "All samples were there already." in again.stderr
     assert path.read_bytes() == before
-    refused = cli(*evaluation, "--set", "context.passages=3")
+    refused = cli(*evaluation, "--set", "context.passages=2")
     assert refused.returncode == 2
-    assert "settings.pipeline.context.passages was 2, and is 3" in refused.stderr
+    assert "settings.pipeline.context.passages was 3, and is 2" in refused.stderr
     assert path.read_bytes() == before
     compared = cli("eval", "compare", str(tmp_path / "results"), str(tmp_path / "results"), "--json")
     assert compared.returncode == 0, compared.stderr
