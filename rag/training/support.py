@@ -27,10 +27,9 @@ from rag.verify import LABELS, premise
 PREMISE_CHARS = Verify().premise_chars
 """What the stage reads by default is what the model is trained on."""
 
-LORA = crossencoder.Lora(rank=144, learning_rate=5e-4, dropout=0.1)
-"""Our own sentences come round sixteen times."""
+LORA = crossencoder.Lora(rank=48, learning_rate=5e-4)
 
-PAIRS_A_STEP, EVERY = 64, 250
+PAIRS_A_STEP, EVERY = 32, 200
 
 RARE = frozenset({"drug", "organism", "subgroup", "unit"})
 """Kinds of mistakes that few sentences can be given: most can be negated, few name a drug."""
