@@ -390,8 +390,8 @@ def test_an_answer_with_citations_from_vllms_own_server(cli: Cli, chosen: list[s
     assert "Plasmodium" in answer["answer"]
     assert [(one["doc_id"], one["origin"]) for one in answer["citations"]] == [("malaria", "model")]
     assert answer["answer"] == json.loads(first.stdout)["answer"]
-    assert answer["tokens"]["cached_prompt"] >= 256  # the whole prompt but for its last block or two
-    assert 300 < answer["tokens"]["prompt"] < 1500
+    assert answer["tokens"]["cached_prompt"] >= answer["tokens"]["prompt"] - 64  # all but for its last block or two
+    assert 150 < answer["tokens"]["prompt"] < 1500
     assert answer["tokens"]["output"] > 10
     assert answer["engine"]["backend"] == "openai"
     assert answer["engine"]["version"] is not None

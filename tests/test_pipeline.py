@@ -120,7 +120,7 @@ async def test_where_nothing_is_close_enough_the_model_is_not_asked(index: Index
 
 async def test_all_that_was_found_is_told_also_where_nothing_of_it_is_close_enough(index: IndexReader) -> None:
     for closest, sources in (("-1", 2), ("0.9", 0)):
-        pipeline = make(index, FakeGenerator(["Lemons [1]."]), f"filter.min_cosine={closest}")
+        pipeline = make(index, FakeGenerator(["Lemons [1]."]), f"filter.min_cosine={closest}", "context.passages=2")
         [searched] = [event async for event in pipeline.stream("What cures scurvy?") if isinstance(event, Searched)]
         assert searched.hits[0].passage.doc_id == "scurvy"
         assert len(searched.hits) == 3

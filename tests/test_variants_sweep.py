@@ -69,9 +69,9 @@ def load(assignment: str | None) -> Loaded:
 
 
 def test_the_value_that_holds_without_a_sweep_comes_first_else_the_first_one() -> None:
-    assert load(None).settings.context.passages == 2
-    assert list(parse("context.passages=5,2,3").loads(load)) == ["2", "5", "3"]
-    assert list(parse("context.passages=5,3").loads(load)) == ["5", "3"]
+    assert load(None).settings.context.passages == 3
+    assert list(parse("context.passages=5,3,2").loads(load)) == ["3", "5", "2"]
+    assert list(parse("context.passages=5,2").loads(load)) == ["5", "2"]
     found = parse("context.chars_per_passage=null,800").loads(load)
     assert {name: one.settings.context.chars_per_passage for name, one in found.items()} == {"800": 800, "null": None}
     assert all(one.explicit("context.chars_per_passage") for one in found.values())
@@ -107,7 +107,7 @@ def test_nothing_is_chosen_on_the_test_set(monkeypatch: pytest.MonkeyPatch) -> N
         sweep.plan(over, over.loads(load), QuestionSet("qa_120", SET.questions), "rag bench sweep")
     planned = sweep.plan(over, over.loads(load), QuestionSet("dev_60", SET.questions), "rag bench sweep")
     assert planned.head["settings"]["over"] == {"setting": "context.passages", "values": ["2", "3"]}
-    assert planned.head["settings"]["engines"] == [["2", "3"]]
+    assert planned.head["settings"]["engines"] == [["3", "2"]]
 
 
 # --- samples -----------------------------------------------------------------------------------------
