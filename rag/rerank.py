@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rag.core import Encoder, Hit, Query, Reranker
 from rag.errors import ModelError
 from rag.pairs import PairModel
+from rag.stats import of_best
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,4 @@ def scored(query: Query, hits: Sequence[Hit], encoder: Encoder, reranker: Rerank
 
 def lexical_shares(hits: Sequence[Hit]) -> NDArray[np.float64]:
     """BM25 scores over the best one, shape (hits,): 0 where the lexical search didn't find a passage, or is off."""
-    scores = np.array([hit.lexical or 0.0 for hit in hits], dtype=np.float64)
-    best = scores.max(initial=0.0)
-    return scores / best if best > 0 else scores
+    return of_best(np.array([hit.lexical or 0.0 for hit in hits], dtype=np.float64))

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from rag.core import Hit, Hits, Query, Reranker, Trace
 from rag.index import IndexReader
 from rag.settings import Retrieve
+from rag.stats import of_best
 
 
 class HybridSearcher:
@@ -98,10 +99,4 @@ def fuse_scores(cosines: ArrayLike, lexical: ArrayLike, lexical_weight: float) -
     worse than the better search alone (`rag bench reranker`: `fusion_over_best`).
     """
     dense, words = np.asarray(cosines, dtype=np.float64), np.asarray(lexical, dtype=np.float64)
-    return (1 - lexical_weight) * _share(dense - dense.min(initial=np.inf)) + lexical_weight * _share(words)
-
-
-def _share(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of the highest one; all 0 where none is above it."""
-    best = values.max(initial=0.0)
-    return values / best if best > 0 else np.zeros_like(values)
+    return (1 - lexical_weight) * of_best(dense - dense.min(initial=np.inf)) + lexical_weight * of_best(words)

@@ -186,3 +186,9 @@ def _estimate(value: float, resampled: Floats, n: int) -> Estimate:
         raise ValueError(f"the statistic of the sample is {value}")
     lo, hi = np.quantile(resampled[np.isfinite(resampled)], [0.025, 0.975])
     return Estimate(value, float(lo), float(hi), n)
+
+
+def of_best(values: Floats) -> Floats:
+    """Each over the highest, shape (n,); all 0 where none is above it."""
+    best = values.max(initial=0.0)
+    return values / best if best > 0 else np.zeros_like(values)

@@ -20,6 +20,9 @@ SAMPLES, SUMMARY, REPORT = "samples.jsonl", "summary.json", "report.md"
 BEFORE = ".before.jsonl"
 """Ends the name of the samples of a run with other settings, the last one: git ignores it."""
 
+ENGAGED = {True: "yes", False: "**no**", None: "not known"}
+"""How a report's table says whether a technique did."""
+
 Sample: TypeAlias = Mapping[str, Any]
 
 

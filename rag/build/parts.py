@@ -11,11 +11,10 @@ from rag.abstain import Weighing
 from rag.core import Encoder, Hit, Passage, Sentence, Source
 from rag.errors import ModelError
 from rag.models import ModelStore, ResolvedModel
-from rag.rerank import Beside
+from rag.rerank import Beside, CrossEncoderReranker
 from rag.settings import Loaded, Rerank, Settings
 
 if TYPE_CHECKING:
-    from rag.rerank import CrossEncoderReranker
     from rag.verify import CrossEncoderChecker
 
 Report = Callable[[str], None]
@@ -37,7 +36,6 @@ def open_encoder(loaded: Loaded, report: Report = quiet) -> Encoder:
 def open_reranker(loaded: Loaded, report: Report = quiet) -> CrossEncoderReranker | None:
     """None where the settings name no model."""
     from rag.pairs import open_pairs
-    from rag.rerank import CrossEncoderReranker
 
     settings = loaded.settings.rerank
     if settings.model is None:

@@ -132,7 +132,7 @@ def _techniques(samples: Sequence[Sample]) -> list[str]:
     rows = []
     for name, technique in evidence.of_answers(told).items():
         if technique.asked:
-            engaged = {True: "yes", False: "**no**", None: "not known"}[technique.engaged]
+            engaged = results.ENGAGED[technique.engaged]
             answers = sum(one[name].engaged is True for one in told if name in one)
             cells = (technique.evidence or "", technique.reason or "")
             rows.append(f"| `{name}` | {engaged} | {answers} of {len(told)} | {' | '.join(cells)} |")

@@ -132,7 +132,7 @@ class Generator(Section):
     max_num_seqs: int = Field(16, ge=1, le=4096, description="requests that run at once")
     kv_cache_mb: int | None = Field(None, ge=16, le=4_194_304, description="KV pool, MiB; null: 512 on a CPU")
     gpu_memory_utilization: float = Field(
-        0.8, gt=0, le=0.98, description="share of GPU memory; unused with kv_cache_mb"
+        0.8, gt=0, le=0.98, description="share of GPU memory; with kv_cache_mb only what has to be free as it starts"
     )
     block_size: int = Field(
         32, ge=8, le=256, description="KV block, tokens: a shared prefix shorter than this never hits the cache"

@@ -48,15 +48,15 @@ def open_judge(loaded: Loaded) -> Judge:
     encoder = build.open_encoder(loaded)
 
     def judged(example: Example) -> tuple[Source, ...]:
-        hits = _scored(example, encoder, reranker)
+        _, hits = _scored(example, encoder, reranker)
         return tuple(replace(source, hit=hit) for source, hit in zip(example.sources, hits, strict=True))
 
     return judged
 
 
-def _scored(example: Example, encoder: Encoder, reranker: Reranker) -> list[Hit]:
+def _scored(example: Example, encoder: Encoder, reranker: Reranker) -> tuple[Query, list[Hit]]:
     query = Query(example.question, encoder.encode_queries([example.question])[0])
-    return scored(query, [source.hit for source in example.sources], encoder, reranker)
+    return query, scored(query, [source.hit for source in example.sources], encoder, reranker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,11 @@ class Contexts:
     reranker: Reranker
     count_tokens: Callable[[str], int]
 
-    def sources(self, question: str, hits: Sequence[Hit], passages: int | None = None) -> tuple[Source, ...]:
+    def sources(self, query: Query, hits: Sequence[Hit], passages: int | None = None) -> tuple[Source, ...]:
         """Of the first so many hits, else of as many as the settings have."""
         context = self.settings.context
         if passages is not None:
             context = context.model_copy(update={"passages": passages})
-        query = Query(question, self.encoder.encode_queries([question])[0])
         excerpts = condense(query, hits, context, self.encoder, self.reranker)
         return fit(excerpts, context, self.settings.generator.max_model_len, self.count_tokens)
 
@@ -81,8 +80,8 @@ class Contexts:
 def of_prompts(prompts: Sequence[Example], contexts: Contexts) -> Iterator[Case]:
     """Of all passages of an example, in its order, which isn't a search's."""
     for example in prompts:
-        hits = _scored(example, contexts.encoder, contexts.reranker)
-        sources = contexts.sources(example.question, hits, len(hits))
+        query, hits = _scored(example, contexts.encoder, contexts.reranker)
+        sources = contexts.sources(query, hits, len(hits))
         yield Case(prompt.build(example.question, sources).messages, sources, bool(example.gold))
 
 
@@ -91,8 +90,10 @@ def of_questions(search: build.Search, contexts: Contexts) -> Iterator[Case]:
     answer isn't among the sources: others may."""
     lines = paths.shipped("data", "training", QUESTIONS).read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    for row, hits in zip(rows, search.search([row["question"] for row in rows], Trace()), strict=True):
-        sources = contexts.sources(row["question"], filter_hits(hits, contexts.settings.filter))
+    asked = [row["question"] for row in rows]
+    queries = [Query(*one) for one in zip(asked, search.encoder.encode_queries(asked), strict=True)]
+    for row, query, hits in zip(rows, queries, search.searcher.search(queries, Trace()), strict=True):
+        sources = contexts.sources(query, filter_hits(hits, contexts.settings.filter))
         found = row["doc_id"] in [source.hit.passage.doc_id for source in sources]
         if sources and (found or not row["answerable"]):
             yield Case(prompt.build(row["question"], sources).messages, sources, row["answerable"])

@@ -96,16 +96,19 @@ def of_kind(
         try:
             sample = reader.validate_python(one)
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise UsageError(
-                f"{path}:{number}: no sample of this version of rag ({where}: {problem['msg']}). {_MENDING}"
-            ) from None
+            raise unreadable(path, number, error) from None
         if key(sample) in found:
             named = ", ".join(map(str, key(sample)))
             raise UsageError(f"{path}:{number}: {named} stands there twice. Remove one of the two lines.")
         found[key(sample)] = sample
     return list(found.values())
+
+
+def unreadable(path: Path, number: int, error: ValidationError) -> UsageError:
+    """Of a line that this version can't read."""
+    problem = error.errors()[0]
+    where = ".".join(map(str, problem["loc"]))
+    return UsageError(f"{path}:{number}: no sample of this version of rag ({where}: {problem['msg']}). {_MENDING}")
 
 
 _MENDING = "Remove the folder, or choose another one with --output."

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from rag.bench.results import Figure
+from rag.bench.results import ENGAGED, Figure
 from rag.engine import evidence
 from rag.variants.breakdown.figures import by_shape
 from rag.variants.breakdown.lengths import engines
@@ -131,7 +131,7 @@ def techniques(measured: Measured) -> list[str]:
         told = [given(one).engine.techniques for one in some.values() if given(one).route is not None]
         for technique, found in evidence.of_answers(told).items():
             if found.asked:
-                engaged = {True: "yes", False: "**no**", None: "not known"}[found.engaged]
+                engaged = ENGAGED[found.engaged]
                 answers = sum(one[technique].engaged is True for one in told if technique in one)
                 cells = (engaged, f"{answers} of {len(told)}", found.evidence or "", found.reason or "")
                 rows.append(f"| `{name}` | `{technique}` | {' | '.join(cells)} |")

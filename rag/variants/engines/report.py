@@ -206,7 +206,7 @@ def _engines(measured: Measured, variants: Mapping[str, Mapping[str, Any]]) -> l
 def _techniques(measured: Measured) -> list[str]:
     """What was switched on, and whether it engaged, by the engine's own account."""
     rows = [
-        f"| `{name}` | `{technique}` | {ENGAGED[found.engaged]} | {found.evidence or ''} | {found.reason or ''} |"
+        f"| `{name}` | `{technique}` | {results.ENGAGED[found.engaged]} | {found.evidence or ''} | {found.reason or ''} |"
         for name in measured.names
         if name in measured.samples.engaged
         for technique, found in measured.samples.engaged[name].techniques.items()
@@ -282,8 +282,6 @@ UNQUANTISED = (
     "its quantisation did nothing. Its weights take as much memory as those of an engine that isn't quantised, so its times are "
     "that engine's, and no figures are made of them."
 )
-
-ENGAGED = {True: "yes", False: "**no**", None: "not known"}
 
 EXPLAINED = (
     "Each engine in a process of its own, all in memory at once, one asked at a time: prompts and answers of exactly so many tokens "

@@ -12,10 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from rag.bench import results
 from rag.core import GenerationStats, Technique
 from rag.engine.evidence import Weights
-from rag.errors import UsageError
 from rag.evaluate.samples import Head
 from rag.variants.breakdown.lengths import Length, Shape
 from rag.variants.breakdown.source import MEAN_ANSWER
+from rag.variants.samples import unreadable
 
 Kind = Literal["alone", "again", "together"]
 """A request with nothing in the prefix cache; its first token once more, with its prompt in the cache; several at once."""
@@ -112,10 +112,5 @@ def parse(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Samples:
                 sample = _TAKEN.validate_python(one)
                 taken[sample.key] = sample
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise UsageError(
-                f"{folder / results.SAMPLES}:{number}: no sample of this version of rag ({where}: {problem['msg']}). "
-                "Remove the folder, or choose another one with --output."
-            ) from None
+            raise unreadable(folder / results.SAMPLES, number, error) from None
     return Samples(starts, engaged, taken)
