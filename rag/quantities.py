@@ -1,6 +1,7 @@
 """The numbers of a text and their units, so that a sentence's can be looked for in its passage. Pure.
 
-Signs are left out, since a dash is mostly a range's ("2-5"), and so are ordinals and fractions in words.
+Signs are left out, since a dash is mostly a range's ("2-5"). Ordinals and fractions in words ask for no number in a
+passage, and answer for one: "a third" there holds "one in three" and "33%".
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from decimal import Decimal
+from math import gcd
 
 _UP_TO_NINE = "one two three four five six seven eight nine".split()  # noqa: SIM905
 _TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()  # noqa: SIM905
@@ -64,13 +66,59 @@ _QUANTITY = re.compile(
 )
 
 
+_ORDINALS = {
+    word: value
+    for value, word in enumerate(
+        "second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split(),  # noqa: SIM905
+        start=2,
+    )
+}
+_ORDINAL = re.compile(rf"\b(?:{'|'.join(_ORDINALS)})\b", re.IGNORECASE)
+_PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4}
+_PARTS |= {word + s: value for word, value in _ORDINALS.items() if word != "second" for s in ("", "s")}
+_FRACTION = re.compile(rf"\b(?:(?P<many>{'|'.join(_UP_TO_NINE)})[\s-])?(?P<part>{'|'.join(_PARTS)})\b", re.IGNORECASE)
+_PERCENT = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)(?=\s?%|\sper\s?cent\b)", re.IGNORECASE)
+_OUT_OF = re.compile(r"\b(?P<many>[0-9]+) (?:\w+ )?(?:in|(?:out )?of)(?: an?| every)? (?P<all>[0-9]+)\b", re.IGNORECASE)
+_DENOMINATORS = (2, 3, 4, 5, 10, 20)
+"""Of the fractions that a percentage is told as."""
+
+_DECADE = re.compile(r"\b(?P<decade>[12][0-9]{2})0s\b")
+
+
 def numbers_stand(sentence: str, passage: str) -> bool:
     return not missing_numbers(sentence, passage) and not wrong_units(sentence, passage)
 
 
 def missing_numbers(sentence: str, passage: str) -> frozenset[str]:
-    """The numbers of a sentence that its passage doesn't hold. The word "one" asks for none: it is mostly a pronoun."""
-    return numbers(_PRONOUN.sub("", sentence)) - numbers(passage)
+    """The numbers of a sentence that its passage doesn't hold, in these or other words. The word "one" asks for none: it is
+    mostly a pronoun."""
+    told = numbers(passage)
+    asked = _DECADE.sub(lambda match: "" if any(_is_in(year, match["decade"]) for year in told) else match[0], sentence)
+    return numbers(_PRONOUN.sub("", asked)) - told - _implied(passage)
+
+
+def _is_in(year: str, decade: str) -> bool:
+    return len(year) == len(decade) + 1 and year.startswith(decade)
+
+
+def _implied(passage: str) -> frozenset[str]:
+    """What its fractions, percentages and ordinals say of numbers: "a third" 3 and 33, "nine in ten" 90, "90%" 9 (of) 10 and
+    90 of 100, "76.3%" 76, "the sixth day" 6."""
+    found = {_ORDINALS[match[0].lower()] for match in _ORDINAL.finditer(passage)}
+    for match in _FRACTION.finditer(passage):
+        many, part = _VALUES.get((match["many"] or "one").lower(), 1), _PARTS[match["part"].lower()]
+        found |= {many, part, round(100 * many / part)}
+    for match in _OUT_OF.finditer(_in_digits(passage)):
+        if 0 < int(match["many"]) < int(match["all"]):
+            found.add(round(100 * int(match["many"]) / int(match["all"])))
+    for match in _PERCENT.finditer(passage):
+        percent = Decimal(match["number"])
+        found |= {round(percent), 100}
+        for part in _DENOMINATORS:
+            many = round(percent * part / 100)
+            if round(Decimal(100 * many) / part) == percent and gcd(many, part) == 1:
+                found |= {many, part}
+    return frozenset(map(str, found))
 
 
 def wrong_units(sentence: str, passage: str) -> frozenset[str]:
