@@ -13,7 +13,7 @@ from rag.training.record import Run
 def main(
     folder: options.Folder = Path("training/reranker"),
     data: options.Datasets = None,
-    examples: options.Examples = 42_000,
+    examples: options.Examples = 25_000,
     held_out: options.HeldOut = 100,
     index: options.Index = None,
     steps: options.Steps = None,

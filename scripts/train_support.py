@@ -13,7 +13,7 @@ from rag.training.record import Run
 def main(
     folder: options.Folder = Path("training/support"),
     data: options.Datasets = None,
-    examples: options.Examples = 40_000,
+    examples: options.Examples = 160_000,
     held_out: options.HeldOut = 600,
     steps: options.Steps = None,
     seed: options.Seed = 0,

@@ -123,6 +123,19 @@ def test_a_paper_has_no_title_for_that_is_the_question(rankings: list[Ranking]) 
     assert all(passage.startswith("\n") for one in papers for passage in (*one.relevant, *one.others))
 
 
+def test_a_sentence_of_an_abstract_asks_for_what_is_left_of_it(root: Path, rankings: list[Ranking]) -> None:
+    _, measured, abstracts = datasets.scifact(root)
+    whose = {part: name for name, (title, text) in abstracts.items() for part in (title, *text)}
+    asked = [one for one in rankings if one.question in whose]
+    assert asked
+    for one in asked:
+        title, text = abstracts[whose[one.question]]
+        left = " ".join(sentence for sentence in text if sentence != one.question)
+        assert one.relevant in ((f"\n{left}",), (f"{title}\n{left}",))
+    assert {one.question in {title for title, _ in abstracts.values()} for one in asked} == {True, False}
+    assert {whose[one.question] for one in asked} & {name for claim in measured for name in claim.cited} == set()
+
+
 def test_training_never_sees_what_is_held_out(root: Path, lists: Lists, rankings: list[Ranking]) -> None:
     _, validation, held_out = datasets.split_medquad(datasets.medquad(root))
     foci = {record.focus for record in (*validation, *held_out)}

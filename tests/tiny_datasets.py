@@ -74,6 +74,7 @@ def _scifact() -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
             "abstract": [
                 f"Zinc {number} raises the rate of the cell.",
                 f"Cells of line {number} grow in zinc {number}.",
+                f"Dish {number} held the cells for a week.",
             ],
         }
         for number in range(16)

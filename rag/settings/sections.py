@@ -226,9 +226,9 @@ class Verify(Section):
         "mark", description="unsupported sentences: mark them, drop them, or withhold the whole answer for one"
     )
     min_support: float = Field(0.5, ge=0, le=1, description="probability from which on a sentence is supported")
-    max_length: int = Field(256, ge=16, le=8192, description="longest pair of sentence and passage, tokens")
+    max_length: int = Field(320, ge=16, le=8192, description="longest pair of sentence and passage, tokens")
     premise_chars: int = Field(
-        400, ge=50, le=100_000, description="of a passage, the sentences nearest to the one checked, characters"
+        800, ge=50, le=100_000, description="of a passage, the sentences nearest to the one checked, characters"
     )
 
     @model_validator(mode="after")

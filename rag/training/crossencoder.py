@@ -13,9 +13,6 @@ from rag.training import attention, export, loop
 WARM_UP = 0.05
 """Of the steps."""
 
-MAX_TOKENS = 192
-"""Of a pair, while training: a passage's first sentences mostly tell what it is about."""
-
 TARGETS = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
 """Every matrix of a BERT layer."""
 
@@ -50,6 +47,7 @@ def train(
     labels: int,
     loss: Callable[[Any], Any],
     lora: Lora,
+    max_tokens: int,
     batch: int,
     every: int,
     seed: int,
@@ -57,7 +55,7 @@ def train(
 ) -> Any:
     """Train in `folder`, going on from its last checkpoint; `folder/adapter.safetensors` and the `CrossEncoder` result.
 
-    `every` so many steps the held-out loss is taken and a checkpoint written.
+    A pair is cut at `max_tokens`. `every` so many steps the held-out loss is taken and a checkpoint written.
     """
     import torch
     from datasets import Dataset
@@ -67,7 +65,7 @@ def train(
     set_seed(seed)
     dropout = {"hidden_dropout_prob": lora.dropout, "attention_probs_dropout_prob": lora.dropout}
     model = CrossEncoder(
-        str(base), num_labels=labels, max_length=MAX_TOKENS, local_files_only=True, config_kwargs=dropout
+        str(base), num_labels=labels, max_length=max_tokens, local_files_only=True, config_kwargs=dropout
     )
     if not torch.cuda.is_available() and not lora.dropout:  # of which ours knows nothing
         attention.by_products(model.transformers_model)
