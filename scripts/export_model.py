@@ -20,6 +20,10 @@ def main(
     folder: Annotated[
         Path | None, typer.Option("--from", help="The training's folder.", show_default="training/KIND")
     ] = None,
+    average: Annotated[
+        Path | None, typer.Option(help="The folder of another training of it, whose adapter is averaged in.")
+    ] = None,
+    share: Annotated[float, typer.Option(min=0, max=1, help="What that one counts of the mean.")] = 0.5,
     card_only: Annotated[
         bool, typer.Option("--card-only", help="Only write the card again, with new figures.")
     ] = False,
@@ -32,7 +36,8 @@ def main(
     else:
         with library_output(verbose=False):
             calibrate = calibration.on_development if trained.kind == "reranker" else None
-            recipes.write(name, trained, source, calibrate=calibrate)
+            averaged = (average, share) if average is not None else None
+            recipes.write(name, trained, source, calibrate=calibrate, averaged=averaged)
 
 
 if __name__ == "__main__":

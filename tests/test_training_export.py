@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rag.errors import UsageError
-from rag.training.export import ADAPTER, convert
+from rag.training.export import ADAPTER, average, convert
 
 LAYER = "model.layers.0.self_attn.q_proj"
 
@@ -62,3 +62,51 @@ def test_our_own_file_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"No adapter in {tmp_path}"):
         convert(tmp_path, tmp_path / "out.safetensors", 4, 8.0)
+
+
+def trained(folder: Path, rank: int, layer: str = LAYER) -> dict[str, torch.Tensor]:
+    folder.mkdir()
+    tensors = {
+        f"{layer}.lora_A": torch.randn(rank, 6).bfloat16(),
+        f"{layer}.lora_B": torch.randn(6, rank).bfloat16(),
+        "classifier.weight": torch.randn(3, 6),
+    }
+    save_file(tensors, folder / ADAPTER)
+    return tensors
+
+
+def change(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Of the matrix, at an alpha of twice the rank."""
+    return 2 * tensors[f"{LAYER}.lora_B"].float() @ tensors[f"{LAYER}.lora_A"].float()
+
+
+def test_a_mean_changes_a_matrix_by_the_mean_of_both_changes(tmp_path: Path) -> None:
+    one, other = trained(tmp_path / "one", 4), trained(tmp_path / "other", 2)
+    average(tmp_path / "one" / ADAPTER, tmp_path / "other", 0.25, 6)
+    found = load_file(tmp_path / "one" / ADAPTER)
+    assert found[f"{LAYER}.lora_A"].shape == (6, 6)
+    torch.testing.assert_close(change(found), 0.75 * change(one) + 0.25 * change(other), atol=0.1, rtol=0.02)
+    torch.testing.assert_close(
+        found["classifier.weight"], 0.75 * one["classifier.weight"] + 0.25 * other["classifier.weight"]
+    )
+
+
+def test_a_mean_is_cut_to_its_rank_where_least_is_lost(tmp_path: Path) -> None:
+    one = trained(tmp_path / "one", 4)
+    trained(tmp_path / "other", 4)
+    average(tmp_path / "one" / ADAPTER, tmp_path / "other", 0.0, 2)
+    found = load_file(tmp_path / "one" / ADAPTER)
+    assert found[f"{LAYER}.lora_A"].shape == (2, 6)
+    sizes = torch.linalg.svdvals(change(one))
+    assert torch.linalg.norm(change(found) - change(one)) == pytest.approx(float(sizes[2:].norm()), rel=0.05)
+
+
+def test_a_mean_of_what_does_not_fit_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+    trained(tmp_path / "one", 4)
+    before = (tmp_path / "one" / ADAPTER).read_bytes()
+    with pytest.raises(UsageError, match=r"No adapter\.safetensors in .*nowhere"):
+        average(tmp_path / "one" / ADAPTER, tmp_path / "nowhere", 0.5, 4)
+    trained(tmp_path / "other", 4, layer="model.layers.1.mlp")
+    with pytest.raises(UsageError, match="changes other matrices"):
+        average(tmp_path / "one" / ADAPTER, tmp_path / "other", 0.5, 4)
+    assert (tmp_path / "one" / ADAPTER).read_bytes() == before

@@ -46,6 +46,36 @@ def convert(folder: Path, path: Path, rank: int, alpha: float) -> None:
     _write(load_file(peft / _PEFT), path)
 
 
+def average(path: Path, other: Path, share: float, rank: int) -> None:
+    """Make of the adapter in `path` the mean with another training's, which counts `share`: of trainings from one base, whose
+    mistakes differ, a mean is often better than each ("model soups", Wortsman et al. 2022), and as fast. The changes of a
+    matrix are averaged, not their factors, and cut to `rank`; both have an alpha of twice their rank, as all of ours.
+
+    Raises `UsageError` where `other` holds no adapter or one of other matrices.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    if not (other / ADAPTER).is_file():
+        raise UsageError(f"No {ADAPTER} in {other}. Name a finished training's folder.")
+    ours, theirs = load_file(path), load_file(other / ADAPTER)
+    if ours.keys() != theirs.keys():
+        odd = sorted(ours.keys() ^ theirs.keys())
+        raise UsageError(f"{other / ADAPTER} changes other matrices: {', '.join(odd[:3])} ...")
+    mean = {}
+    for name in sorted(ours):
+        module, _, part = name.rpartition(".")
+        if part == "lora_A":
+            one, two = (w[f"{module}.lora_B"].float() @ w[name].float() for w in (ours, theirs))
+            left, sizes, right = torch.linalg.svd(torch.lerp(one, two, share), full_matrices=False)
+            root = sizes[:rank].sqrt()
+            mean[f"{module}.lora_B"] = (left[:, :rank] * root).to(torch.bfloat16).contiguous()
+            mean[name] = (root[:, None] * right[:rank]).to(torch.bfloat16).contiguous()
+        elif part != "lora_B":
+            mean[name] = torch.lerp(ours[name], theirs[name], share)
+    _write_as_is(mean, path)
+
+
 def _write(weights: dict[str, Any], path: Path) -> None:
     import torch
 

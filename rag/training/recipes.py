@@ -90,9 +90,11 @@ def write(
     recipes: Path | None = None,
     results: Path | None = None,
     calibrate: Calibrate | None = None,
+    averaged: tuple[Path, float] | None = None,
 ) -> Recipe:
-    """`data/models/NAME` from the training in `folder`: adapter, recipe, curve and card. The recipe is built once, to record
-    what it yields; what was there before stays where anything fails.
+    """`data/models/NAME` from the training in `folder`: adapter, recipe, curve and card; where it is `averaged` with another
+    (its folder, the share that it has), from both. The recipe is built once, to record what it yields; what was there
+    before stays where anything fails.
 
     Raises `UsageError` where `folder` holds no adapter or it is too large, `ModelError` where it doesn't fit its base.
     """
@@ -101,7 +103,14 @@ def write(
         made = Path(scratch, "recipes", name)
         made.mkdir(parents=True)
         export.convert(folder, made / export.ADAPTER, trained.rank, trained.alpha)
+        if averaged is not None:
+            export.average(made / export.ADAPTER, *averaged, trained.rank)
         content = _content(trained, folder, made / export.ADAPTER, read(recipes / trained.base / RECIPE))
+        if averaged is not None:
+            other, share = averaged
+            content["training"]["averaged"] = (
+                f"{share:g} of another: {record.read(other).get('command', 'not recorded')}"
+            )
         _write_recipe(made, content)
         if calibrate is not None:
             built = ModelStore(made.parent, Path(scratch, "uncalibrated")).build(name)
