@@ -46,8 +46,8 @@ def marked(sentence: str, passage: str) -> tuple[str, str]:
     right: list[tuple[Range, Mark]] = []
     operations = alignment.get_opcodes()
     for row, (name, start, end, first, last) in enumerate(operations):
-        if name == "equal":
-            continue
+        if name == "equal" or "".join(_lower(ours[start:end])) == "".join(_lower(theirs[first:last])):
+            continue  # "flower pots" is "flowerpots"
         # Before the first word that both share, and after the last, a passage goes on: as many words as the sentence has there.
         if row == 0:
             first = max(first, last - (end - start))

@@ -25,6 +25,7 @@ PASSAGE = "Gout\nCrystals of urate form in cold joints. Allopurinol lowers urate
         ("Colchicine lowers urate in adults.", "⟨Colchicine⟩ lowers urate in adults.", "⟨Allopurinol⟩ lowers"),
         ("Allopurinol lowers urate in children.", "Allopurinol lowers urate in ⟨children⟩.", "urate in ⟨adults⟩ with"),
         ("Allopurinol lowers urate in joints.", "Allopurinol lowers urate in «joints».", "urate in ⟨adults⟩ with"),
+        ("Allo-purinol low ers urate", "Allo-purinol low ers urate", "Allopurinol lowers urate"),
         ("ALLOPURINOL lowers urate, in adults", "ALLOPURINOL lowers urate, in adults", "Allopurinol lowers urate in"),
     ],
 )
