@@ -29,7 +29,7 @@ class Weighing:
     of_word: float
     of_relevance: float
     shift: float
-    min_confidence: float = 0.5
+    min_confidence: float
 
     def confidence(self, declining: float, sources: Sequence[Source]) -> float:
         """Probability that a source answers; `declining` is that of the generator's declining. Raises `ValueError` where

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from rag import build
-from rag.abstain import Weighing
+from rag.abstain import Weighing, log_odds
 from rag.cli.console import library_output
 from rag.metrics import auroc
 from rag.training import abstention, corpora, datasets, found, mixture, options, recipes
@@ -57,17 +57,18 @@ def main(
     weights = abstention.weigh(seen, loaded.settings.rerank.model)
     recipes.write_abstention(name, weights)
     typer.echo(weights.model_dump_json())
-    for line in table(seen, Weighing(weights.of_word, weights.of_relevance, weights.shift)):
+    least = loaded.settings.abstain.min_confidence
+    for line in table(seen, Weighing(weights.of_word, weights.of_relevance, weights.shift, least)):
         typer.echo(line)
 
 
 def table(seen: dict[str, list[Observed]], weighing: Weighing) -> list[str]:
-    """In-sample: how well each tells prompts without an answer, and what declining below a confidence of 0.5 comes to."""
+    """In-sample: how well each tells prompts without an answer, and what declining below the lowest confidence comes to."""
     lines = ["questions      n  without answer  word  relevance  together  recall  precision"]
     for kind, some in seen.items():
         wrong = [not one.answered for one in some]
         odds = [weighing.odds(one.word, one.relevance) for one in some]
-        declined = [w for w, o in zip(wrong, odds, strict=True) if o > 0]
+        declined = [w for w, o in zip(wrong, odds, strict=True) if o > -log_odds(weighing.min_confidence)]
         lines.append(
             f"{kind:12} {len(some):4}  {sum(wrong):14}  {auroc([one.word for one in some], wrong):.2f}  "
             f"{auroc([-one.relevance for one in some], wrong):9.2f}  {auroc(odds, wrong):8.2f}  "

@@ -15,7 +15,7 @@ from rag.testing import FakeGenerator
 
 MESSAGES = ({"role": "user", "content": "Why?"},)
 STATS = GenerationStats(1, prompt_tokens=9, ttft=0.1)
-WEIGHING = Weighing(of_word=0.5, of_relevance=-1.0, shift=1.0)
+WEIGHING = Weighing(of_word=0.5, of_relevance=-1.0, shift=1.0, min_confidence=0.5)
 
 
 def sources(*scores: float | None) -> tuple[Source, ...]:

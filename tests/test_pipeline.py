@@ -132,7 +132,7 @@ async def test_a_model_that_declines_makes_an_abstention_without_citations(index
     assert (answer.abstained, answer.citations) == (True, ())
 
 
-WEIGHING = Weighing(of_word=1.0, of_relevance=-1.0, shift=0.0)
+WEIGHING = Weighing(of_word=1.0, of_relevance=-1.0, shift=0.0, min_confidence=0.5)
 
 
 async def test_what_the_reranker_says_is_weighed_with_the_model_s_word(index: IndexReader) -> None:
