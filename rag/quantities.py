@@ -1,15 +1,16 @@
 """The numbers of a text and their units, so that a sentence's can be looked for in its passage. Pure.
 
-Signs are left out, since a dash is mostly a range's ("2-5"). Ordinals and fractions in words ask for no number in a
-passage, and answer for one: "a third" there holds "one in three" and "33%".
+Signs are left out, since a dash is mostly a range's ("2-5"). A share is the same however it is told, "a third", "one in three" and
+"33%", and so are "day six" and "the sixth day", the 1930s of the sentence and 1933 in the passage.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
-from math import gcd
+from fractions import Fraction
 
 _UP_TO_NINE = "one two three four five six seven eight nine".split()  # noqa: SIM905
 _TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()  # noqa: SIM905
@@ -35,6 +36,8 @@ _THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 _SPELLINGS = {
     "%": "percent, per cent",
     "\u03bcg": "\u00b5g, mcg, microgram, micrograms",
+    "ng": "nanogram, nanograms",
+    "pg": "picogram, picograms",
     "mg": "milligram, milligrams",
     "g": "gram, grams",
     "kg": "kilogram, kilograms",
@@ -44,6 +47,10 @@ _SPELLINGS = {
     "cm": "centimeter, centimeters, centimetre, centimetres",
     "m": "meter, meters, metre, metres",
     "km": "kilometer, kilometers, kilometre, kilometres",
+    "iu": "international unit, international units",
+    "mmhg": "mm hg",
+    "°c": "° c, degrees celsius, degree celsius, degrees c",
+    "°f": "° f, degrees fahrenheit, degree fahrenheit, degrees f",
     "foot": "feet",
     "inch": "inches",
     "second": "seconds, sec, secs",
@@ -55,8 +62,8 @@ _SPELLINGS = {
     "year": "years, yr, yrs",
     "decade": "decades",
     "century": "centuries",
-    **{name: f"{name}s" for name in ("mile", "pound", "ounce", "degree")},
-    **dict.fromkeys(("dl", "mmol", "mol"), ""),
+    **{name: f"{name}s" for name in ("mile", "pound", "ounce")},
+    **dict.fromkeys(("dl", "mmol", "mol", "meq", "kpa"), ""),
 }
 _UNITS = {spelling: unit for unit, others in _SPELLINGS.items() for spelling in (unit, *others.split(", ")) if spelling}
 _UNIT = "|".join(sorted(_UNITS, key=len, reverse=True))
@@ -73,15 +80,26 @@ _ORDINALS = {
         start=2,
     )
 }
-_ORDINAL = re.compile(rf"\b(?:{'|'.join(_ORDINALS)})\b", re.IGNORECASE)
-_PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4}
-_PARTS |= {word + s: value for word, value in _ORDINALS.items() if word != "second" for s in ("", "s")}
-_FRACTION = re.compile(rf"\b(?:(?P<many>{'|'.join(_UP_TO_NINE)})[\s-])?(?P<part>{'|'.join(_PARTS)})\b", re.IGNORECASE)
-_PERCENT = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)(?=\s?%|\sper\s?cent\b)", re.IGNORECASE)
-_OUT_OF = re.compile(r"\b(?P<many>[0-9]+) (?:\w+ )?(?:in|(?:out )?of)(?: an?| every)? (?P<all>[0-9]+)\b", re.IGNORECASE)
-_DENOMINATORS = (2, 3, 4, 5, 10, 20)
-"""Of the fractions that a percentage is told as."""
+_ORDINAL = re.compile(rf"\b(?P<ordinal>{'|'.join(_ORDINALS)}) (?P<noun>[a-z]+)\b", re.IGNORECASE)
+_NUMBERED = re.compile(r"\b(?P<noun>[a-z]+) (?P<number>[0-9]+)\b(?![.,]?[0-9])", re.IGNORECASE)
 
+_PARTS = {"half": 2, "quarter": 4, "quarters": 4}
+_PARTS |= {word + s: value for word, value in _ORDINALS.items() if word != "second" for s in ("", "s")}
+_ONE = "\ue000"
+"""In the place of the pronoun, which may also be the one of "one in three"."""
+
+_FRACTION = re.compile(
+    rf"(?<!\w)(?:(?P<many>[1-9]|{_ONE})[\s-](?P<part>{'|'.join(_PARTS)})"
+    rf"|an? (?P<one>{'|'.join(word for word in _PARTS if not word.endswith('s'))})|(?P<half>half))\b",
+    re.IGNORECASE,
+)
+_PERCENT = re.compile(
+    r"(?<![0-9.,])(?P<number>[0-9]+(?:\.(?P<decimals>[0-9]+))?)(?:\s?%|[\s-]per\s?cent\b)", re.IGNORECASE
+)
+_OUT_OF = re.compile(
+    rf"(?<![\w.,])(?P<many>[0-9]+|{_ONE}) (?:[a-z]+ ){{0,2}}?(?:in|(?:out )?of)(?: an?| every)? (?P<all>[0-9]+)\b(?![.,][0-9]|\s?%)",
+    re.IGNORECASE,
+)
 _DECADE = re.compile(r"\b(?P<decade>[12][0-9]{2})0s\b")
 
 
@@ -93,32 +111,52 @@ def missing_numbers(sentence: str, passage: str) -> frozenset[str]:
     """The numbers of a sentence that its passage doesn't hold, in these or other words. The word "one" asks for none: it is
     mostly a pronoun."""
     told = numbers(passage)
-    asked = _DECADE.sub(lambda match: "" if any(_is_in(year, match["decade"]) for year in told) else match[0], sentence)
-    return numbers(_PRONOUN.sub("", asked)) - told - _implied(passage)
+    asked, passage = _in_digits(_PRONOUN.sub(_ONE, sentence)), _in_digits(passage)
+    return numbers(asked) & numbers(_without_what_is_told_otherwise(asked, passage, told)) - told
 
 
-def _is_in(year: str, decade: str) -> bool:
-    return len(year) == len(decade) + 1 and year.startswith(decade)
+def _without_what_is_told_otherwise(sentence: str, passage: str, told: frozenset[str]) -> str:
+    """The sentence without shares, numbered things and decades that the passage has in another form; both in digits."""
+    shares = [share for _, share in _shares(passage)]
+    for (start, end), share in reversed(list(_shares(sentence))):
+        if any(share.agrees_with(other) for other in shares):
+            sentence = sentence[:start] + " " * (end - start) + sentence[end:]
+    ordinals = {(m["noun"].lower(), _ORDINALS[m["ordinal"].lower()]) for m in _ORDINAL.finditer(passage)}
+    sentence = _NUMBERED.sub(lambda m: "" if (m["noun"].lower(), int(m["number"])) in ordinals else m[0], sentence)
+    return _DECADE.sub(
+        lambda m: "" if any(re.fullmatch(m["decade"] + "[0-9]", one) for one in told) else m[0], sentence
+    )
 
 
-def _implied(passage: str) -> frozenset[str]:
-    """What its fractions, percentages and ordinals say of numbers: "a third" 3 and 33, "nine in ten" 90, "90%" 9 (of) 10 and
-    90 of 100, "76.3%" 76, "the sixth day" 6."""
-    found = {_ORDINALS[match[0].lower()] for match in _ORDINAL.finditer(passage)}
-    for match in _FRACTION.finditer(passage):
-        many, part = _VALUES.get((match["many"] or "one").lower(), 1), _PARTS[match["part"].lower()]
-        found |= {many, part, round(100 * many / part)}
-    for match in _OUT_OF.finditer(_in_digits(passage)):
-        if 0 < int(match["many"]) < int(match["all"]):
-            found.add(round(100 * int(match["many"]) / int(match["all"])))
-    for match in _PERCENT.finditer(passage):
-        percent = Decimal(match["number"])
-        found |= {round(percent), 100}
-        for part in _DENOMINATORS:
-            many = round(percent * part / 100)
-            if round(Decimal(100 * many) / part) == percent and gcd(many, part) == 1:
-                found |= {many, part}
-    return frozenset(map(str, found))
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """Of 100. A percentage is known to half of its last decimal, a fraction exactly."""
+
+    percent: Fraction
+    decimals: int | None = None
+
+    def agrees_with(self, told: _Share) -> bool:
+        """Is this one told, or what it comes to when rounded? "76%" for "76.3%", not the other way round."""
+        decimals = self.decimals if self.decimals is not None else told.decimals
+        off = abs(self.percent - told.percent)
+        return off == 0 if decimals is None else off <= Fraction(1, 2 * 10**decimals)
+
+
+def _shares(text: str) -> Iterator[tuple[tuple[int, int], _Share]]:
+    """With their places, in the order of the text, which is in digits."""
+    found = [(m.span(), _Share(Fraction(m["number"]), len(m["decimals"] or ""))) for m in _PERCENT.finditer(text)]
+    for match in _OUT_OF.finditer(text):
+        many, of = _count(match["many"]), int(match["all"])
+        if 0 < many < of:
+            found.append((match.span(), _Share(Fraction(100 * many, of))))
+    for match in _FRACTION.finditer(text):
+        part = match["part"] or match["one"] or match["half"]
+        found.append((match.span(), _Share(Fraction(100 * _count(match["many"]), _PARTS[part.lower()]))))
+    return iter(sorted(found, key=lambda one: one[0]))
+
+
+def _count(written: str | None) -> int:
+    return int(written) if written not in {None, _ONE} else 1
 
 
 def wrong_units(sentence: str, passage: str) -> frozenset[str]:

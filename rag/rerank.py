@@ -49,13 +49,21 @@ class CrossEncoderReranker:
         return scores
 
 
-def scored(query: Query, hits: Sequence[Hit], encoder: Encoder, reranker: Reranker | None) -> list[Hit]:
-    """Passages that no search has scored, with their cosine with the query and, where there is a reranker, its probability."""
+def scored(
+    query: Query,
+    hits: Sequence[Hit],
+    encoder: Encoder,
+    reranker: Reranker | None,
+    lexical: Sequence[float] | None = None,
+) -> list[Hit]:
+    """Passages that no search has scored, with their cosine with the query, their BM25 scores where `lexical` has them, and the
+    reranker's probability where there is one."""
     if not hits:
         return []
     cosines = encoder.encode_passages([hit.passage.titled for hit in hits]) @ query.vector
     found = [
-        replace(hit, dense=float(cosine), lexical=None, rerank=None) for hit, cosine in zip(hits, cosines, strict=True)
+        replace(hit, dense=float(cosine), lexical=bm25, rerank=None)
+        for hit, cosine, bm25 in zip(hits, cosines, lexical if lexical is not None else [None] * len(hits), strict=True)
     ]
     if reranker is None:
         return found

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 
 import pytest
 
-from rag.training.abstention import WITHOUT_ANSWER, Observed, weigh
+from rag.core import Hit
+from rag.testing import FakeEncoder
+from rag.training.abstention import WITHOUT_ANSWER, Observed, judging, weigh
+from rag.training.grounded import Example, Piece
 
 WORD, RELEVANCE, SHIFT = 0.6, -0.4, 0.3
 
 
 @pytest.fixture(scope="module")
-def observed() -> list[Observed]:
+def observed() -> Sequence[Observed]:
     """Of a known model, in which half of the questions have no answer."""
     chance = random.Random(0)
     seen = []
@@ -41,7 +44,7 @@ def test_neither_the_share_of_the_prompts_nor_how_many_a_kind_has_counts(observe
         (once.of_word, once.of_relevance, once.shift), abs=0.01
     )
     both = weigh({"many": observed, "few": observed[:300]}, "r")
-    swapped = weigh({"many": observed * 2, "few": observed[:300]}, "r")
+    swapped = weigh({"many": [*observed, *observed], "few": observed[:300]}, "r")
     assert (swapped.of_word, swapped.shift) == pytest.approx((both.of_word, both.shift), abs=0.01)
 
 
@@ -50,3 +53,27 @@ def test_what_says_nothing_or_one_kind_alone_is_refused(observed: Sequence[Obser
         weigh({"all": [Observed(-one.word, one.relevance, one.answered) for one in observed]}, "r")
     with pytest.raises(ValueError, match="examples of both kinds"):
         weigh({"all": [one for one in observed if one.answered]}, "r")
+
+
+PIECES = (Piece("Malaria", "Malaria is caused by Plasmodium."), Piece("Gout", "Urate forms crystals."))
+
+
+class Noting:
+    """A reranker that keeps what it was given."""
+
+    def score(self, question: str, hits: Sequence[Hit]) -> list[float]:  # noqa: ARG002
+        self.given = hits
+        return [0.5] * len(hits)
+
+
+@pytest.mark.parametrize(
+    ("question", "found"),
+    [("What causes malaria?", [True, False]), ("Are there zebras?", [False, False]), ("What is it?", [False, False])],
+)
+def test_passages_of_a_prompt_have_bm25_scores_as_those_of_a_search_do(question: str, found: Sequence[bool]) -> None:
+    example = Example("m1", "one", question, PIECES, "Plasmodium [1].", (1,))
+    encoder, reranker = FakeEncoder(), Noting()
+    sources = judging(encoder, reranker)(example)
+    assert [bool(source.hit.lexical) for source in sources] == found
+    assert [hit.lexical for hit in reranker.given] == [source.hit.lexical for source in sources]
+    assert [source.hit.rerank for source in sources] == [0.5, 0.5]

@@ -18,6 +18,7 @@ from rag.abstain import log_odds, relevance
 from rag.context import filter_hits, fit
 from rag.core import Encoder, GenerationParams, Generator, Hit, Message, Opening, Query, Reranker, Source, Trace
 from rag.errors import EngineError
+from rag.index import lexical
 from rag.models.recipe import Abstention
 from rag.pipeline import condense
 from rag.rerank import scored
@@ -42,15 +43,17 @@ class Case:
 
 
 Judge = Callable[[Example], tuple[Source, ...]]
-"""To an example's sources with their cosines and the reranker's scores, as a search gives them."""
+"""To an example's sources with their cosines, their BM25 scores among themselves, and the reranker's scores."""
 
 
 def open_judge(loaded: Loaded) -> Judge:
     """With the encoder and the reranker that the settings name."""
     reranker = build.open_reranker(loaded)
     assert reranker is not None
-    encoder = build.open_encoder(loaded)
+    return judging(build.open_encoder(loaded), reranker)
 
+
+def judging(encoder: Encoder, reranker: Reranker) -> Judge:
     def judged(example: Example) -> tuple[Source, ...]:
         _, hits = _scored(example, encoder, reranker)
         return tuple(replace(source, hit=hit) for source, hit in zip(example.sources, hits, strict=True))
@@ -60,7 +63,20 @@ def open_judge(loaded: Loaded) -> Judge:
 
 def _scored(example: Example, encoder: Encoder, reranker: Reranker) -> tuple[Query, list[Hit]]:
     query = Query(example.question, encoder.encode_queries([example.question])[0])
-    return query, scored(query, [source.hit for source in example.sources], encoder, reranker)
+    hits = [source.hit for source in example.sources]
+    return query, scored(query, hits, encoder, reranker, _bm25(example.question, hits))
+
+
+def _bm25(question: str, hits: Sequence[Hit]) -> list[float]:
+    """As in a search the best one has the best score: without it the reranker's probabilities would be lower than there."""
+    import bm25s
+
+    tokens = lexical.Tokenizer()
+    index = bm25s.BM25(k1=lexical.K1, b=lexical.B)
+    index.index([tokens(hit.passage.titled) for hit in hits], show_progress=False)
+    asked = index.get_tokens_ids(tokens(question))
+    scores: list[float] = index.get_scores_from_ids(asked).tolist() if asked else [0.0] * len(hits)
+    return scores
 
 
 @dataclass(frozen=True, slots=True)
