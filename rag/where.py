@@ -21,6 +21,9 @@ from typing import NoReturn, TypeAlias
 from rag.core import Metadata
 from rag.errors import UsageError
 
+NOTICES = frozenset({"retracted", "corrected"})
+"""What a document has of its publisher's notices. That none of a corpus has one is no mistake of the condition that asks."""
+
 MAX_DEPTH = 50
 """Of parentheses and `not`s in one another: a reader of conditions is recursive."""
 

@@ -179,7 +179,7 @@ def test_samples_that_are_not_there_are_refused_with_the_path_and_the_way_to_the
     with pytest.raises(UsageError) as caught:
         Samples(tmp_path).read()
     assert str(tmp_path / "samples.jsonl") in str(caught.value)
-    assert "run the benchmark first" in str(caught.value)
+    assert "Measure first" in str(caught.value)
 
 
 def test_an_empty_file_of_samples_is_refused_like_a_missing_one(tmp_path: Path) -> None:

@@ -209,5 +209,6 @@ def test_the_command_refuses_in_one_line(cli: Cli, two: Sequence[str], tmp_path:
     done = cli("eval", "compare", two[0], str(tmp_path / "none"))
     assert (done.returncode, done.stdout) == (2, "")
     assert [line for line in done.stderr.splitlines() if not line.endswith("...")] == [
-        f"rag: No samples in {tmp_path / 'none' / 'samples.jsonl'}: run the benchmark first, without --report-only."
+        f"rag: No samples in {tmp_path / 'none' / 'samples.jsonl'}: nothing was measured there. "
+        "Measure first, without --report-only."
     ]

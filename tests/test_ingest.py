@@ -237,13 +237,15 @@ def test_strings_numbers_and_lists_of_strings_become_metadata_and_nothing_else_d
         "score": 0.5,
         "authors": ["Koch", "Pasteur"],
         "open": True,
+        "closed": False,
         "group": None,
         "nested": {"a": 1},
         "mixed": ["a", 1],
         "empty": [],
     }
     (document,) = documents(write_records(tmp_path / "a.jsonl", record))
-    assert document.metadata == {"journal": "Lancet", "year": 1998, "score": 0.5, "authors": "Koch; Pasteur"}
+    kept = {"journal": "Lancet", "year": 1998, "score": 0.5, "authors": "Koch; Pasteur", "open": "yes"}
+    assert document.metadata == kept
 
 
 @pytest.mark.parametrize("record", [{}, {"title": None}, {"title": 3}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,6 +161,24 @@ def test_a_calibrated_adapter_is_what_ships(root: Path) -> None:
     assert "- calibration: twice as much" in (folder / "MODEL_CARD.md").read_text()
 
 
+def test_an_adapter_may_be_the_mean_of_two_trainings_and_the_recipe_says_so(root: Path) -> None:
+    """0.5 by 0.25 over a rank of 2, at a scale of 2, are 0.5: of the other training it is twice as much."""
+    other = root / "other"
+    other.mkdir()
+    tensors = load_file(root / "training" / "adapter.safetensors")
+    save_file(
+        {name: tensor * (2 if name.endswith("B") else 1) for name, tensor in tensors.items()},
+        other / "adapter.safetensors",
+    )
+    write_record(other, Run("generator", 100, 7))
+    folder = exported(root, averaged=(other, 0.25))
+    recipe = read(folder / "recipe.yaml")
+    assert recipe.training["averaged"] == '0.25 of another: make train-generator ARGS="--examples 100 --seed 7"'
+    built = ModelStore(root / "recipes", root / "store").build("small")
+    changed = load_file(built / "model.safetensors")[f"{WEIGHT}.weight"].float() - 1
+    assert np.allclose(changed.numpy(), 0.75 * 0.5 + 0.25 * 1.0, atol=0.01)
+
+
 # --- the card --------------------------------------------------------------------------------------
 
 
@@ -173,11 +192,12 @@ def test_how_declining_is_weighed_goes_into_the_recipe_and_asks_for_no_new_build
     folder = exported(root)
     before = read(folder / "recipe.yaml")
     weights = Abstention(reranker="minilm-rerank", of_word=0.5, of_relevance=-0.25, shift=1.5)
-    write_abstention("small", weights, root / "recipes")
+    write_abstention("small", TRAINED, weights, root / "recipes", root / "results")
     after = read(folder / "recipe.yaml")
     assert (before.abstention, after.abstention) == (None, weights)
     assert after.digest == before.digest
     assert after.model_copy(update={"abstention": None}) == before
+    assert "0.5 times its log-odds, -0.25 times theirs, +1.5" in (folder / "MODEL_CARD.md").read_text()
 
 
 def test_the_card_tells_data_training_and_figures(root: Path) -> None:
@@ -223,6 +243,15 @@ def test_the_models_of_this_project_name_recipes_that_ship_and_have_a_card() -> 
         )
         assert "must not be used for" in text
         assert product(name) is trained
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_card_that_ships_says_what_its_recipe_and_the_committed_figures_say(name: str, tmp_path: Path) -> None:
+    shipped = paths.shipped("data", "models")
+    shutil.copytree(shipped / name, tmp_path / name)
+    write_card(name, product(name), tmp_path)
+    said, card = ((folder / name / "MODEL_CARD.md").read_text(encoding="utf-8") for folder in (shipped, tmp_path))
+    assert said == card, f"Run scripts/export_model.py {name} --card-only."
 
 
 def test_another_name_is_refused_with_the_ones_there_are() -> None:

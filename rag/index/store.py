@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rag import where
 from rag.core import Document, Metadata, Passage
 from rag.errors import UsageError
-from rag.where import Where
+from rag.where import NOTICES, Where
 
 PASSAGES, DOCUMENTS = "passages.jsonl", "documents.jsonl"
 _OWNERS = "passage_documents.npy"
@@ -123,7 +123,7 @@ class PassageStore:
 
     def where(self, condition: str) -> NDArray[np.bool_]:
         """By passage, whether its document meets a condition. The last ones are remembered. Raises `UsageError` for what
-        is none, and for a name that no document has."""
+        is none, and for a name that no document has, but for `NOTICES`."""
         if condition not in self._met:
             while len(self._met) >= REMEMBERED:
                 self._met.pop(next(iter(self._met)), None)
@@ -133,7 +133,7 @@ class PassageStore:
     def _meeting(self, where: Where) -> NDArray[np.bool_]:
         metadata = [self._metadata(row) for row in range(len(self._documents))]
         known = set().union(*metadata)
-        if unknown := sorted(where.names - known):
+        if unknown := sorted(where.names - known - NOTICES):
             raise UsageError(
                 f"No document of this index has {', '.join(map(repr, unknown))}, which {where.text!r} asks for. "
                 f"There is {', '.join(sorted(known)) or 'no metadata at all'}."

@@ -71,7 +71,7 @@ def find_files(sources: Sequence[Path], left_out: LeftOut) -> list[File]:
                 else:
                     found.append(File(path, prefix + name))
         else:
-            raise CorpusError(f"No such file or folder: {source}. Give a corpus of {known} files.")
+            raise CorpusError(f"No such file or folder: {source}. Give files or folders of these types: {known}.")
     if not found:
         places = ", ".join(str(source) for source in sources)
         raise CorpusError(f"Nothing to index in {places}: {_first(left_out) or f'expected files of type {known}.'}")

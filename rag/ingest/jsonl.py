@@ -76,7 +76,10 @@ def _document(line: bytes) -> Document:
 def _metadata(record: dict[str, Any]) -> dict[str, str | int | float]:
     values: dict[str, str | int | float] = {}
     for key, value in record.items():
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
+        if isinstance(value, bool):
+            if value:  # what isn't so isn't there: `--where retracted` asks for what has it
+                values[key] = "yes"
+        elif isinstance(value, str | int | float):
             values[key] = value
         elif isinstance(value, list) and value and all(isinstance(item, str) for item in value):
             values[key] = "; ".join(value)

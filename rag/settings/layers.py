@@ -240,7 +240,7 @@ def _check_keys(layer: Layer) -> None:
 
 def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     """The beginning of a hint, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

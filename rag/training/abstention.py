@@ -149,6 +149,8 @@ def weigh(observed: Mapping[str, Sequence[Observed]], reranker: str) -> Abstenti
         for alike in [[one for one in some if one.answered is answered]]
         for one in alike
     ]
+    if not seen:
+        raise ValueError("nothing was observed")
     mean = sum(weight for _, weight in seen) / len(seen)
     [of_word, of_relevance], shift = logistic(
         np.array([[one.word, one.relevance] for one, _ in seen]),

@@ -146,12 +146,15 @@ def write_card(name: str, trained: Product, recipes: Path | None = None, results
         path.write_text(text, encoding="utf-8")
 
 
-def write_abstention(name: str, weights: Abstention, recipes: Path | None = None) -> None:
-    """Into a recipe that is there; what is built of it stays as it is."""
+def write_abstention(
+    name: str, trained: Product, weights: Abstention, recipes: Path | None = None, results: Path | None = None
+) -> None:
+    """Into a recipe that is there, and its card; what is built of it stays as it is."""
     path = (recipes if recipes is not None else paths.shipped("data", "models")) / name / RECIPE
     content = {**yaml.safe_load(path.read_text(encoding="utf-8")), "abstention": weights.model_dump()}
     with files.replacing_file(path) as made:
         made.write_text(_dumped(content), encoding="utf-8")
+    write_card(name, trained, recipes, results)
 
 
 def _content(trained: Product, folder: Path, adapter: Path, base: Recipe) -> dict[str, Any]:

@@ -117,9 +117,7 @@ def from_claims(
         others = [name for name in nearest(claim.text) if name not in claim.cited]
         chance.shuffle(others)
         if relevant and others:
-            text = {
-                name: f"{abstracts[name][0]}\n{' '.join(abstracts[name][1])}"[:1100] for name in [*relevant, *others]
-            }
+            text = {name: _beginning(*abstracts[name]) for name in [*relevant, *others]}
             yield Ranking(claim.text, (text[relevant[0]],), tuple(text[name] for name in others[: LIST - 1]))
 
 
@@ -143,16 +141,21 @@ def from_sentences(
         if len(text) < LEFT_OVER:
             continue
         titled = chance.random() < 0.5
-        row = chance.choice([None] if not titled and chance.random() < 0.5 else [*range(len(text)), len(text) - 1])
+        # The title is too easy where it stands above the passage; the last sentence is a conclusion, which is most like a claim.
+        by_title = not titled and chance.random() < 0.5
+        row = None if by_title else chance.choice([*range(len(text)), len(text) - 1])
         question = (title if row is None else text[row]).strip()
         others = [other for other in nearest(question) if other != name]
         chance.shuffle(others)
-
-        def passage(title: str, text: Iterable[str], titled: bool = titled) -> str:
-            return f"{title if titled else ''}\n{' '.join(text)}"[:1100]
-
         left = [sentence for number, sentence in enumerate(text) if number != row]
-        yield Ranking(question, (passage(title, left),), tuple(passage(*abstracts[o]) for o in others[: LIST - 1]))
+        passages = [(title, left), *(abstracts[name] for name in others[: LIST - 1])]
+        relevant, *rest = (_beginning(title if titled else "", text) for title, text in passages)
+        yield Ranking(question, (relevant,), tuple(rest))
+
+
+def _beginning(title: str, text: Iterable[str]) -> str:
+    """As much of an abstract as a pair has tokens for."""
+    return f"{title}\n{' '.join(text)}"[:1100]
 
 
 def from_trials(
@@ -217,8 +220,8 @@ CANDIDATES = 50
 
 
 class Lists:
-    """`training` and `held_out` share no source of MedQuAD and no focus; nothing of them is measured on. `found` searches
-    all of MedQuAD."""
+    """`training` and `held_out` share no source of MedQuAD and no focus; no question of theirs is measured on, and no abstract
+    asks that a measured claim cites. `found` searches all of MedQuAD."""
 
     def __init__(self, root: Path, found: Found) -> None:
         self._found = found
