@@ -154,9 +154,7 @@ def columns(samples: Iterable[Sample], *names: str) -> list[tuple[Any, ...]]:
 
 def lacking(what: str, path: Path) -> UsageError:
     """The error of a report that there is nothing to compute from."""
-    return UsageError(
-        f"No {what} in {path}: nothing was measured there. Measure first, without --report-only."
-    )
+    return UsageError(f"No {what} in {path}: nothing was measured there. Measure first, without --report-only.")
 
 
 class Samples:

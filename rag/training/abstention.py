@@ -2,7 +2,8 @@
 and whether the sources answer.
 
 Two kinds of prompts. Those of MedQuAD are what both models know best, with near misses for passages. Questions as users
-ask them, on documents of the shipped corpus, go through the product's own search; there the scores say less.
+ask them, on documents of the shipped corpus, go through the product's own search; there the scores say less. Each kind is asked
+with whole passages and with the sentences of them that answer best: the generator declines less often where it reads more.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -88,20 +90,22 @@ class Contexts:
     reranker: Reranker
     count_tokens: Callable[[str], int]
 
-    def sources(self, query: Query, hits: Sequence[Hit], passages: int | None = None) -> tuple[Source, ...]:
-        """Of the first so many hits, else of as many as the settings have."""
+    def sources(self, query: Query, hits: Sequence[Hit]) -> tuple[Source, ...]:
         context = self.settings.context
-        if passages is not None:
-            context = context.model_copy(update={"passages": passages})
         excerpts = condense(query, hits, context, self.encoder, self.reranker)
         return fit(excerpts, context, self.settings.generator.max_model_len, self.count_tokens)
+
+    def having(self, **context: Any) -> Contexts:
+        """These with other settings of the context."""
+        changed = self.settings.context.model_copy(update=context)
+        return replace(self, settings=self.settings.model_copy(update={"context": changed}))
 
 
 def of_prompts(prompts: Sequence[Example], contexts: Contexts) -> Iterator[Case]:
     """Of all passages of an example, in its order, which isn't a search's."""
     for example in prompts:
         query, hits = _scored(example, contexts.encoder, contexts.reranker)
-        sources = contexts.sources(query, hits, len(hits))
+        sources = contexts.having(passages=len(hits)).sources(query, hits)
         yield Case(prompt.build(example.question, sources).messages, sources, bool(example.gold))
 
 
