@@ -72,7 +72,6 @@ _QUANTITY = re.compile(
     re.IGNORECASE,
 )
 
-
 _ORDINALS = {
     word: value
     for value, word in enumerate(
@@ -118,7 +117,7 @@ def missing_numbers(sentence: str, passage: str) -> frozenset[str]:
 def _without_what_is_told_otherwise(sentence: str, passage: str, told: frozenset[str]) -> str:
     """The sentence without shares, numbered things and decades that the passage has in another form; both in digits."""
     shares = [share for _, share in _shares(passage)]
-    for (start, end), share in reversed(list(_shares(sentence))):
+    for (start, end), share in _shares(sentence):
         if any(share.agrees_with(other) for other in shares):
             sentence = sentence[:start] + " " * (end - start) + sentence[end:]
     ordinals = {(m["noun"].lower(), _ORDINALS[m["ordinal"].lower()]) for m in _ORDINAL.finditer(passage)}
@@ -142,8 +141,8 @@ class _Share:
         return off == 0 if decimals is None else off <= Fraction(1, 2 * 10**decimals)
 
 
-def _shares(text: str) -> Iterator[tuple[tuple[int, int], _Share]]:
-    """With their places, in the order of the text, which is in digits."""
+def _shares(text: str) -> list[tuple[tuple[int, int], _Share]]:
+    """With their places in the text, which is in digits."""
     found = [(m.span(), _Share(Fraction(m["number"]), len(m["decimals"] or ""))) for m in _PERCENT.finditer(text)]
     for match in _OUT_OF.finditer(text):
         many, of = _count(match["many"]), int(match["all"])
@@ -152,7 +151,7 @@ def _shares(text: str) -> Iterator[tuple[tuple[int, int], _Share]]:
     for match in _FRACTION.finditer(text):
         part = match["part"] or match["one"] or match["half"]
         found.append((match.span(), _Share(Fraction(100 * _count(match["many"]), _PARTS[part.lower()]))))
-    return iter(sorted(found, key=lambda one: one[0]))
+    return found
 
 
 def _count(written: str | None) -> int:
