@@ -214,7 +214,7 @@ class Pipeline:
         """The prompt and its length in tokens."""
         generator, settings = self._generator, self.settings.context
         with trace.span("condense") if settings.sentences is not None else nullcontext():
-            excerpts = condense(query, hits, settings, self._encoder, self._reranker)
+            excerpts = condense(query, hits, settings, self._encoder, self._reranker, trace)
         fixed = generator.count_prompt_tokens(prompts.overhead(query.text)) + self.settings.generator.max_tokens
         sources = fit(excerpts, settings, generator.context_window - fixed, generator.count_tokens)
         if not sources:
@@ -322,14 +322,16 @@ class Pipeline:
 
 
 def condense(
-    query: Query, hits: Sequence[Hit], settings: Context, encoder: Encoder, reranker: Reranker | None
+    query: Query, hits: Sequence[Hit], settings: Context, encoder: Encoder, reranker: Reranker | None, trace: Trace
 ) -> list[Excerpt]:
-    """What of the hits is for the prompt: whole passages, or the sentences that answer best by encoder and reranker."""
+    """What of the hits is for the prompt: whole passages, or the sentences that answer best by encoder and reranker, whose time has
+    the span "score"."""
     if settings.sentences is None:
         return passages(hits, settings)
 
     def score(parts: Sequence[Hit]) -> list[float]:
-        return [part.score for part in scored(query, parts, encoder, reranker)]
+        with trace.span("score"):
+            return [part.score for part in scored(query, parts, encoder, reranker)]
 
     return condensed(hits, settings, settings.sentences, score)
 

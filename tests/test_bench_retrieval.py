@@ -161,6 +161,15 @@ def taken(folder: Path, *samples: dict[str, Any]) -> Path:
     return folder
 
 
+def test_the_models_work_on_sentences_is_none_of_ours(tmp_path: Path) -> None:
+    seconds = SECONDS | {"context": 0.031, "score": 0.03}
+    figures = summarise(taken(tmp_path, {"kind": "question", "id": "1", "seconds": seconds, "total": 0.092}))
+    values = {figure.name: figure.value for figure in figures}
+    assert values["fuse_filter_context_p50_ms"] == pytest.approx(2.5)
+    assert values["overhead_p50_ms"] == pytest.approx(92 - 2 - 6 - 50 - 30)
+    assert (values["context_p50_ms"], values["score_p50_ms"]) == (pytest.approx(31), pytest.approx(30))
+
+
 def test_every_figure_is_the_one_computed_by_hand(tmp_path: Path) -> None:
     question = {"kind": "question", "id": "1", "seconds": SECONDS, "total": 0.062}
     far = {"kind": "question", "id": "2", "seconds": {"embed": 0.004, "retrieve": 0.006}, "total": 0.012}

@@ -95,10 +95,9 @@ async def test_the_model_reads_the_sentences_that_answer_best_where_the_settings
     assert quote in passage
     assert len(quote) < len(passage)
     assert messages[1]["content"] == f"[1] Malaria\n{quote}\n\nQuestion: What is malaria caused by?"
-    inside, around = (
-        {name: (start, end) for name, start, end in answer.spans}[name] for name in ("condense", "context")
-    )
-    assert around[0] <= inside[0] <= inside[1] <= around[1]
+    spans = {name: (start, end) for name, start, end in answer.spans}
+    for inside, around in (("condense", "context"), ("score", "condense")):
+        assert spans[around][0] <= spans[inside][0] <= spans[inside][1] <= spans[around][1]
 
 
 async def test_an_invalid_marker_is_removed_from_the_stream_and_from_the_answer_and_counted(index: IndexReader) -> None:

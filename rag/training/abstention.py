@@ -92,7 +92,7 @@ class Contexts:
 
     def sources(self, query: Query, hits: Sequence[Hit]) -> tuple[Source, ...]:
         context = self.settings.context
-        excerpts = condense(query, hits, context, self.encoder, self.reranker)
+        excerpts = condense(query, hits, context, self.encoder, self.reranker, Trace())
         return fit(excerpts, context, self.settings.generator.max_model_len, self.count_tokens)
 
     def having(self, **context: Any) -> Contexts:
