@@ -109,6 +109,8 @@ class Pipeline:
         self._checker = checker
         self._weighing = weighing
         self._reranker = reranker
+        self._frame: int | None = None
+        """Tokens of a prompt without question and sources, once they are known."""
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rag-stages")
 
     def over(self, searcher: Searcher) -> Pipeline:
@@ -215,15 +217,26 @@ class Pipeline:
         generator, settings = self._generator, self.settings.context
         with trace.span("condense") if settings.sentences is not None else nullcontext():
             excerpts = condense(query, hits, settings, self._encoder, self._reranker, trace)
-        fixed = generator.count_prompt_tokens(prompts.overhead(query.text)) + self.settings.generator.max_tokens
-        sources = fit(excerpts, settings, generator.context_window - fixed, generator.count_tokens)
+        sources = self._surely_fitting(query, excerpts)
         if not sources:
-            raise SettingsError(
-                f"The context window of {generator.context_window} tokens has no room for a source: instructions, question "
-                f"and answer take {fixed}. Raise generator.max_model_len or lower generator.max_tokens."
-            )
+            fixed = generator.count_prompt_tokens(prompts.overhead(query.text)) + self.settings.generator.max_tokens
+            sources = fit(excerpts, settings, generator.context_window - fixed, generator.count_tokens)
+            if not sources:
+                raise SettingsError(
+                    f"The context window of {generator.context_window} tokens has no room for a source: instructions, question "
+                    f"and answer take {fixed}. Raise generator.max_model_len or lower generator.max_tokens."
+                )
         prompt = prompts.build(query.text, sources)
         return prompt, generator.count_prompt_tokens(prompt.messages)
+
+    def _surely_fitting(self, query: Query, excerpts: Sequence[Excerpt]) -> tuple[Source, ...]:
+        """All of them, uncut, where their bytes say already that they fit, since no token has less than one: mostly they do, and then
+        none is counted. Else none."""
+        if self._frame is None:
+            self._frame = self._generator.count_prompt_tokens(prompts.overhead(""))
+        budget = self._generator.context_window - self.settings.generator.max_tokens - self._frame - octets(query.text)
+        sources = fit(excerpts, self.settings.context, budget, octets)
+        return sources if [source.quote for source in sources] == [excerpt.text for excerpt in excerpts] else ()
 
     def _params(self, chosen: Route) -> GenerationParams:
         settings = self.settings.generator
@@ -334,6 +347,10 @@ def condense(
             return [part.score for part in scored(query, parts, encoder, reranker)]
 
     return condensed(hits, settings, settings.sentences, score)
+
+
+def octets(text: str) -> int:
+    return len(text.encode())
 
 
 def check_question(question: str) -> str:
