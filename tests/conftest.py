@@ -9,7 +9,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,14 @@ def real_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_real_home(real_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RAG_HOME", str(real_home))
     return real_home
+
+
+@pytest.fixture(scope="module")
+def cpu_with_bf16() -> Iterator[None]:
+    """For what is planned, and not done: on every machine the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rag.settings.layers.multiplies_bf16", lambda: True)
+        yield
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from rag.engine.spec import plan, plan_remote
 from rag.models import ModelStore
 from rag.settings import Device, Loaded
 
+pytestmark = pytest.mark.usefixtures("cpu_with_bf16")
+
 PROFILES = settings.shipped_names("profiles")
 MODELS = settings.shipped_names("models")
 SERVED = ["remote"]

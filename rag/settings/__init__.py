@@ -6,18 +6,21 @@ merged settings, where each value came from: what a profile asks for and a machi
 out, and the same thing asked for by hand is refused (`rag.engine.spec`).
 """
 
-from rag.settings.layers import Layer, Loaded, detect_device, load, nearest, shipped_names
+from rag.settings.layers import Layer, Loaded, detect_device, load, multiplies_bf16, nearest, shipped_names
 from rag.settings.sections import (
     INDEX_NAME,
     QUANTIZATIONS,
     Action,
     Backend,
+    Batch,
+    Cache,
     Chat,
     Chunk,
     Cite,
     Context,
     Device,
     Embed,
+    Eviction,
     Filter,
     Generator,
     Index,
@@ -35,12 +38,15 @@ __all__ = [
     "QUANTIZATIONS",
     "Action",
     "Backend",
+    "Batch",
+    "Cache",
     "Chat",
     "Chunk",
     "Cite",
     "Context",
     "Device",
     "Embed",
+    "Eviction",
     "Filter",
     "Generator",
     "Index",
@@ -55,6 +61,7 @@ __all__ = [
     "describe",
     "detect_device",
     "load",
+    "multiplies_bf16",
     "nearest",
     "shipped_names",
 ]

@@ -11,12 +11,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 ENV_PREFIX = "RAG__"
 
+CORES = r"^(auto|nobind|[0-9,\-|]+)$"
 INDEX_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 Quantization = Literal["fp8", "awq", "gptq", "int8"]
 Device = Literal["cpu", "cuda"]
 Backend = Literal["auto", "torch", "openvino"]
 Action = Literal["mark", "drop", "withhold"]
+Eviction = Literal["lru", "fifo"]
 QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 
 
@@ -81,6 +83,43 @@ class Rerank(Section):
     max_length: int = Field(512, ge=16, le=8192, description="longest pair, tokens")
 
 
+class Cache(Section):
+    enabled: bool = Field(False, description="technique: what was found for a question serves it again")
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="tells whether another question asks the same: recipe, folder or hub id; null: exact repeats alone are served",
+    )
+    backend: Backend = Field("auto", description="auto: OpenVINO on a CPU where the model was built for it, else torch")
+    min_cosine: float = Field(
+        0.3, ge=-1, le=1, description="lowest of the nearest earlier question that the model is asked about"
+    )
+    min_same: float | None = Field(
+        None, ge=0, le=1, description="lowest probability that it asks the same; null: as the model's recipe says"
+    )
+    max_wrong_hits: float = Field(
+        0.01,
+        gt=0,
+        lt=1,
+        description="what rag cache calibrate keeps the upper 95% bound of the rate of wrong hits under",
+    )
+    max_entries: int = Field(1000, ge=1, le=1_000_000, description="questions that are kept")
+    eviction: Eviction = Field(
+        "lru", description="which goes when there are more: the least recently used or the oldest"
+    )
+    ttl_s: float | None = Field(None, gt=0, description="seconds after which one isn't used any more; null: never")
+    answers: bool = Field(False, description="keep finished answers too, and give them again")
+    keep: bool = Field(
+        True, description="keep it beside the index for the next process: questions and what they found, no answers"
+    )
+
+    @model_validator(mode="after")
+    def _answers_need_it(self) -> Self:
+        if self.answers and not self.enabled:
+            raise ValueError("answers are kept only where the cache is: set enabled=true as well")
+        return self
+
+
 class Filter(Section):
     # On dev_60 with MiniLM the lowest best cosine of a gold passage is 0.30; questions from outside medicine reach 0.27.
     min_cosine: float = Field(0.25, ge=-1, le=1, description="lowest cosine kept")
@@ -124,14 +163,21 @@ class Generator(Section):
     )
     revision: str | None = Field(None, description="hub revision; null for the newest")
     vocab_size: int | None = Field(None, ge=1, description="tokens in the model's vocabulary")
-    dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="type of unquantised weights")
+    dtype: Literal["bfloat16", "float16", "float32"] = Field(
+        "bfloat16", description="type of unquantised weights; float32 on a CPU that has no BF16"
+    )
     max_model_len: int = Field(8192, ge=256, le=1_048_576, description="prompt and answer together, tokens")
     max_tokens: int = Field(256, ge=1, le=16_384, description="answer, tokens at most")
     temperature: float = Field(0.0, ge=0, le=2, description="0 is greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling mass")
     seed: int | None = Field(0, ge=0, description="sampling seed; null for a random one")
     max_num_seqs: int = Field(16, ge=1, le=4096, description="requests that run at once")
-    kv_cache_mb: int | None = Field(None, ge=16, le=4_194_304, description="KV pool, MiB; null: 512 on a CPU")
+    kv_cache_mb: int | None = Field(
+        None,
+        ge=16,
+        le=4_194_304,
+        description="KV pool, MiB, twice that for float32; null: 512 on a CPU",
+    )
     gpu_memory_utilization: float = Field(
         0.8, gt=0, le=0.98, description="share of GPU memory; with kv_cache_mb only what has to be free as it starts"
     )
@@ -141,7 +187,7 @@ class Generator(Section):
     enforce_eager: bool = Field(False, description="skip compilation: quicker start, slower steps")
     cores: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)] = Field(
         "auto",
-        pattern=r"^(auto|nobind|[0-9,\-|]+)$",
+        pattern=CORES,
         description="CPU cores of the engine, e.g. 0-1; auto leaves one free",
     )
     quantization: Quantization | None = Field(None, description="technique: weights of fewer bits")
@@ -249,6 +295,35 @@ class Chat(Section):
     characters: int = Field(6000, ge=200, le=1_000_000, description="of these together, the newest, characters")
 
 
+class Batch(Section):
+    at_once: int | None = Field(
+        None, ge=1, le=4096, description="questions that are answered at once; null: as many as generator.max_num_seqs"
+    )
+    lookahead: int = Field(
+        32, ge=0, le=10_000, description="questions that are searched before they are asked; 0 for none"
+    )
+    search_batch: int = Field(8, ge=1, le=1000, description="of these, as many are searched together")
+    order: Literal["input", "prefix"] = Field(
+        "input",
+        description="in which they are asked; prefix: of those searched ahead, ones with the same passages one after the other",
+    )
+    cores: str | None = Field(
+        None,
+        pattern=CORES,
+        description="generator.cores for a batch, where that isn't set by hand; null: the same as for one question",
+    )
+
+    @model_validator(mode="after")
+    def _a_batch_fits(self) -> Self:
+        if 0 < self.lookahead < self.search_batch:
+            raise ValueError(f"lookahead ({self.lookahead}) is below search_batch ({self.search_batch})")
+        if self.order == "prefix" and self.lookahead == 0:
+            raise ValueError(
+                "order is prefix, and lookahead is 0: which passages questions share is known of those searched ahead"
+            )
+        return self
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
@@ -263,6 +338,7 @@ class Settings(BaseSettings):
     index: Index = Index()
     retrieve: Retrieve = Retrieve()
     rerank: Rerank = Rerank()
+    cache: Cache = Cache()
     filter: Filter = Filter()
     context: Context = Context()
     generator: Generator = Generator()
@@ -270,6 +346,7 @@ class Settings(BaseSettings):
     cite: Cite = Cite()
     verify: Verify = Verify()
     chat: Chat = Chat()
+    batch: Batch = Batch()
 
     @classmethod
     def settings_customise_sources(
