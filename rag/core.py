@@ -4,6 +4,7 @@ Seams, in the order a question meets them:
 
 * `Encoder`         text in, unit vectors out
 * `Searcher`        a batch of `Query` in, a batch of `Hits` out; caches and prefetchers wrap it and are one
+* `Matcher`         two questions in; out: do they ask the same? used by a cache
 * `Reranker`        a question's hits in, calibrated scores out; used inside a `Searcher`
 * `Generator`       the only asynchronous seam: a prompt in, text deltas out, then `GenerationStats`
 * `SupportChecker`  an answer's sentences and its sources in, the sentences with their `support` out
@@ -229,6 +230,8 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class CacheInfo:
+    """`hit`: what was found for an earlier question served this one too. `similarity` is the cosine of both, 1 for the same words."""
+
     hit: bool = False
     similarity: float | None = None
     index_version: str | None = None
@@ -342,6 +345,7 @@ class Trace:
         self._clock = clock
         self._lock = threading.Lock()
         self._spans: list[Span] = []
+        self._served: dict[str, float] = {}
         self.origin = clock()
 
     @contextmanager
@@ -353,6 +357,16 @@ class Trace:
             end = self._clock()
             with self._lock:
                 self._spans.append((stage, start - self.origin, end - self.origin))
+
+    def served(self, question: str, similarity: float) -> None:
+        """A cache had what an earlier question found."""
+        with self._lock:
+            self._served[question] = similarity
+
+    def cache_info(self, question: str, index_version: str) -> CacheInfo:
+        with self._lock:
+            similarity = self._served.get(question)
+        return CacheInfo(similarity is not None, similarity, index_version)
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -425,6 +439,14 @@ class Searcher(Protocol):
     def index_version(self) -> str: ...
 
     def search(self, queries: Sequence[Query], trace: Trace) -> list[Hits]: ...
+
+
+class Matcher(Protocol):
+    """Tells whether two questions ask the same. Synchronous, thread-safe."""
+
+    def same(self, question: str, earlier: str, cosine: float) -> bool:
+        """Is every answer to `earlier`, whose vector has this cosine with the question's, one to `question`?"""
+        ...
 
 
 class Generator(Protocol):

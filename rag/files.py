@@ -69,9 +69,14 @@ def explaining_storage(where: Path) -> Iterator[None]:
                 f"No room on the disk while writing {where}: nothing was changed. "
                 "Free some space, or set RAG_HOME to a folder on another disk."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST) or _cannot_hold(
-            error, where
-        ):
+        if error.errno in (
+            errno.EACCES,
+            errno.EPERM,
+            errno.EROFS,
+            errno.ENOTDIR,
+            errno.EISDIR,
+            errno.EEXIST,
+        ) or _cannot_hold(error, where):
             path = _ours_or(error.filename, where)
             raise StorageError(
                 f"Can't {'write' if path == where else 'use'} {path}: {error.strerror}. "

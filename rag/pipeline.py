@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 from rag import prompt as prompts
 from rag.abstain import Confidence, Weighing, weighed
+from rag.cache import CachedSearcher, Counts, QuestionCache, RememberingEncoder
 from rag.context import Excerpt, condensed, filter_hits, fit, passages
 from rag.core import (
     Answer,
-    CacheInfo,
     Citation,
     Encoder,
     EngineInfo,
@@ -39,6 +39,7 @@ from rag.core import (
     Trace,
 )
 from rag.errors import QuestionError, SettingsError
+from rag.prefetch import Asked, PrefetchSearcher
 from rag.rerank import scored
 from rag.route import route
 from rag.settings import Context, Settings
@@ -81,6 +82,7 @@ class Draft:
 
 
 Event: TypeAlias = Searched | Delta | Answer
+Answers: TypeAlias = QuestionCache[tuple[Searched, Answer]]
 T = TypeVar("T")
 
 
@@ -97,9 +99,11 @@ class Pipeline:
         checker: SupportChecker | None = None,
         weighing: Weighing | None = None,
         reranker: Reranker | None = None,
+        answers: Answers | None = None,
         startup_s: float | None = None,
     ) -> None:
-        """`reranker` scores sentences where the prompt is condensed to some; the `searcher` has its own."""
+        """`reranker` scores sentences where the prompt is condensed to some; the `searcher` has its own. `answers` keeps finished
+        answers of this pipeline."""
         self.settings = settings
         self.profile = profile
         self.startup_s = startup_s
@@ -109,15 +113,49 @@ class Pipeline:
         self._checker = checker
         self._weighing = weighing
         self._reranker = reranker
+        self._answers = answers
         self._frame: int | None = None
         """Tokens of a prompt without question and sources, once they are known."""
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rag-stages")
 
     def over(self, searcher: Searcher) -> Pipeline:
-        """The same pipeline, worker thread included, over another searcher; what is under way keeps its own."""
+        """The same pipeline, worker thread included, over another searcher; what is under way keeps its own. It begins without
+        finished answers."""
         other = copy.copy(self)
         other._searcher = searcher
+        other._answers = self._answers.anew() if self._answers is not None else None
         return other
+
+    @property
+    def cached(self) -> dict[str, Counts]:
+        """What its caches of questions have done: of "hits", and of finished "answers"."""
+        found = {"hits": self._searcher.counts} if isinstance(self._searcher, CachedSearcher) else {}
+        return found if self._answers is None else {**found, "answers": self._answers.memory.counts}
+
+    def forget(self) -> None:
+        """Empty its caches of questions, where it has some."""
+        if self._answers is not None:
+            self._answers.memory.clear()
+        for stage in (self._searcher, self._encoder):
+            if isinstance(stage, CachedSearcher | RememberingEncoder):
+                stage.clear()
+
+    @contextmanager
+    def looking_ahead(
+        self, stream: Iterable[Asked], window: int, batch_size: int
+    ) -> Iterator[tuple[Pipeline, PrefetchSearcher | None]]:
+        """The same pipeline for the time of the block, which searches the questions of a stream before they are asked, by the searcher
+        beside it, which has to be told of each that has ended (`finish`). This one, as it is, with a window of 0."""
+        if window == 0:
+            yield self, None
+            return
+        other = copy.copy(self)
+        other._encoder = RememberingEncoder(self._encoder, 2 * window)
+        other._searcher = searcher = PrefetchSearcher(self._searcher, other._encoder, stream, window, batch_size)
+        try:
+            yield other, searcher
+        finally:
+            searcher.close()
 
     @property
     def alive(self) -> bool:
@@ -159,12 +197,17 @@ class Pipeline:
         trace = Trace()
         with trace.span("embed"):
             query = replace(await self._run(self._embed, question), where=where)
+        if self._answers is not None and (kept_answer := await self._run(self._given_before, query, trace)) is not None:
+            for event in kept_answer:
+                yield event
+            return
         hits = await self._run(self._search, query, trace)
         with trace.span("filter"):
             kept = filter_hits(hits, self.settings.filter)
         if not kept:
-            yield Searched(None, hits)
-            yield self._abstention(question, where, trace)
+            searched = Searched(None, hits)
+            yield searched
+            yield self._keep(query, searched, self._abstention(question, where, trace))
             return
         with trace.span("context"):
             prompt, prompt_tokens = await self._run(self._fit, query, kept, trace)
@@ -172,7 +215,8 @@ class Pipeline:
             chosen = route(
                 self.settings.generator, self._generator.model, prompt_tokens, self._generator.context_window
             )
-        yield Searched(prompt, hits)
+        searched = Searched(prompt, hits)
+        yield searched
 
         text, stats, confidence = "", GenerationStats(output_tokens=0), None
         visible = prompts.MarkerFilter(len(prompt.sources))
@@ -193,7 +237,7 @@ class Pipeline:
         if self._checker is not None and not draft.abstained:
             with trace.span("verify"):
                 draft = await self._run(self._verify, self._checker, draft, prompt.sources)
-        yield self._finish(question, draft, chosen, stats, confidence, trace)
+        yield self._keep(query, searched, self._finish(question, draft, chosen, stats, confidence, trace))
 
     async def warm_up(self) -> None:
         """One short request: the first costs a second more, and leaves the system prompt in the prefix cache."""
@@ -208,6 +252,34 @@ class Pipeline:
 
     def _embed(self, question: str) -> Query:
         return Query(question, self._encoder.encode_queries([question])[0])
+
+    def _given_before(self, query: Query, trace: Trace) -> tuple[Event, ...] | None:
+        """The events of an earlier answer, with the time of this one: nothing is generated for it."""
+        assert self._answers is not None
+        with trace.span("cache"):
+            found = self._answers.find(query)
+        if found is None:
+            return None
+        entry, similarity = found
+        searched, answer = entry.value
+        trace.served(query.text, similarity)
+        again = replace(
+            answer,
+            question=query.text,
+            cache=trace.cache_info(query.text, self.index_version),
+            tokens=Tokens(),
+            engine=self.engine,
+            startup_s=self.startup_s,
+            spans=trace.spans,
+            timings=trace.timings(),
+        )
+        streamed = searched.prompt is not None and not self.holds_back
+        return (searched, Delta(answer.answer), again) if streamed else (searched, again)
+
+    def _keep(self, query: Query, searched: Searched, answer: Answer) -> Answer:
+        if self._answers is not None:
+            self._answers.memory.put(query, (searched, answer))
+        return answer
 
     def _search(self, query: Query, trace: Trace) -> Hits:
         return self._searcher.search([query], trace)[0]
@@ -294,7 +366,7 @@ class Pipeline:
             citations=draft.citations,
             invalid_markers=draft.invalid_markers,
             route=chosen,
-            cache=CacheInfo(index_version=self.index_version),
+            cache=trace.cache_info(question, self.index_version),
             tokens=Tokens(
                 stats.prompt_tokens,
                 stats.cached_prompt_tokens,
@@ -321,7 +393,7 @@ class Pipeline:
             citations=(),
             invalid_markers=0,
             route=None,
-            cache=CacheInfo(index_version=self.index_version),
+            cache=trace.cache_info(question, self.index_version),
             tokens=Tokens(),
             engine=self.engine,
             profile=self.profile,

@@ -71,6 +71,13 @@ def bootstrap_clusters(
     return _estimate(float(statistic(np.ones((1, len(of))))[0]), np.concatenate(found), len(of))
 
 
+def upper_bound(count: int, of: int) -> float:
+    """One-sided upper 95% bound of a share of which `count` were seen in `of` (Clopper and Pearson 1934)."""
+    from scipy import stats
+
+    return 1.0 if count >= of else float(stats.beta.ppf(0.95, count + 1, of - count))
+
+
 # --- two runs of the same questions -----------------------------------------------------------------
 
 

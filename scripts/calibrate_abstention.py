@@ -56,7 +56,7 @@ def main(
         asyncio.run(observe())
     assert loaded.settings.rerank.model is not None
     weights = abstention.weigh(seen, loaded.settings.rerank.model)
-    recipes.write_abstention(name, recipes.product(name), weights)
+    recipes.write_weights(name, recipes.product(name), weights)
     typer.echo(weights.model_dump_json())
     least = loaded.settings.abstain.min_confidence
     for line in table(seen, Weighing(weights.of_word, weights.of_relevance, weights.shift, least)):

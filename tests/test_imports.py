@@ -24,18 +24,21 @@ PACKAGE = Path(rag.__file__).parent
 # A module may import those of lower layers alone. `settings` needs `paths`, so the foundation has two.
 LAYERS = (
     {"rag", "rag.core", "rag.errors"},
-    {"rag.paths", "rag.files", "rag.metrics", "rag.quantities", "rag.stats", "rag.text", "rag.where"},
+    {"rag.paths", "rag.files", "rag.metrics", "rag.quantities", "rag.stats", "rag.text", "rag.where", "rag.workers"},
     {"rag.bert", "rag.differences", "rag.settings", "rag.topics"},
     {
         "rag.abstain",
+        "rag.cache",
         "rag.context",
         "rag.embed",
         "rag.engine",
         "rag.followup",
         "rag.index",
         "rag.ingest",
+        "rag.matching",
         "rag.models",
         "rag.pairs",
+        "rag.prefetch",
         "rag.prompt",
         "rag.rerank",
         "rag.route",
@@ -43,7 +46,8 @@ LAYERS = (
         "rag.verify",
     },
     {"rag.pipeline"},
-    {"rag.build", "rag.chat"},
+    {"rag.batch", "rag.build", "rag.chat"},
+    {"rag.calibrate"},
     {"rag.training"},
     {"rag.bench", "rag.server"},
     {"rag.evaluate"},
@@ -57,6 +61,7 @@ STAGES = LAYERS[3]
 EXCEPTIONS = {
     ("rag.search", "rag.index", "IndexReader"): "a search is over an index; it takes one that `build` has opened",
     ("rag.prompt", "rag.context", "render"): "pure: what a passage costs is counted on what the prompt will hold",
+    ("rag.matching", "rag.pairs", "PairModel"): "the seam of cross-encoders; it takes one that `build` has opened",
     ("rag.rerank", "rag.pairs", "PairModel"): "the seam of cross-encoders; it takes one that `build` has opened",
     ("rag.verify", "rag.pairs", "PairModel"): "the seam of cross-encoders; it takes one that `build` has opened",
 }

@@ -21,7 +21,7 @@ AT_MOST = 15_000_000
 SHA = "0" * 64
 WHEEL = {"wheel": "tiny-weights", "package": "tiny_weights", "path": "model"}
 HUB = {"hub": "org/tiny", "revision": "a" * 40}
-ADAPTER = {"file": "adapter.safetensors", "sha256": SHA, "rank": 24, "alpha": 48.0}
+ADAPTER: dict[str, Any] = {"file": "adapter.safetensors", "sha256": SHA, "rank": 24, "alpha": 48.0}
 PLAIN: dict[str, Any] = {
     "description": "a tiny encoder",
     "kind": "encoder",
@@ -41,6 +41,9 @@ TRAINED = PLAIN | {
     "training": {"data": ["a.jsonl"], "seed": 0, "command": "scripts/train", "examples": 12345, "on": date(2026, 1, 2)},
 }
 
+MATCHING = {"encoder": "all-minilm-l6-v2", "of_logit": 1.25, "of_cosine": -2.0, "shift": 0.5, "min_same": 0.975}
+MATCHER = TRAINED | {"kind": "matcher", "head": {"labels": ["same"]}}
+
 
 def write(folder: Path, values: object) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +61,14 @@ def digest(**changes: Any) -> str:
 
 @pytest.mark.parametrize(
     "values",
-    [PLAIN, TRAINED, PLAIN | {"base": HUB}, PLAIN | {"kind": "generator", "format": "gguf", "adapter": ADAPTER}],
+    [
+        PLAIN,
+        TRAINED,
+        PLAIN | {"base": HUB},
+        PLAIN | {"kind": "generator", "format": "gguf", "adapter": ADAPTER},
+        MATCHER,
+        MATCHER | {"matching": MATCHING},
+    ],
 )
 def test_a_recipe_is_read_as_it_was_written(tmp_path: Path, values: dict[str, Any]) -> None:
     recipe = read(write(tmp_path, values))
@@ -85,9 +95,17 @@ def test_a_base_is_described_by_where_it_comes_from() -> None:
         (PLAIN | {"base": HUB | {"revision": "main"}}, "base.hub.revision: String should match"),
         (PLAIN | {"base": WHEEL | {"hub": "org/tiny"}}, "base.hub."),
         (PLAIN | {"base": {"wheel": "tiny-weights", "path": "."}}, "base.wheel.package: Field required."),
-        (TRAINED | {"kind": "encoder"}, "kind encoder takes no head; reranker and support do."),
+        (TRAINED | {"kind": "encoder"}, "kind encoder takes no head; reranker"),
         (PLAIN | {"kind": "reranker"}, "a reranker needs a head: {labels: [...]}."),
         (PLAIN | {"kind": "support"}, "a support needs a head: {labels: [...]}."),
+        (PLAIN | {"kind": "matcher"}, "a matcher needs a head: {labels: [...]}."),
+        (TRAINED | {"matching": MATCHING}, "kind support takes no matching; a matcher does."),
+        (PLAIN | {"matching": MATCHING}, "kind encoder takes no matching; a matcher does."),
+        (MATCHER | {"matching": {}}, "matching.encoder: Field required; matching.of_logit: Field required"),
+        (MATCHER | {"matching": MATCHING | {"of_logit": 0}}, "matching.of_logit: Input should be greater than 0."),
+        (MATCHER | {"matching": MATCHING | {"min_same": 1.01}}, "matching.min_same: Input should be less than"),
+        (MATCHER | {"matching": MATCHING | {"min_same": -0.1}}, "matching.min_same: Input should be greater than or"),
+        (MATCHER | {"matching": MATCHING | {"reranker": "x"}}, "matching.reranker: Extra inputs"),
         (TRAINED | {"head": {"labels": []}}, "head.labels: Tuple should have at least 1 item"),
         (TRAINED | {"head": {"labels": ["a", "a"]}}, "head: the labels a, a must differ."),
         (TRAINED | {"layers": []}, "layers: Tuple should have at least 1 item"),
@@ -155,6 +173,19 @@ def test_what_decides_the_weights_changes_the_digest(change: dict[str, Any]) -> 
 )
 def test_what_does_not_decide_the_weights_leaves_the_digest(change: dict[str, Any]) -> None:
     assert digest(**change) == digest()
+
+
+def test_how_a_matcher_is_calibrated_asks_for_no_new_build() -> None:
+    matcher = Recipe.model_validate(MATCHER)
+    calibrated = Recipe.model_validate(MATCHER | {"matching": MATCHING})
+    again = Recipe.model_validate(MATCHER | {"matching": MATCHING | {"min_same": 0.5, "shift": 1}})
+    assert matcher.digest == calibrated.digest == again.digest
+    assert calibrated.matching is not None
+    assert calibrated.matching.model_dump() == MATCHING
+
+
+def test_recipes_from_before_matchers_keep_their_digests() -> None:
+    assert digest() == "72b91f46f2db3ee22ca99f79d5b2c7c7b1f6ba79750bc8df20db7cccd7e6a6e3"
 
 
 def test_recipes_from_before_adapters_keep_their_digests() -> None:

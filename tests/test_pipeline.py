@@ -11,11 +11,24 @@ from indexes import write_index
 
 from rag import settings
 from rag.abstain import Weighing
-from rag.core import Answer, Document, GenerationStats, Hits, Opening, Query, SupportChecker, Trace, covered
+from rag.cache import Counts, Memory, QuestionCache
+from rag.core import (
+    Answer,
+    Document,
+    GenerationStats,
+    Hits,
+    Matcher,
+    Opening,
+    Query,
+    SupportChecker,
+    Tokens,
+    Trace,
+    covered,
+)
 from rag.errors import EngineDied, QuestionError, SettingsError
 from rag.index import IndexReader, Versions, check_current, open_index
 from rag.ingest import chunk
-from rag.pipeline import MAX_QUESTION, WITHHELD, Delta, Pipeline, Searched
+from rag.pipeline import MAX_QUESTION, WITHHELD, Answers, Delta, Event, Pipeline, Searched
 from rag.prompt import NOT_IN_SOURCES
 from rag.search import HybridSearcher
 from rag.testing import FakeEncoder, FakeGenerator, FakeReranker, FakeSupportChecker
@@ -327,3 +340,195 @@ async def test_without_a_checker_sentences_are_unchecked(index: IndexReader) -> 
     _, answer = await run(make(index, FakeGenerator(WRITTEN)))
     assert {one.support for one in answer.sentences} == {"unchecked"}
     assert (answer.withheld, answer.timings.verify) == (False, None)
+
+
+# --- finished answers ----------------------------------------------------------------------------
+
+CAUSE, CAUSE_TOO = "What is malaria caused by?", "Which parasites is malaria caused by?"
+SPOKEN = ["Malaria is caused ", "by Plasmodium parasites [1", "]."]
+
+
+class Searching(HybridSearcher):
+    """Keeps what it is asked for."""
+
+    asked: tuple[str, ...] = ()
+
+    def search(self, queries: Sequence[Query], trace: Trace) -> list[Hits]:
+        self.asked += tuple(query.text for query in queries)
+        return super().search(queries, trace)
+
+
+class Agreeing:
+    """A matcher that takes the nearest question for the same."""
+
+    def same(self, question: str, earlier: str, cosine: float) -> bool:
+        del question, earlier, cosine
+        return True
+
+
+class Keeping:
+    """A pipeline that keeps finished answers, and what it is made of."""
+
+    def __init__(
+        self,
+        index: IndexReader,
+        *assignments: str,
+        generator: FakeGenerator | None = None,
+        matcher: Matcher | None = None,
+        checker: SupportChecker | None = None,
+    ) -> None:
+        loaded = settings.load(assignments=assignments, environ={})
+        self.generator = generator if generator is not None else FakeGenerator(SPOKEN)
+        self.searcher = Searching(index, loaded.settings.retrieve)
+        self.answers: Answers = QuestionCache(Memory(FakeEncoder.dimension, 10), matcher, 0.5)
+        self.pipeline = Pipeline(
+            loaded.settings,
+            loaded.profile,
+            FakeEncoder(),
+            self.searcher,
+            self.generator,
+            checker,
+            answers=self.answers,
+            startup_s=12.5,
+        )
+
+    async def events(self, question: str, where: str | None = None) -> list[Event]:
+        return [event async for event in self.pipeline.stream(question, where)]
+
+
+async def test_a_repeated_question_gets_its_answer_again_and_nothing_is_searched_or_generated(
+    index: IndexReader,
+) -> None:
+    kept = Keeping(index)
+    first = await kept.pipeline.answer(CAUSE)
+    again = await kept.pipeline.answer(f"  {CAUSE.upper()} ")
+    assert (len(kept.generator.asked), kept.searcher.asked) == (1, (CAUSE,))
+    assert again.question == CAUSE.upper()
+    assert (again.answer, again.citations, again.sentences) == (first.answer, first.citations, first.sentences)
+    assert (again.abstained, again.confidence, again.route, again.profile) == (
+        first.abstained,
+        first.confidence,
+        first.route,
+        first.profile,
+    )
+    assert [citation.doc_id for citation in again.citations] == ["malaria"]
+    assert kept.answers.memory.counts == Counts(exact=1, missed=1)
+
+
+async def test_what_is_given_again_says_so_and_tells_its_own_time(index: IndexReader) -> None:
+    kept = Keeping(index)
+    first, again = [await kept.pipeline.answer(CAUSE) for _ in range(2)]
+    assert (first.cache.hit, first.cache.similarity) == (False, None)
+    assert (again.cache.hit, again.cache.similarity, again.cache.index_version) == (True, 1.0, "test/000001")
+    assert (again.tokens, again.startup_s) == (Tokens(), 12.5)
+    assert first.tokens.output == len(SPOKEN)
+    for stage in ("embed", "cache", "total"):
+        assert getattr(again.timings, stage) is not None, stage
+    for stage in ("retrieve", "filter", "context", "route", "generate", "queue", "ttft", "decode", "verify"):
+        assert getattr(again.timings, stage) is None, stage
+    assert [stage for stage, _, _ in again.spans] == ["embed", "cache"]
+    assert covered(again.spans) <= (again.timings.total or 0)
+
+
+async def test_a_reader_of_the_stream_sees_the_sources_then_the_text_then_the_answer(index: IndexReader) -> None:
+    kept = Keeping(index)
+    first, again = [await kept.events(CAUSE) for _ in range(2)]
+    assert isinstance(again[0], Searched)
+    assert again[0] == first[0]
+    assert "".join(event.text for event in again if isinstance(event, Delta)) == "".join(SPOKEN)
+    assert [type(event) for event in again[-2:]] == [Delta, Answer]
+
+
+async def test_another_question_gets_it_where_the_matcher_says_that_it_asks_the_same(index: IndexReader) -> None:
+    kept = Keeping(index, matcher=Agreeing())
+    first = await kept.pipeline.answer(CAUSE)
+    other = await kept.pipeline.answer(CAUSE_TOO)
+    assert (other.question, other.answer) == (CAUSE_TOO, first.answer)
+    vectors = FakeEncoder().encode_queries([CAUSE, CAUSE_TOO])
+    assert other.cache.similarity == pytest.approx(float(vectors[0] @ vectors[1]), abs=1e-6)
+    assert (len(kept.generator.asked), kept.searcher.asked) == (1, (CAUSE,))
+
+
+async def test_under_another_condition_it_is_another_question(index: IndexReader) -> None:
+    kept = Keeping(index, matcher=Agreeing())
+    everything = await kept.pipeline.answer(CAUSE)
+    nothing = await kept.pipeline.answer(CAUSE, "retracted")
+    again = await kept.pipeline.answer(CAUSE, "retracted")
+    assert (everything.abstained, nothing.abstained, again.abstained) == (False, True, True)
+    assert "retracted" in again.answer
+    assert (nothing.cache.hit, again.cache.hit) == (False, True)
+    assert (await kept.pipeline.answer(CAUSE)).answer == everything.answer
+
+
+async def test_over_a_new_version_of_the_index_no_answer_of_the_old_one_is_given(index: IndexReader) -> None:
+    kept = Keeping(index)
+    before = await kept.pipeline.answer(CAUSE)
+    newer = Searching(index, kept.pipeline.settings.retrieve)
+    other = kept.pipeline.over(newer)
+    kept.generator.deltas = ["A mosquito carries them [1]."]
+    found = await other.answer(CAUSE)
+    assert (found.cache.hit, found.answer, newer.asked) == (False, "A mosquito carries them [1].", (CAUSE,))
+    again = await other.answer(CAUSE)
+    assert (again.cache.hit, again.answer) == (True, found.answer)
+    late = await kept.pipeline.answer(CAUSE)  # one that was under way keeps its own
+    assert (late.cache.hit, late.answer) == (True, before.answer)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "deltas", "asked"),
+    [
+        ("filter.min_cosine=0.99", ["never"], 0),
+        ("filter.min_cosine=-1", ["None of the sources answers the question."], 1),
+    ],
+    ids=["nothing is close enough", "the model declines"],
+)
+async def test_an_abstention_is_kept_too(index: IndexReader, assignment: str, deltas: list[str], asked: int) -> None:
+    kept = Keeping(index, assignment, generator=FakeGenerator(deltas))
+    first, again = [await kept.pipeline.answer(CAUSE) for _ in range(2)]
+    assert (first.abstained, first.cache.hit) == (True, False)
+    assert (again.abstained, again.cache.hit) == (True, True)
+    assert (again.answer, again.citations) == (first.answer, ())
+    assert (len(kept.generator.asked), kept.searcher.asked) == (asked, (CAUSE,))
+
+
+async def test_where_the_generator_dies_nothing_is_kept(index: IndexReader) -> None:
+    kept = Keeping(index, generator=FakeGenerator(SPOKEN, dies_after=1))
+    with pytest.raises(EngineDied):
+        await kept.pipeline.answer(CAUSE)
+    assert kept.answers.memory.entries() == []
+    kept.generator.dies_after = None
+    answer = await kept.pipeline.answer(CAUSE)
+    assert (answer.cache.hit, answer.answer) == (False, "".join(SPOKEN))
+
+
+async def test_where_the_reader_goes_away_nothing_is_kept(index: IndexReader) -> None:
+    kept = Keeping(index)
+    stream = kept.pipeline.stream(CAUSE)
+    async for event in stream:
+        if isinstance(event, Delta):
+            break
+    await stream.aclose()
+    assert (kept.generator.aborted, kept.answers.memory.entries()) == (1, [])
+
+
+@pytest.mark.parametrize("action", ["drop", "withhold"])
+async def test_an_answer_that_was_checked_is_given_again_as_it_was_shown_and_not_streamed(
+    index: IndexReader, action: str
+) -> None:
+    """A pipeline that holds back has no deltas, so a reader prints the answer itself."""
+    chosen = ("verify.model=fake", f"verify.action={action}", "context.passages=1")
+    kept = Keeping(index, *chosen, generator=FakeGenerator(WRITTEN), checker=FakeSupportChecker())
+    first, again = [await kept.events(CAUSE) for _ in range(2)]
+    shown, repeated = first[-1], again[-1]
+    assert isinstance(shown, Answer)
+    assert isinstance(repeated, Answer)
+    assert (repeated.answer, repeated.withheld, repeated.sentences) == (shown.answer, shown.withheld, shown.sentences)
+    assert (repeated.cache.hit, repeated.timings.verify, len(kept.generator.asked)) == (True, None, 1)
+    assert [type(event) for event in again] == [type(event) for event in first] == [Searched, Answer]
+
+
+async def test_without_a_cache_every_question_is_answered_anew(index: IndexReader) -> None:
+    generator = FakeGenerator(SPOKEN)
+    pipeline = make(index, generator)
+    hits = [(await pipeline.answer(CAUSE)).cache.hit for _ in range(2)]
+    assert (hits, len(generator.asked)) == ([False, False], 2)

@@ -1,4 +1,4 @@
-"""The three trainings from examples to a model that a recipe loads, on tiny models made here: the loss falls."""
+"""The trainings from examples to a model that a recipe loads, on tiny models made here: the loss falls."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+from rag import matching
 from rag.errors import UsageError
 from rag.models import ModelStore
-from rag.training import crossencoder, export, generator, loop, recipes, reranker, support
+from rag.training import crossencoder, export, generator, loop, matcher, recipes, reranker, support
 from rag.training.grounded import Example, Piece
 from rag.training.recipes import Product
 from rag.training.reranker import Ranking
@@ -61,6 +62,16 @@ def pairs(count: int, seed: int) -> list[Pair]:
         what = {"supported": "cause", "contradicted": "not cause", "not_stated": "history"}[label]
         sentence = said(one, what)
         made.append(Pair(sentence, said(one), label, "made"))  # type: ignore[arg-type]
+    return made
+
+
+def asked(count: int, seed: int) -> list[matcher.Pair]:
+    chance = random.Random(seed)
+    made = []
+    for number in range(count):
+        one = f"What is the cause of {chance.choice(DISEASES)}?"
+        other = one.replace("is the", "causes the" if number % 2 else "history")
+        made.append(matcher.Pair(one, other, bool(number % 2), "made"))
     return made
 
 
@@ -188,7 +199,7 @@ def shipped(root: Path, product: Product, folder: Path) -> Path:
 
 
 def product(kind: Any, base: str, labels: Sequence[str] = ()) -> Product:
-    loras = {"reranker": reranker.LORA, "support": support.LORA}
+    loras = {"reranker": reranker.LORA, "support": support.LORA, "matcher": matcher.LORA}
     rank, alpha = (loras[kind].rank, loras[kind].alpha) if kind in loras else (generator.RANK, generator.ALPHA)
     return Product(kind, base, f"a tiny {kind}", rank, alpha, (), tuple(labels))
 
@@ -198,14 +209,15 @@ def first_and_last(folder: Path) -> tuple[float, float]:
     return curve[0], curve[-1]
 
 
-# --- the three -------------------------------------------------------------------------------------
+# --- each of them ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few steps teach a tiny model nothing at the rate that suits a large one."""
     monkeypatch.setattr(generator, "LEARNING_RATE", 1e-2)
-    for module, a_step in ((reranker, ("LISTS_A_STEP", 4)), (support, ("PAIRS_A_STEP", 32))):
+    steps = ((reranker, ("LISTS_A_STEP", 4)), (support, ("PAIRS_A_STEP", 32)), (matcher, ("PAIRS_A_STEP", 32)))
+    for module, a_step in steps:
         monkeypatch.setattr(module, "LORA", crossencoder.Lora(rank=48, learning_rate=1e-2))
         monkeypatch.setattr(module, *a_step)
 
@@ -218,9 +230,24 @@ def train_support(base: Path, folder: Path, steps: int | None = None) -> Any:
     return support.train(base, folder, pairs(1280, 0), pairs(96, 1), seed=0, steps=steps)
 
 
+def train_matcher(base: Path, folder: Path, steps: int | None = None) -> Any:
+    """Begins with the adapter of a support checker that has learnt nothing."""
+    from sentence_transformers.cross_encoder import CrossEncoder
+
+    folder.mkdir(exist_ok=True)
+    begin = folder / "begin.safetensors"
+    if not begin.exists():
+        torch.manual_seed(1)
+        checker = CrossEncoder(str(base), num_labels=len(LABELS), local_files_only=True)
+        crossencoder.adapt(checker, matcher.LORA)
+        export.write_adapter(checker.transformers_model, begin)
+    return matcher.train(base, folder, asked(1280, 0), asked(96, 1), begin, seed=0, steps=steps)
+
+
 CASES: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "reranker": (train_reranker, ("relevant",)),
     "support": (train_support, LABELS),
+    "matcher": (train_matcher, (matching.LABEL,)),
 }
 
 
@@ -266,6 +293,19 @@ def test_the_generator_learns_and_its_recipe_gives_the_same_loss(wheels: Path, r
     assert sum(losses) / len(losses) == pytest.approx(last, rel=0.03)
 
 
+def test_a_matcher_goes_on_from_what_it_begins_with(
+    wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a step changes nothing, it ends with that, but for its own head."""
+    monkeypatch.setattr(matcher, "LORA", crossencoder.Lora(rank=48, learning_rate=0.0))
+    train_matcher(wheels / "site" / "tiny_bert" / "model", tmp_path, steps=1)
+    begun, ended = load_file(tmp_path / "begin.safetensors"), end_of(tmp_path)
+    head = {"classifier.weight", "classifier.bias"}
+    assert set(begun) == set(ended)
+    assert {name for name in begun if not torch.equal(begun[name], ended[name])} == head
+    assert [ended[name].shape[0] for name in sorted(head)] == [1, 1]
+
+
 # --- stopped and gone on with ----------------------------------------------------------------------
 
 
@@ -281,7 +321,7 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(
     """The head too, which PEFT leaves out of its checkpoints, whatever its labels."""
     base = wheels / "site" / "tiny_bert" / "model"
     train, _ = CASES[kind]
-    for trained in (reranker, support):
+    for trained in (reranker, support, matcher):
         monkeypatch.setattr(trained, "EVERY", 4)
     train(base, tmp_path, steps=8)
     whole, curve = end_of(tmp_path), (tmp_path / loop.CURVE).read_text()

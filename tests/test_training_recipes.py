@@ -21,7 +21,7 @@ from rag.errors import ModelError, UsageError
 from rag.models import ModelStore
 from rag.models.recipe import Abstention, read
 from rag.training import datasets, recipes
-from rag.training.recipes import PRODUCTS, Product, product, write, write_abstention, write_card
+from rag.training.recipes import PRODUCTS, Product, product, write, write_card, write_weights
 from rag.training.record import Run
 from rag.training.record import write as write_record
 
@@ -192,7 +192,7 @@ def test_how_declining_is_weighed_goes_into_the_recipe_and_asks_for_no_new_build
     folder = exported(root)
     before = read(folder / "recipe.yaml")
     weights = Abstention(reranker="minilm-rerank", of_word=0.5, of_relevance=-0.25, shift=1.5)
-    write_abstention("small", TRAINED, weights, root / "recipes", root / "results")
+    write_weights("small", TRAINED, weights, root / "recipes", root / "results")
     after = read(folder / "recipe.yaml")
     assert (before.abstention, after.abstention) == (None, weights)
     assert after.digest == before.digest

@@ -13,7 +13,7 @@ from conftest import ROOT
 
 COMMON = {"--folder", "--datasets", "--examples", "--held-out", "--steps", "--seed", "--help"}
 SEARCHES = {"--index"}
-SCRIPTS = {"reranker": SEARCHES, "generator": SEARCHES | {"--initial"}, "support": set[str]()}
+SCRIPTS = {"reranker": SEARCHES, "generator": SEARCHES | {"--initial"}, "support": set[str](), "matcher": {"--initial"}}
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -24,7 +24,7 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("kind", SCRIPTS)
-def test_the_three_take_the_same_options(kind: str) -> None:
+def test_they_take_the_same_options(kind: str) -> None:
     done = run(f"train_{kind}", "--help")
     assert done.returncode == 0
     assert set(re.findall(r"--[a-z][a-z-]+", done.stdout)) == COMMON | SCRIPTS[kind]

@@ -1,8 +1,19 @@
 """The only place that assembles: a pipeline, a search, an index, and the models that they are made of."""
 
 from rag.build.beside import engines_of, open_pipelines
+from rag.build.caching import cache_path, kept_questions
 from rag.build.corpus import SAMPLE, Built, Progress, build_index, ensure_sample_index, index_holds, sample_corpus
-from rag.build.parts import Report, model_store, open_checker, open_encoder, open_reranker, quiet, resolve, weighing
+from rag.build.parts import (
+    Report,
+    model_store,
+    open_checker,
+    open_encoder,
+    open_matcher,
+    open_reranker,
+    quiet,
+    resolve,
+    weighing,
+)
 from rag.build.pipeline import Stages, assemble, open_generator, open_parts, open_pipeline
 from rag.build.search import Search, check_index, newer, open_reader, open_search
 
@@ -15,15 +26,18 @@ __all__ = [
     "Stages",
     "assemble",
     "build_index",
+    "cache_path",
     "check_index",
     "engines_of",
     "ensure_sample_index",
     "index_holds",
+    "kept_questions",
     "model_store",
     "newer",
     "open_checker",
     "open_encoder",
     "open_generator",
+    "open_matcher",
     "open_parts",
     "open_pipeline",
     "open_pipelines",

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 from rag.build.parts import Report, fetch, open_checker, quiet
-from rag.build.pipeline import Stages, assemble, open_generator
-from rag.build.search import check_index, open_checked
+from rag.build.pipeline import Stages, assemble, models_beside, open_generator
+from rag.build.search import Search, check_index, open_checked
 from rag.core import Generator
 from rag.engine import spec as engine_spec
 from rag.pipeline import Pipeline
 from rag.settings import Loaded
 
-OF_STAGES = ("embed", "index", "retrieve", "rerank", "verify")
+OF_STAGES = ("embed", "index", "retrieve", "rerank", "cache", "verify")
 """Sections of the settings that models and index are opened by."""
 
 
@@ -32,15 +32,17 @@ async def open_pipelines(loads: Mapping[str, Loaded], report: Report = quiet) ->
     """
     plans = {name: engine_spec.plan(loaded) for name, loaded in loads.items()}
     checked = {name: await asyncio.to_thread(check_index, loaded, report) for name, loaded in loads.items()}
-    models = {model for one in loads.values() for model in (one.settings.rerank.model, one.settings.verify.model)}
+    models = dict.fromkeys(model for one in loads.values() for model in models_beside(one))
     await asyncio.to_thread(fetch, list(models), report)
     stages: dict[str, Stages] = {}
+    searches: list[Search] = []
 
     def open_stages() -> None:
         for names in alike({name: _of_stages(loaded) for name, loaded in loads.items()}):
             first = loads[names[0]]
-            opened = Stages(open_checked(first, checked[names[0]], quiet), open_checker(first, quiet))
+            opened = Stages(open_checked(first, checked[names[0]], quiet, report), open_checker(first, quiet))
             stages.update(dict.fromkeys(names, opened))
+            searches.append(opened.search)
 
     async def meanwhile() -> None:
         if not stages:
@@ -57,9 +59,15 @@ async def open_pipelines(loads: Mapping[str, Loaded], report: Report = quiet) ->
                 own = generator if name == names[0] else _under(generator, plans[name])
                 pipelines[name] = assemble(loads[name], stages[name], own)
                 stack.callback(pipelines[name].close)
+        stack.callback(_close, searches)
         for pipeline in pipelines.values():
             await pipeline.warm_up()
         yield pipelines
+
+
+def _close(searches: Sequence[Search]) -> None:
+    for search in searches:
+        search.close()
 
 
 def engines_of(loads: Mapping[str, Loaded]) -> list[list[str]]:

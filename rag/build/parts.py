@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from rag.abstain import Weighing
 from rag.core import Encoder, Hit, Passage, Sentence, Source
-from rag.errors import ModelError
+from rag.errors import ModelError, SettingsError
+from rag.matching import MATCHED_TOKENS, Weights
 from rag.models import ModelStore, ResolvedModel
+from rag.models.recipe import CLASSIFIERS
 from rag.rerank import Beside, CrossEncoderReranker
 from rag.settings import Loaded, Rerank, Settings
 
 if TYPE_CHECKING:
+    from rag.matching import QuestionMatcher
     from rag.verify import CrossEncoderChecker
 
 Report = Callable[[str], None]
@@ -83,6 +87,35 @@ def open_checker(loaded: Loaded, report: Report = quiet) -> CrossEncoderChecker 
     return checker
 
 
+def open_matcher(loaded: Loaded, report: Report = quiet, anyhow: bool = False) -> QuestionMatcher | None:
+    """Warm; None where the settings name no model. Raises `SettingsError` where neither they nor the model's recipe say from which
+    probability on two questions are the same, unless `anyhow`: then none is."""
+    from rag.matching import QuestionMatcher
+    from rag.pairs import open_pairs
+
+    settings, store = loaded.settings.cache, model_store()
+    if settings.model is None:
+        return None
+    recipe = store.status(settings.model).recipe if store.is_recipe(settings.model) else None
+    known = recipe.matching if recipe is not None else None
+    if known is not None and known.encoder != loaded.settings.embed.model:
+        known = None  # another encoder's cosines
+    min_same = settings.min_same if settings.min_same is not None else known.min_same if known is not None else None
+    if min_same is None and anyhow:
+        min_same = math.inf
+    if min_same is None:
+        raise SettingsError(
+            f"From which probability on {settings.model} takes two questions for the same isn't known with the encoder "
+            f"{loaded.settings.embed.model}. Set cache.min_same to what rag cache calibrate finds, or cache.model=null."
+        )
+    weights = Weights(known.of_logit, known.of_cosine, known.shift) if known is not None else Weights()
+    folder = resolve(settings.model, report).path
+    model = open_pairs(folder, loaded.device, MATCHED_TOKENS, 2, settings.backend)
+    matcher = QuestionMatcher(model, weights, min_same)
+    matcher.same("What causes malaria?", "What is the cause of malaria?", 0.9)  # warms it
+    return matcher
+
+
 def fetch(names: Sequence[str | None], report: Report) -> None:
     """Have these models on this machine before `stay_offline`, and before the engine's long start."""
     for name in names:
@@ -92,7 +125,7 @@ def fetch(names: Sequence[str | None], report: Report) -> None:
 
 def model_store() -> ModelStore:
     """The store to build with; one that only looks needs none of this."""
-    return ModelStore(finish=dict.fromkeys(("encoder", "reranker", "support"), _add_fast_form))
+    return ModelStore(finish=dict.fromkeys(("encoder", *CLASSIFIERS), _add_fast_form))
 
 
 def _add_fast_form(folder: Path) -> None:

@@ -47,18 +47,21 @@ async def open_parts(loaded: Loaded, report: Report = quiet) -> AsyncIterator[tu
     """
     engine_spec.check(loaded)
     checked = await asyncio.to_thread(check_index, loaded, report)  # in a thread: a server answers meanwhile
-    await asyncio.to_thread(fetch, [loaded.settings.rerank.model, loaded.settings.verify.model], report)
+    await asyncio.to_thread(fetch, models_beside(loaded), report)
     opened: list[Stages] = []
 
     def open_stages() -> Stages:
-        return Stages(open_checked(loaded, checked, quiet), open_checker(loaded, quiet))
+        return Stages(open_checked(loaded, checked, quiet, report), open_checker(loaded, quiet))
 
     async def meanwhile() -> None:
         opened.append(await asyncio.to_thread(open_stages))
 
     async with open_generator(loaded, report, meanwhile) as generator:
         [stages] = opened
-        yield stages, generator
+        try:
+            yield stages, generator
+        finally:
+            stages.search.close()
 
 
 def assemble(loaded: Loaded, stages: Stages, generator: Generator) -> Pipeline:
@@ -73,7 +76,14 @@ def assemble(loaded: Loaded, stages: Stages, generator: Generator) -> Pipeline:
         stages.checker,
         weighing(loaded.settings),
         search.reranker,
+        search.cache.of_answers() if search.cache is not None and loaded.settings.cache.answers else None,
     )
+
+
+def models_beside(loaded: Loaded) -> list[str | None]:
+    """All but the encoder's, which the check of the index has, and the generator's."""
+    settings = loaded.settings
+    return [settings.rerank.model, settings.verify.model, settings.cache.model if settings.cache.enabled else None]
 
 
 @asynccontextmanager

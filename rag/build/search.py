@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rag import index, paths
-from rag.build.parts import Report, fetch, open_encoder, open_reranker, quiet, resolve
+from rag.build.caching import QueryCache
+from rag.build.parts import Report, fetch, open_encoder, open_matcher, open_reranker, quiet, resolve
+from rag.cache import RememberingEncoder
 from rag.core import Encoder, Hits, Query, Reranker, Searcher, Trace
 from rag.errors import SearchIndexError
 from rag.settings import Loaded
@@ -20,6 +22,12 @@ class Search:
     searcher: Searcher
     index: index.IndexReader
     reranker: Reranker | None = None
+    cache: QueryCache | None = None
+
+    def close(self) -> None:
+        """Its cache is kept for the next process."""
+        if self.cache is not None:
+            self.cache.save()
 
     def search(self, questions: Sequence[str], trace: Trace, where: str | None = None) -> list[Hits]:
         with trace.span("embed"):
@@ -29,10 +37,11 @@ class Search:
 
 
 def open_search(loaded: Loaded, report: Report = quiet) -> Search:
-    """Encoder, index and reranker, warm. Raises what `check_index` raises."""
+    """Encoder, index and reranker, warm; the caller's to close. Raises what `check_index` raises."""
     checked = check_index(loaded, report)
-    fetch([loaded.settings.rerank.model], report)
-    return open_checked(loaded, checked, report)
+    cache = loaded.settings.cache
+    fetch([loaded.settings.rerank.model, cache.model if cache.enabled else None], report)
+    return open_checked(loaded, checked, report, report)
 
 
 def check_index(loaded: Loaded, report: Report = quiet) -> index.CheckedVersion:
@@ -51,36 +60,39 @@ def check_index(loaded: Loaded, report: Report = quiet) -> index.CheckedVersion:
     return checked
 
 
-def open_checked(loaded: Loaded, checked: index.CheckedVersion, report: Report) -> Search:
-    from rag.search import HybridSearcher
-
-    settings = loaded.settings
-    reader = open_reader(loaded, checked)
+def open_checked(loaded: Loaded, checked: index.CheckedVersion, report: Report, notice: Report) -> Search:
+    """`notice` is told of a cache that can't be used."""
+    settings = loaded.settings.cache
     encoder, reranker = open_encoder(loaded, report), open_reranker(loaded, report)
-    search = Search(encoder, HybridSearcher(reader, settings.retrieve, reranker), reader, reranker)
-    _warm_up(search)
-    return search
+    reader = open_reader(loaded, checked)
+    if not settings.enabled:
+        return _over(reader, loaded, encoder, reranker, None)
+    remembering = RememberingEncoder(encoder, settings.max_entries)
+    cache = QueryCache(loaded, remembering, open_matcher(loaded, report), notice)
+    return _over(reader, loaded, remembering, reranker, cache)
 
 
 def newer(loaded: Loaded, search: Search) -> Search | None:
-    """The same encoder and reranker over the index's current version, warm; None where `search` has that one.
+    """The same encoder, reranker and cache over the index's current version, warm; None where `search` has that one.
 
     Raises what `check_index` raises.
     """
-    from rag.search import HybridSearcher
-
     version, _ = index_versions(loaded).current()
     if version == search.index.version:
         return None
     reader = open_reader(loaded, check_index(loaded))
-    opened = replace(search, searcher=HybridSearcher(reader, loaded.settings.retrieve, search.reranker), index=reader)
-    _warm_up(opened)
-    return opened
+    return _over(reader, loaded, search.encoder, search.reranker, search.cache)
 
 
-def _warm_up(search: Search) -> None:
-    """Each library's first call pays for its set-up."""
-    search.search(["What causes it, and how is it treated?"], Trace())
+def _over(
+    reader: index.IndexReader, loaded: Loaded, encoder: Encoder, reranker: Reranker | None, cache: QueryCache | None
+) -> Search:
+    from rag.search import HybridSearcher
+
+    bare = Search(encoder, HybridSearcher(reader, loaded.settings.retrieve, reranker), reader, reranker, cache)
+    # Each library's first call pays for its set-up.
+    bare.search(["What causes it, and how is it treated?"], Trace())
+    return replace(bare, searcher=cache.over(bare.searcher, reader)) if cache is not None else bare
 
 
 def open_reader(loaded: Loaded, checked: index.CheckedVersion) -> index.IndexReader:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rag.cli import options
-from rag.cli.rendering import described, idle, time_line, warnings
+from rag.cli.rendering import described, from_cache, idle, time_line, warnings
 from rag.core import Answer
 from rag.errors import QuestionError
 
@@ -164,6 +164,8 @@ def _show(answer: Answer, action: Action, terminal: Terminal, streamed: bool, an
         terminal.err.print(line, style="yellow", markup=False)
     if (unused := idle(answer.engine)) is not None:
         terminal.err.print(unused, style="dim yellow", markup=False)
+    if (served := from_cache(answer)) is not None:
+        terminal.err.print(served, style="dim", markup=False)
     if answer.confidence is not None:
         terminal.err.print(f"confidence that the sources answer: {answer.confidence:.0%}", style="dim", markup=False)
     times = time_line(answer.timings, answer.tokens.output, answer.startup_s)

@@ -48,6 +48,19 @@ def idle(engine: EngineInfo) -> str | None:
     return f"Not engaged: {'; '.join(reasons)}" if reasons else None
 
 
+def from_cache(answer: Answer) -> str | None:
+    """What an earlier question had to do with it; None where nothing had."""
+    if not answer.cache.hit or answer.cache.similarity is None:
+        return None
+    what = "the answer to" if answer.timings.generate is None and not answer.abstained else "what was found for"
+    words = (
+        "the same question"
+        if answer.cache.similarity == 1
+        else f"one that asks the same (cosine {answer.cache.similarity:.2f})"
+    )
+    return f"from the cache: {what} {words}"
+
+
 def described(metadata: Metadata) -> str:
     """What a reader wants to know of a paper, of what is known."""
     parts = [str(metadata[name]) for name in ("authors", "journal", "year") if name in metadata]

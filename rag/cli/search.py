@@ -43,6 +43,7 @@ def search(
             opened = build.open_search(loaded, report)
         trace = Trace()
         hits = opened.search([question], trace, where)[0][:count]
+        opened.close()
         timings = trace.timings()
         if as_json:
             terminal.json(

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -219,8 +219,21 @@ def _show_status(server: ServerState, said: dict[str, object] | None, terminal: 
         counts = ", ".join(f"{number} {what}" for what, number in said["counts"].items() if number)
         version = said["index_version"] if said["index_version"] is not None else server.index
         terminal.out.print(f"  index {version}: {counts if counts else 'nothing asked yet'}", style="dim", markup=False)
+        for name, counts in _cached(said):
+            terminal.out.print(f"  cache of {name}: {counts}", style="dim", markup=False)
         for line in _techniques(said.get("engine")):
             terminal.out.print(f"  {line}", style="dim", markup=False)
+
+
+def _cached(said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What each query cache has done."""
+    for name, counts in said.get("cache", {}).items():
+        looked = counts["exact"] + counts["matched"] + counts["missed"]
+        served = f"{counts['exact']} repeats and {counts['matched']} in other words of {looked} questions served"
+        yield (
+            name,
+            f"{served}, {counts['refused']} candidates refused, {counts['evicted']} evicted, {counts['expired']} expired",
+        )
 
 
 def _techniques(engine: Any) -> Iterator[str]:

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from rag.errors import ModelError
 
-Kind = Literal["generator", "encoder", "reranker", "support"]
-CLASSIFIERS: tuple[Kind, ...] = ("reranker", "support")
+Kind = Literal["generator", "encoder", "reranker", "support", "matcher"]
+CLASSIFIERS: tuple[Kind, ...] = ("reranker", "support", "matcher")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -89,6 +89,17 @@ class Abstention(_Part):
     shift: float
 
 
+class Matching(_Part):
+    """How a matcher's logit and the cosine of two questions are weighed (`rag.matching.Weights`), and the probability from which on
+    they ask the same: calibrated together, with vectors of `encoder`."""
+
+    encoder: str
+    of_logit: float = Field(gt=0)
+    of_cosine: float
+    shift: float
+    min_same: float = Field(ge=0, le=1)
+
+
 class Recipe(_Part):
     """`files` are the base's files with their SHA-256, relative to its path; `produces` the SHA-256 of what
     the build must yield; `layers` the transformer layers of the base that are kept (all, where left out);
@@ -105,6 +116,7 @@ class Recipe(_Part):
     adapter: Adapter | None = None
     head: Head | None = None
     abstention: Abstention | None = None
+    matching: Matching | None = None
     produces: Mapping[str, str] = {}
     disk_mb: int
     training: Mapping[str, Any] = {}
@@ -114,9 +126,11 @@ class Recipe(_Part):
         if self.kind in CLASSIFIERS and self.head is None:
             raise ValueError(f"a {self.kind} needs a head: {{labels: [...]}}")
         if self.kind not in CLASSIFIERS and self.head is not None:
-            raise ValueError(f"kind {self.kind} takes no head; {' and '.join(CLASSIFIERS)} do")
+            raise ValueError(f"kind {self.kind} takes no head; {', '.join(CLASSIFIERS)} do")
         if self.kind != "generator" and self.abstention is not None:
             raise ValueError(f"kind {self.kind} takes no abstention; a generator does")
+        if self.kind != "matcher" and self.matching is not None:
+            raise ValueError(f"kind {self.kind} takes no matching; a matcher does")
         if any(b <= a for a, b in pairwise(self.layers or ())):
             raise ValueError(f"layers {list(self.layers or ())} must be in the base's order, each once")
         if self.format == "folder" and self.changes_weights and not ("config.json" in self.files and self.weights):

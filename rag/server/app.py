@@ -104,6 +104,7 @@ def current(warm: WarmPipeline) -> dict[str, object]:
         "index_version": warm.index_version,
         "engine": asdict(engine) if engine is not None else None,
         "counts": {**asdict(warm.counts), "running": warm.running, "generating": warm.generating},
+        "cache": {name: asdict(counts) for name, counts in warm.cached.items()},
     }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from rag import build
+from rag.cache import Counts as Cached
 from rag.core import EngineInfo, Generator
 from rag.errors import EngineDied, EngineError, NotReady, RagError, UsageError
 from rag.pipeline import Pipeline
@@ -94,6 +95,11 @@ class WarmPipeline:
     @property
     def index_version(self) -> str | None:
         return self._pipeline.index_version if self._pipeline is not None else None
+
+    @property
+    def cached(self) -> dict[str, Cached]:
+        """What the query cache has done since this version of the index is in use; empty without one."""
+        return self._pipeline.cached if self._pipeline is not None else {}
 
     @property
     def engine(self) -> EngineInfo | None:

@@ -12,6 +12,9 @@ from rag import paths
 from rag.models import Recipe
 from rag.training.datasets import Dataset
 
+BENCHES = {"matcher": "cache"}
+"""Of kinds whose benchmark has another name."""
+
 CARDS = ("data", "training", "cards")
 
 
@@ -26,7 +29,9 @@ def render(
         base=f"{recipe.origin} ({recipe.licence}), {recipe.base}",
         training="\n".join(_training(recipe, curve)),
         data="\n".join(["| data | licence |", "|---|---|", *(f"| {_linked(one)} | {one.licence} |" for one in data)]),
-        figures="\n\n".join(_figures(path) for path in sorted(results.glob(f"*/{recipe.kind}/summary.json")))
+        figures="\n\n".join(
+            _figures(path) for path in sorted(results.glob(f"*/{BENCHES.get(recipe.kind, recipe.kind)}/summary.json"))
+        )
         or "Not measured yet.",
     )
 
@@ -43,6 +48,12 @@ def _training(recipe: Recipe, curve: Sequence[Mapping[str, float]]) -> list[str]
         lines.append(
             f"- its declining is weighed with the scores of {recipe.abstention.reranker}: {recipe.abstention.of_word} times "
             f"its log-odds, {recipe.abstention.of_relevance} times theirs, {recipe.abstention.shift:+}"
+        )
+    if recipe.matching is not None:
+        known = recipe.matching
+        lines.append(
+            f"- its logit is weighed with the cosine by {known.encoder}: {known.of_logit:g} times the one, {known.of_cosine:g} times "
+            f"the other, {known.shift:+g}; the same from a probability of {known.min_same:g} on"
         )
     held_out = [(entry["examples"], entry["eval_loss"]) for entry in curve if "eval_loss" in entry]
     if len(held_out) > 1:

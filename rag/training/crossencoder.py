@@ -52,10 +52,12 @@ def train(
     every: int,
     seed: int,
     steps: int | None,
+    begin: Path | None = None,
 ) -> Any:
     """Train in `folder`, going on from its last checkpoint; `folder/adapter.safetensors` and the `CrossEncoder` result.
 
-    A pair is cut at `max_tokens`. `every` so many steps the held-out loss is taken and a checkpoint written.
+    A pair is cut at `max_tokens`. `every` so many steps the held-out loss is taken and a checkpoint written. `begin` is a shipped
+    adapter of the same rank to begin with, but for its head.
     """
     import torch
     from datasets import Dataset
@@ -70,6 +72,8 @@ def train(
     if not torch.cuda.is_available() and not lora.dropout:  # of which ours knows nothing
         attention.by_products(model.transformers_model)
     adapt(model, lora)
+    if begin is not None:
+        read_adapter(model, begin, lora)
 
     class Trainer(CrossEncoderTrainer):  # type: ignore[misc]
         """With all that is trained in its checkpoints. What sentence-transformers saves and loads is PEFT's: the LoRA
@@ -135,3 +139,29 @@ def read_trained(model: Any, checkpoint: Path) -> None:
     with torch.no_grad():
         for name, tensor in load_file(path).items():
             weights[name].copy_(tensor)
+
+
+def read_adapter(model: Any, adapter: Path, lora: Lora) -> None:
+    """Into the LoRA matrices and the pooler. Raises `UsageError` where there is none, or one of another model or rank."""
+    import torch
+    from safetensors.torch import load_file
+
+    if not adapter.is_file():
+        raise UsageError(
+            f"{adapter} isn't there: name an adapter of ours, e.g. data/models/minilm-support/adapter.safetensors."
+        )
+    tensors = load_file(adapter)
+    used = 0
+    with torch.no_grad():
+        for name, weight in model.transformers_model.named_parameters():
+            known = tensors.get(name.removesuffix(".default.weight"))
+            if known is None or name.startswith("classifier."):
+                continue
+            if known.shape != weight.shape:
+                raise UsageError(
+                    f"{adapter} can't be begun with: {name} has shape {tuple(known.shape)}, not rank {lora.rank}."
+                )
+            weight.copy_(known)
+            used += 1
+    if not used:
+        raise UsageError(f"{adapter} can't be begun with: none of its {len(tensors)} tensors is of this model.")

@@ -202,6 +202,11 @@ def own() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return list(_rows(root / "questions.jsonl")), list(_rows(root / "sentences.jsonl"))
 
 
+def same_questions() -> list[dict[str, Any]]:
+    """Clusters of questions that ask the same, or nearly."""
+    return list(_rows(paths.shipped("data", "training", "same_questions.jsonl")))
+
+
 def documents() -> dict[str, Mapping[str, Any]]:
     """By id the documents of the corpus that no evaluation question is about, and those written for training alone."""
     gold: set[str] = set()

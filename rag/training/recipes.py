@@ -12,13 +12,13 @@ from typing import Any
 
 import yaml
 
-from rag import files, paths
+from rag import files, matching, paths
 from rag.errors import UsageError
 from rag.models import Kind, ModelStore, Recipe
-from rag.models.recipe import CLASSIFIERS, Abstention, read
+from rag.models.recipe import CLASSIFIERS, Abstention, Matching, read
 from rag.models.store import CARD, RECIPE
 from rag.rerank import Beside
-from rag.training import card, datasets, export, generator, loop, record, reranker, support
+from rag.training import card, datasets, export, generator, loop, matcher, record, reranker, support
 from rag.verify import LABELS
 
 MAX_BYTES = 15_000_000
@@ -67,6 +67,15 @@ PRODUCTS: Mapping[str, Product] = {
         support.LORA.alpha,
         (datasets.MEDQUAD, datasets.SCIFACT, datasets.EVIDENCE_INFERENCE, datasets.OWN),
         LABELS,
+    ),
+    "minilm-same-question": Product(
+        "matcher",
+        "all-minilm-l6-v2",
+        "all-MiniLM-L6-v2 as a cross-encoder: do two questions ask the same?",
+        matcher.LORA.rank,
+        matcher.LORA.alpha,
+        (datasets.MEDQUAD, datasets.OWN),
+        (matching.LABEL,),
     ),
 }
 
@@ -146,12 +155,17 @@ def write_card(name: str, trained: Product, recipes: Path | None = None, results
         path.write_text(text, encoding="utf-8")
 
 
-def write_abstention(
-    name: str, trained: Product, weights: Abstention, recipes: Path | None = None, results: Path | None = None
+def write_weights(
+    name: str,
+    trained: Product,
+    weights: Abstention | Matching,
+    recipes: Path | None = None,
+    results: Path | None = None,
 ) -> None:
     """Into a recipe that is there, and its card; what is built of it stays as it is."""
     path = (recipes if recipes is not None else paths.shipped("data", "models")) / name / RECIPE
-    content = {**yaml.safe_load(path.read_text(encoding="utf-8")), "abstention": weights.model_dump()}
+    part = "abstention" if isinstance(weights, Abstention) else "matching"
+    content = {**yaml.safe_load(path.read_text(encoding="utf-8")), part: weights.model_dump()}
     with files.replacing_file(path) as made:
         made.write_text(_dumped(content), encoding="utf-8")
     write_card(name, trained, recipes, results)

@@ -1,0 +1,128 @@
+"""The query cache of an index: its file, and what its entries were shaped by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rag import index, paths
+from rag.build.parts import Report, quiet, resolve
+from rag.cache import CachedSearcher, Entry, Memory, QuestionCache, RememberingEncoder, Stale, load, save
+from rag.core import Hits, Matcher, Searcher
+from rag.errors import StorageError
+from rag.settings import Loaded
+
+ANY = "queries-*.safetensors"
+"""The files of all settings."""
+
+EVERY = 100
+"""New entries after which it is written: what a killed process loses at most."""
+
+
+class QueryCache:
+    """One for a process; `over` gives a searcher of each version of the index its part. Thread-safe."""
+
+    def __init__(self, loaded: Loaded, encoder: RememberingEncoder, matcher: Matcher | None, report: Report) -> None:
+        self._loaded = loaded
+        self._encoder = encoder
+        self._matcher = matcher
+        self._report = report
+        self._path = cache_path(loaded)
+        self._kept = loaded.settings.cache.keep
+        self._lock = threading.Lock()
+        self._saving = threading.Lock()
+        self._memory: Memory[Hits] = _empty(loaded, encoder.dimension)
+        self._shaped_by: Mapping[str, Any] = {}
+        self._unsaved = 0
+
+    def over(self, searcher: Searcher, reader: index.IndexReader) -> CachedSearcher:
+        """Before this searcher, with what its file holds for this version. From now on its entries are those that are saved."""
+        memory: Memory[Hits] = _empty(self._loaded, self._encoder.dimension)
+        shaped_by = shape(self._loaded, reader)
+        try:
+            if self._kept:
+                memory.add(load(self._path, shaped_by, self._encoder.dimension))
+        except Stale as reason:
+            self._report(f"the query cache {self._path} is left aside and begun anew: {reason}")
+        for entry in memory.entries():
+            self._encoder.know(entry.question, entry.vector)
+        with self._lock:
+            self._memory, self._shaped_by, self._unsaved = memory, shaped_by, 0
+        settings = self._loaded.settings.cache
+        return CachedSearcher(searcher, QuestionCache(memory, self._matcher, settings.min_cosine), self._put)
+
+    def of_answers(self) -> QuestionCache[Any]:
+        """For finished answers, which are kept in memory alone."""
+        memory: Memory[Any] = _empty(self._loaded, self._encoder.dimension)
+        return QuestionCache(memory, self._matcher, self._loaded.settings.cache.min_cosine)
+
+    def save(self) -> None:
+        """Where there is something new. A full disk or a folder that can't be written costs the cache, not the answer."""
+        with self._saving:
+            with self._lock:
+                memory, shaped_by, unsaved = self._memory, self._shaped_by, self._unsaved
+                self._unsaved = 0
+            if not (unsaved and self._kept and self._path.parent.is_dir()):  # the index may have been removed meanwhile
+                return
+            try:
+                save(self._path, memory.entries(), shaped_by, self._encoder.dimension)
+            except StorageError as error:
+                with self._lock:
+                    self._unsaved += unsaved
+                self._report(f"the query cache isn't kept: {error}")
+
+    def _put(self, count: int) -> None:
+        with self._lock:
+            self._unsaved += count
+            due = self._unsaved >= EVERY
+        if due:
+            self.save()
+
+
+def cache_path(loaded: Loaded) -> Path:
+    """Beside the versions of the index; other settings of a search have another file."""
+    digest = hashlib.sha256(json.dumps(_sections(loaded), sort_keys=True).encode()).hexdigest()
+    return index.Versions(paths.indexes_dir(), loaded.settings.index.name).root / f"queries-{digest[:12]}.safetensors"
+
+
+def _sections(loaded: Loaded) -> dict[str, Any]:
+    """The settings of these stages."""
+    return loaded.settings.model_dump(mode="json", include={"embed", "index", "retrieve", "rerank"})
+
+
+def _by_settings(loaded: Loaded) -> dict[str, Any]:
+    """Models, and the settings of these stages."""
+    names = {"embedding model": loaded.settings.embed.model, "reranker": loaded.settings.rerank.model}
+    return {
+        **{role: resolve(name, quiet).fingerprint if name is not None else None for role, name in names.items()},
+        "settings": _sections(loaded),
+    }
+
+
+def shape(loaded: Loaded, version: index.IndexReader | index.CheckedVersion) -> dict[str, Any]:
+    """Everything that shaped what a search found: the index to its last byte, models and settings."""
+    manifest = json.dumps(asdict(version.manifest), sort_keys=True).encode()
+    named = f"{version.name}/{version.version} {hashlib.sha256(manifest).hexdigest()}"
+    return {"version of the index": named, **_by_settings(loaded)}
+
+
+def kept_questions(loaded: Loaded) -> list[Entry[Hits]]:
+    """What the file of the index's current version holds and isn't over, in order of its use. Raises `Stale` where it won't be used,
+    and `IndexMissing` and `SearchIndexError` as `check_index` does."""
+    path = cache_path(loaded)
+    checked = index.check_current(index.Versions(paths.indexes_dir(), loaded.settings.index.name))
+    if not path.exists():
+        return []  # and no model is built to find that out
+    memory: Memory[Hits] = _empty(loaded, checked.manifest.dimension)
+    memory.add(load(path, shape(loaded, checked), checked.manifest.dimension))
+    return memory.entries()
+
+
+def _empty(loaded: Loaded, dimension: int) -> Memory[Any]:
+    settings = loaded.settings.cache
+    return Memory(dimension, settings.max_entries, settings.eviction, settings.ttl_s)

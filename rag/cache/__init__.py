@@ -1,0 +1,24 @@
+"""A cache of questions: what was found for one serves it again, in the same words or in others that mean the same.
+
+`memory` holds entries and finds them, `file` keeps them between two processes, `searcher` puts both before a search. An
+exact repeat is found by its words, before anything is embedded. Of other questions the nearest by cosine is only a candidate:
+"treatment of X" is close to "symptoms of X". Whether it asks the same is said by a `Matcher` (`rag.matching`).
+"""
+
+from rag.cache.file import FORMAT, Stale, load, save
+from rag.cache.memory import Counts, Entry, Memory, normalised
+from rag.cache.searcher import CachedSearcher, QuestionCache, RememberingEncoder
+
+__all__ = [
+    "FORMAT",
+    "CachedSearcher",
+    "Counts",
+    "Entry",
+    "Memory",
+    "QuestionCache",
+    "RememberingEncoder",
+    "Stale",
+    "load",
+    "normalised",
+    "save",
+]

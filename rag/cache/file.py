@@ -1,0 +1,113 @@
+"""The entries in one file, `safetensors`, which nothing is unpickled from; read only where all of it is as it was written, and what
+shaped it is as it is now."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rag.cache.memory import Entry
+from rag.core import Hit, Hits, Passage
+from rag.files import replacing_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT = "1"
+
+VECTORS, RECORDS = "vectors", "records"
+
+
+class Stale(Exception):
+    """Why a file isn't used, in words that go behind "the query cache in ... is left aside: "."""
+
+
+def save(path: Path, entries: Sequence[Entry[Hits]], shaped_by: Mapping[str, Any], dimension: int) -> None:
+    """Write the entries, in their order, with what shaped them. Raises `StorageError`."""
+    from safetensors.numpy import save as serialised
+
+    vectors = np.stack([entry.vector for entry in entries]) if entries else np.empty((0, dimension), dtype=np.float32)
+    records = np.frombuffer(_pack(entries), dtype=np.uint8)
+    told = {"format": FORMAT, "shaped_by": _canonical(shaped_by), "sha256": _sha256(vectors, records)}
+    with replacing_file(path) as temporary:
+        temporary.write_bytes(serialised({VECTORS: vectors, RECORDS: records}, told))
+
+
+def load(path: Path, shaped_by: Mapping[str, Any], dimension: int) -> list[Entry[Hits]]:
+    """The entries of a file, in their order; none where there is no file. Raises `Stale` for one that isn't to be used."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        return []
+    if not path.is_file():
+        raise Stale("it is no file")
+    try:
+        with safe_open(path, "numpy") as file:
+            told = file.metadata() or {}
+            if told.get("format") != FORMAT:
+                raise Stale(f"it has format {told.get('format')}, this version of rag reads {FORMAT}")
+            if told.get("shaped_by") != _canonical(shaped_by):
+                raise Stale(_differences(told.get("shaped_by", "{}"), shaped_by))
+            vectors, records = file.get_tensor(VECTORS), file.get_tensor(RECORDS)
+        if told.get("sha256") != _sha256(vectors, records):
+            raise Stale("it has changed since it was written (SHA-256 differs)")
+        if vectors.ndim != 2 or vectors.shape[1] != dimension or vectors.dtype != np.float32:
+            raise Stale(f"its vectors have shape {vectors.shape}, not (entries, {dimension})")
+        return _unpack(records.tobytes(), vectors)
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise Stale(f"it can't be read ({error})") from error
+
+
+def _pack(entries: Sequence[Entry[Hits]]) -> bytes:
+    """JSON; a passage that several questions found stands there once."""
+    passages: dict[str, int] = {}
+    packed: list[Any] = []
+    of_passage = [field.name for field in fields(Passage)]
+    scores = [field.name for field in fields(Hit) if field.name != "passage"]
+    questions = []
+    for entry in entries:
+        hits = []
+        for hit in entry.value:
+            if hit.passage.id not in passages:
+                passages[hit.passage.id] = len(packed)
+                packed.append(
+                    {
+                        **{name: getattr(hit.passage, name) for name in of_passage},
+                        "metadata": dict(hit.passage.metadata),
+                    }
+                )
+            hits.append([passages[hit.passage.id], {name: getattr(hit, name) for name in scores}])
+        questions.append([entry.question, entry.where, entry.added, hits])
+    return json.dumps({"passages": packed, "questions": questions}).encode()
+
+
+def _unpack(records: bytes, vectors: NDArray[np.float32]) -> list[Entry[Hits]]:
+    raw = json.loads(records)
+    passages = [Passage(**one) for one in raw["passages"]]
+    return [
+        Entry(question, where, vector, tuple(Hit(passages[row], **scores) for row, scores in hits), added)
+        for (question, where, added, hits), vector in zip(raw["questions"], vectors, strict=True)
+    ]
+
+
+def _sha256(vectors: NDArray[np.float32], records: NDArray[np.uint8]) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(vectors).tobytes())
+    digest.update(records.tobytes())
+    return digest.hexdigest()
+
+
+def _canonical(shaped_by: Mapping[str, Any]) -> str:
+    return json.dumps(shaped_by, sort_keys=True)
+
+
+def _differences(written: str, shaped_by: Mapping[str, Any]) -> str:
+    then, now = json.loads(written), json.loads(_canonical(shaped_by))
+    missing = object()
+    names = sorted(name for name in {*then, *now} if then.get(name, missing) != now.get(name, missing))
+    return f"not the same as when it was written: {', '.join(names)}"

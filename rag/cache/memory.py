@@ -1,0 +1,196 @@
+"""Entries by their question and by their vector, at most so many, the least used or the oldest going first."""
+
+from __future__ import annotations
+
+import threading
+import time
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+import numpy as np
+
+from rag.settings import Eviction
+
+if TYPE_CHECKING:
+    from rag.core import Matrix, Query, Vector
+
+V = TypeVar("V")
+Key: TypeAlias = tuple[str, str | None]
+"""A question's words (`normalised`), and the condition that its sources have to meet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[V]):
+    """What was found for a question. `added` is seconds since 1970, so that it counts after a restart too."""
+
+    question: str
+    where: str | None
+    vector: Vector
+    value: V
+    added: float
+
+    @property
+    def key(self) -> Key:
+        return normalised(self.question), self.where
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since the process started. A look-up is an exact repeat, a matched question, or a miss; `refused` counts candidates that
+    were near enough to be looked at twice, and ask something else."""
+
+    exact: int = 0
+    matched: int = 0
+    missed: int = 0
+    refused: int = 0
+    evicted: int = 0
+    expired: int = 0
+
+
+class Memory(Generic[V]):
+    """Thread-safe."""
+
+    def __init__(
+        self,
+        dimension: int,
+        max_entries: int,
+        eviction: Eviction = "lru",
+        ttl_s: float | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`ttl_s`: after so many seconds an entry is none any more."""
+        self.dimension = dimension
+        self.counts = Counts()
+        self._most = max_entries
+        self._eviction = eviction
+        self._ttl = ttl_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[Key, Entry[V]] = OrderedDict()
+        """The first goes first."""
+        self._rows: dict[Key, int] = {}
+        self._keys: list[Key] = []
+        """By row of `_vectors`; what is behind them isn't used yet."""
+        self._vectors: Matrix = np.empty((0, dimension), dtype=np.float32)
+
+    def anew(self) -> Memory[V]:
+        """Another one like it, and empty."""
+        return Memory(self.dimension, self._most, self._eviction, self._ttl, self._clock)
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._entries)
+
+    def entries(self) -> list[Entry[V]]:
+        """Those that are still valid; the one that would go first stands first."""
+        with self._lock:
+            self._expire(self._entries)
+            return list(self._entries.values())
+
+    def exact(self, question: str, where: str | None = None) -> Entry[V] | None:
+        """The entry of the same words. It is counted when it is put to `use`."""
+        with self._lock:
+            return self._valid((normalised(question), where))
+
+    def nearest(self, query: Query, min_cosine: float) -> tuple[Entry[V], float] | None:
+        """The entry with the same condition whose vector has the highest cosine with the query's, and that cosine; None where it
+        is below `min_cosine`."""
+        with self._lock:
+            cosines = self._vectors[: len(self._keys)] @ query.vector
+            over = []
+            nearest = None
+            while len(cosines) and (cosine := float(cosines[row := int(cosines.argmax())])) >= min_cosine:
+                key = self._keys[row]
+                cosines[row] = -np.inf
+                if self._is_over(self._entries[key]):
+                    over.append(key)
+                elif key[1] == query.where:
+                    nearest = self._entries[key], cosine
+                    break
+            self._expire(over)
+            return nearest
+
+    def use(self, entry: Entry[V], matched: bool) -> None:
+        """It serves a question, of the same words or of others (`matched`): with LRU it goes last now, if it is still there."""
+        with self._lock:
+            self.counts.matched += matched
+            self.counts.exact += not matched
+            if self._eviction == "lru" and entry.key in self._entries:
+                self._entries.move_to_end(entry.key)
+
+    def miss(self, refused: int) -> None:
+        """Nothing serves a question; so many candidates were looked at."""
+        with self._lock:
+            self.counts.missed += 1
+            self.counts.refused += refused
+
+    def put(self, query: Query, value: V) -> None:
+        """In place of an entry of the same words."""
+        self.add([Entry(query.text, query.where, query.vector, value, self._clock())])
+
+    def add(self, entries: Iterable[Entry[V]]) -> None:
+        """In this order, each with the time that it has. Raises ValueError for a vector of another dimension."""
+        with self._lock:
+            for entry in entries:
+                if entry.vector.shape != (self.dimension,):
+                    raise ValueError(f"a vector of shape {entry.vector.shape}, not ({self.dimension},)")
+                self._drop(entry.key)
+                if len(self._entries) == self._most:
+                    self._expire(self._entries)
+                self._insert(entry)
+                if len(self._entries) > self._most:
+                    self._drop(next(iter(self._entries)))
+                    self.counts.evicted += 1
+
+    def clear(self) -> None:
+        with self._lock:
+            self._entries.clear()
+            self._rows.clear()
+            self._keys.clear()
+
+    # --- under the lock ---------------------------------------------------------------------
+
+    def _valid(self, key: Key) -> Entry[V] | None:
+        self._expire([key])
+        return self._entries.get(key)
+
+    def _expire(self, keys: Iterable[Key]) -> None:
+        """Of these, drop what is over."""
+        for key in [key for key in keys if key in self._entries and self._is_over(self._entries[key])]:
+            self._drop(key)
+            self.counts.expired += 1
+
+    def _is_over(self, entry: Entry[V]) -> bool:
+        """Also where the clock was set back since."""
+        return self._ttl is not None and not 0 <= self._clock() - entry.added < self._ttl
+
+    def _insert(self, entry: Entry[V]) -> None:
+        row = len(self._keys)
+        if row == len(self._vectors):
+            larger = np.empty((max(64, 2 * row), self.dimension), dtype=np.float32)
+            larger[:row] = self._vectors
+            self._vectors = larger
+        self._vectors[row] = entry.vector
+        self._keys.append(entry.key)
+        self._rows[entry.key] = row
+        self._entries[entry.key] = entry
+
+    def _drop(self, key: Key) -> None:
+        """The last row takes its place, so that the rows in use stay together."""
+        if self._entries.pop(key, None) is None:
+            return
+        row, last = self._rows.pop(key), self._keys.pop()
+        if last != key:
+            self._vectors[row] = self._vectors[len(self._keys)]
+            self._keys[row] = last
+            self._rows[last] = row
+
+
+def normalised(question: str) -> str:
+    """The same for a question however its letters are encoded, small or capital and spaced, and whatever mark it ends with. Numbers
+    stay what they are: NFKC would make 105 of 10⁵."""
+    words = unicodedata.normalize("NFC", question).casefold().split()
+    return " ".join(words).rstrip(" ?.!")

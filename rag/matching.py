@@ -1,0 +1,113 @@
+"""Do two questions ask the same? A cross-encoder reads both, so that an answer is only given again to who asked for it.
+
+A cosine can't tell: "treatment of X" and "symptoms of X" are closer than most paraphrases (Dasgupta et al. 2018, "Evaluating
+compositionality in sentence embeddings"; `rag bench cache`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag.differences import marked
+from rag.errors import ModelError
+from rag.pairs import PairModel
+from rag.quantities import numbers_stand
+from rag.stats import upper_bound
+
+LABEL = "same"
+
+LONGEST = 240
+"""Characters of a question. One of more isn't compared, and counts as another one: what a model doesn't read, or wasn't trained on
+in such a length, may be what differs."""
+
+MATCHED_TOKENS = 512
+"""Longest pair, which two questions of `LONGEST` characters of prose with their marks stay far under."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Log-odds that two questions are the same: `of_logit` times the model's logit, `of_cosine` times their cosine, and `shift`."""
+
+    of_logit: float = 1.0
+    of_cosine: float = 0.0
+    shift: float = 0.0
+
+
+class QuestionMatcher:
+    """Thread-safe as far as its model is, and it is."""
+
+    def __init__(self, model: PairModel, weights: Weights, min_same: float) -> None:
+        """`min_same` is the lowest probability that counts as the same. Raises `ModelError` for a model of other labels."""
+        if tuple(model.labels) != (LABEL,):
+            raise ModelError(
+                f"A matcher of questions gives one score a pair, {LABEL!r}; this model gives {', '.join(model.labels)}. "
+                "Name another one in cache.model."
+            )
+        self._model = model
+        self._weights = weights
+        self.min_same = min_same
+
+    def passing_all(self) -> QuestionMatcher:
+        """One that reads both as well, and takes all for the same: to time it."""
+        return QuestionMatcher(self._model, self._weights, 0.0)
+
+    def same(self, question: str, earlier: str, cosine: float) -> bool:
+        [probability] = self.probabilities([(question, earlier)], [cosine])
+        return bool(probability >= self.min_same) and comparable(question, earlier)
+
+    def probabilities(self, pairs: Sequence[tuple[str, str]], cosines: Sequence[float]) -> NDArray[np.float64]:
+        """Shape (pairs,). 0 where each question has numbers that the other hasn't, since a dose, an age or a year is never nearly the
+        same, and where one is longer than `LONGEST`."""
+        found = np.zeros(len(pairs))
+        rows = [row for row, (a, b) in enumerate(pairs) if comparable(a, b)]
+        if rows:
+            odds = weigh(self.logits([pairs[row] for row in rows]), np.asarray(cosines)[rows], self._weights)
+            found[rows] = 0.5 + 0.5 * np.tanh(0.5 * odds)
+        return found
+
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+        """Shape (pairs,): the mean of both orders, since neither of two questions comes first."""
+        both = [read for a, b in pairs for read in (marked(a, b), marked(b, a))]
+        found: NDArray[np.float64] = self._model.logits(both)[:, 0].astype(np.float64).reshape(-1, 2).mean(axis=1)
+        return found
+
+
+def comparable(a: str, b: str) -> bool:
+    """Are both short enough to be read, and do the numbers of one stand in the other, with their units? One may tell more: "the 2020
+    pandemic"."""
+    same_numbers = numbers_stand(a, b) or numbers_stand(b, a)
+    return max(len(a), len(b)) <= LONGEST and same_numbers and _RAISED.findall(a) == _RAISED.findall(b)
+
+
+_RAISED = re.compile("[\u00b2\u00b3\u00b9\u2070-\u2079]+")
+"""Superscripts: 10⁵ is no 10."""
+
+
+def weigh(logits: NDArray[np.float64], cosines: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
+    """Log-odds, shape (pairs,)."""
+    odds: NDArray[np.float64] = weights.of_logit * logits + weights.of_cosine * cosines + weights.shift
+    return odds
+
+
+def threshold(probabilities: Sequence[float], same: Sequence[bool], max_wrong: float) -> float:
+    """The lowest probability at which the one-sided upper 95% bound (Clopper and Pearson 1934) of the share of pairs that aren't
+    the same, and would be taken for it, stays under `max_wrong`. Raises ValueError where even none of them is too few to tell, or
+    none keeps it."""
+    wrong = sorted((p for p, alike in zip(probabilities, same, strict=True) if not alike), reverse=True)
+    if not wrong or upper_bound(0, len(wrong)) > max_wrong:
+        needed = math.ceil(math.log(0.05) / math.log1p(-max_wrong))
+        raise ValueError(
+            f"{len(wrong)} pairs that ask something else, at least {needed} are needed for a bound of {max_wrong:g}"
+        )
+    if wrong[0] >= 1.0 and upper_bound(sum(p >= 1.0 for p in wrong), len(wrong)) > max_wrong:
+        raise ValueError(
+            f"{sum(p >= 1.0 for p in wrong)} of {len(wrong)} that ask something else have the highest probability"
+        )
+    let_through = max(k for k in range(len(wrong)) if upper_bound(k, len(wrong)) <= max_wrong)
+    return float(np.nextafter(wrong[let_through], 2.0))

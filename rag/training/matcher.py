@@ -1,0 +1,211 @@
+"""Pairs of questions for the matcher, and its training: do they ask the same?
+
+Most are of clusters written for it (`data/training/same_questions.jsonl`): a question, what asks the same in a doctor's, a
+patient's and other words, and what looks like it and asks something else. Every two of a cluster make a pair, so that neither
+style nor shared words tell anything. Beside them stand questions of MedQuAD about one disease or of one kind, and of our documents.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, groupby, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag import calibrate, paths
+from rag.core import Encoder
+from rag.differences import marked
+from rag.matching import QuestionMatcher, Weights, comparable
+from rag.models.recipe import Matching
+from rag.pairs import PairModel
+from rag.settings import Cache
+from rag.training import crossencoder, datasets
+from rag.training.calibration import logistic
+from rag.training.examples import draw, shuffled
+
+LORA = crossencoder.Lora(rank=144, learning_rate=5e-4)
+
+PAIRS_A_STEP, EVERY = 64, 250
+
+MAX_TOKENS = 160
+
+SHARES = {"clusters": 0.85, "medquad": 0.07, "documents": 0.08}
+
+CLUSTERS_HELD_OUT = 20
+"""One in so many, by its topic, is for the curve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """`kind` says how it came about."""
+
+    a: str
+    b: str
+    same: bool
+    kind: str
+
+
+def of_cluster(cluster: Mapping[str, Any], chance: random.Random) -> Iterator[Pair]:
+    """All pairs of what asks the same, and as many of what doesn't, those that are hardest to tell always among them."""
+    said = [cluster["question"], *cluster["same"], *cluster["tiny_same"]]
+    same = [Pair(a, b, True, "paraphrase") for a, b in combinations(said, 2)]
+    hard = [Pair(cluster["question"], other, False, "tiny") for other in cluster["tiny_near"]]
+    near = [Pair(one, other, False, "near miss") for one in said for other in cluster["near"]]
+    near += [Pair(one, other, False, "near miss") for one in said[1:] for other in cluster["tiny_near"]]
+    near += [Pair(a, b, False, "near miss") for a, b in combinations(cluster["near"], 2)]
+    yield from (_either_way(pair, chance) for pair in [*same, *hard, *chance.sample(near, len(same))])
+
+
+def of_topic(clusters: Sequence[Mapping[str, Any]], chance: random.Random) -> Iterator[Pair]:
+    """Different questions about one topic."""
+    for one, other in combinations(clusters, 2):
+        a, b = (chance.choice([c["question"], *c["same"]]) for c in (one, other))
+        yield Pair(a, b, False, "same topic")
+
+
+def of_medquad(records: Sequence[datasets.Record], chance: random.Random) -> Iterator[Pair]:
+    """Two kinds of questions about one disease, and one kind of two diseases. They have no paraphrases."""
+    by_focus = [list(some) for _, some in groupby(sorted(records, key=_focus), key=_focus)]
+    for some in shuffled(by_focus, chance):
+        kinds = {record.qtype: record for record in some}
+        if len(kinds) > 1:
+            a, b = chance.sample(list(kinds.values()), 2)
+            yield Pair(a.question, b.question, False, "other kind")
+    by_kind = [list(some) for _, some in groupby(sorted(records, key=_kind), key=_kind)]
+    for some in by_kind:
+        for a, b in zip(shuffled(some, chance), shuffled(some, chance), strict=True):
+            if _focus(a) != _focus(b):
+                yield Pair(a.question, b.question, False, "other disease")
+
+
+def of_documents(rows: Sequence[Mapping[str, Any]], chance: random.Random) -> Iterator[Pair]:
+    """Two questions about one of our documents."""
+    ordered = sorted(rows, key=lambda row: str(row["doc_ids"]))
+    for _, some in groupby(ordered, key=lambda row: str(row["doc_ids"])):
+        asked = list(dict.fromkeys(row["question"] for row in some))
+        for _ in range(min(3, len(asked) // 2)):
+            a, b = chance.sample(asked, 2)
+            yield Pair(a, b, False, "same document")
+
+
+def _focus(record: datasets.Record) -> str:
+    return datasets.disease(record.focus)
+
+
+def _kind(record: datasets.Record) -> str:
+    return record.qtype
+
+
+def _either_way(pair: Pair, chance: random.Random) -> Pair:
+    return pair if chance.random() < 0.5 else Pair(pair.b, pair.a, pair.same, pair.kind)
+
+
+def _comparable(pairs: Iterator[Pair]) -> Iterator[Pair]:
+    """What is told apart by rule isn't learnt."""
+    return (pair for pair in pairs if comparable(pair.a, pair.b))
+
+
+class Pairs:
+    """No cluster is of a topic of `eval/paraphrases.jsonl` or near one of its questions, and no document of a topic of its held-out
+    half. MedQuAD's held-out sources and their diseases stay out, as in the other trainings."""
+
+    def __init__(self, root: Path) -> None:
+        self._records, _, _ = datasets.split_medquad(datasets.medquad(root))
+        clusters = datasets.same_questions()
+        self._clusters = [c for c in clusters if not datasets.is_held_out(c["topic"], CLUSTERS_HELD_OUT)]
+        self._seen = [c for c in clusters if datasets.is_held_out(c["topic"], CLUSTERS_HELD_OUT)]
+        questions, _ = datasets.own()
+        measured = {pair.topic for pair in calibrate.read_pairs(paths.shipped("eval", "paraphrases.jsonl"), "heldout")}
+        self._questions = [row for row in questions if not measured.intersection(row["doc_ids"])]
+
+    def training(self, count: int, seed: int) -> list[Pair]:
+        return list(islice(draw(SHARES, self._round, seed), count))
+
+    def held_out(self, count: int, seed: int) -> list[Pair]:
+        """For the curve: of topics that none is trained on."""
+        return list(islice(_comparable(self._of_clusters(self._seen, random.Random(seed))), count))
+
+    def _round(self, name: str, chance: random.Random) -> Iterator[Pair]:
+        if name == "clusters":
+            pairs = self._of_clusters(self._clusters, chance)
+        elif name == "medquad":
+            pairs = of_medquad(self._records, chance)
+        else:
+            pairs = of_documents(self._questions, chance)
+        return _comparable(pairs)
+
+    @staticmethod
+    def _of_clusters(clusters: Sequence[Mapping[str, Any]], chance: random.Random) -> Iterator[Pair]:
+        made = [pair for cluster in clusters for pair in of_cluster(cluster, chance)]
+        ordered = sorted(clusters, key=lambda cluster: str(cluster["topic"]))
+        for _, some in groupby(ordered, key=lambda cluster: str(cluster["topic"])):
+            made += of_topic(list(some), chance)
+        yield from shuffled(made, chance)
+
+
+def train(
+    base: Path,
+    folder: Path,
+    pairs: Sequence[Pair],
+    held_out: Sequence[Pair],
+    begin: Path,
+    *,
+    seed: int,
+    steps: int | None,
+) -> Any:
+    """As `crossencoder.train`, with the cross-entropy of one label. `begin` is the adapter to begin with: the support checker's
+    knows already what marked words that mean the same look like."""
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+
+    def columns(given: Sequence[Pair]) -> crossencoder.Columns:
+        read = [marked(one.a, one.b) for one in given]
+        return {
+            "question": [a for a, _ in read],
+            "earlier": [b for _, b in read],
+            "label": [float(one.same) for one in given],
+        }
+
+    return crossencoder.train(
+        base,
+        folder,
+        columns(pairs),
+        columns(held_out),
+        labels=1,
+        loss=BinaryCrossEntropyLoss,
+        lora=LORA,
+        max_tokens=MAX_TOKENS,
+        batch=PAIRS_A_STEP,
+        every=EVERY,
+        seed=seed,
+        steps=steps,
+        begin=begin,
+    )
+
+
+# --- calibration -------------------------------------------------------------------------------
+
+
+def calibrated(
+    encoder: Encoder, model: PairModel, pairs: Sequence[calibrate.Pair], name: str, max_wrong: float
+) -> Matching:
+    """How the model's logits and the cosines of `encoder`, which is called `name`, are weighed, by logistic regression, and the
+    threshold that `calibrate` finds with these weights: on pairs that the model wasn't trained on."""
+    alike = np.array(calibrate.cosines(encoder, pairs))
+    asked = [(pair.a, pair.b) for pair in pairs]
+    rows = [row for row, (a, b) in enumerate(asked) if comparable(a, b)]
+    logits = QuestionMatcher(model, Weights(), 0.0).logits([asked[row] for row in rows])
+    same = [pairs[row].same for row in rows]
+    [of_logit, of_cosine], shift = logistic(np.stack([logits, alike[rows]], axis=1), same)
+    weights = Weights(round(of_logit, 4), round(of_cosine, 4), round(shift, 4))
+    found = calibrate.calibrate(encoder, QuestionMatcher(model, weights, 0.0), pairs, max_wrong, Cache().min_cosine)
+    return Matching(
+        encoder=name,
+        of_logit=weights.of_logit,
+        of_cosine=weights.of_cosine,
+        shift=weights.shift,
+        min_same=found.min_same,
+    )

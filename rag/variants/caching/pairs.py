@@ -1,0 +1,69 @@
+"""Pairs of questions that are held out: of topics that nothing was calibrated on, and near misses of MedQuAD's held-out sources."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rag import build, calibrate, paths
+from rag.bench import SEED, Progress, results
+from rag.calibrate import Pair
+from rag.settings import Loaded
+from rag.training import datasets, matcher
+
+KIND = "pair"
+HELD_OUT = "heldout"
+
+NEAR_MISSES = 800
+"""Of MedQuAD, half of another kind of question about one disease, half of the same kind about another."""
+
+AT_ONCE = 64
+
+
+def held_out(root: Path) -> list[tuple[str, Pair]]:
+    """With the source of each."""
+    own = [("paraphrases", pair) for pair in calibrate.read_pairs(paths.shipped("eval", "paraphrases.jsonl"), HELD_OUT)]
+    _, _, records = datasets.split_medquad(datasets.medquad(root))
+    made = list(matcher.of_medquad(records, random.Random(SEED)))
+    chosen = []
+    for kind in ("other kind", "other disease"):
+        of_kind = list(dict.fromkeys((pair.a, pair.b) for pair in made if pair.kind == kind))
+        some = random.Random(f"{SEED}-{kind}").sample(of_kind, min(NEAR_MISSES // 2, len(of_kind)))
+        chosen += [("medquad", Pair(a=a, b=b, same=False, kind=kind)) for a, b in some]
+    return own + chosen
+
+
+def measure(
+    loaded: Loaded, root: Path, samples: results.Samples, taken: Sequence[results.Sample], progress: Progress
+) -> None:
+    progress("making pairs")
+    chosen = held_out(root)
+    known = sum(sample["kind"] == KIND for sample in taken)
+    if known < len(chosen):
+        progress("pairs", known, len(chosen))
+        samples.take(judged(loaded, chosen[known:], known), progress, "pairs", known, len(chosen))
+
+
+def judged(loaded: Loaded, chosen: Sequence[tuple[str, Pair]], first: int = 0) -> Iterator[dict[str, Any]]:
+    """Without the texts: MedQuAD's aren't ours to publish."""
+    encoder, judge = build.open_encoder(loaded), build.open_matcher(loaded, anyhow=True)
+    assert judge is not None
+    for start in range(0, len(chosen), AT_ONCE):
+        some = chosen[start : start + AT_ONCE]
+        alike = calibrate.cosines(encoder, [pair for _, pair in some])
+        same = judge.probabilities([(pair.a, pair.b) for _, pair in some], alike)
+        for number, ((source, pair), cosine, probability) in enumerate(
+            zip(some, alike, same.tolist(), strict=True), start
+        ):
+            yield {
+                "kind": KIND,
+                "id": first + number,
+                "source": source,
+                "topic": pair.topic,
+                "of": pair.kind,
+                "same": pair.same,
+                "cosine": cosine,
+                "probability": probability,
+            }
