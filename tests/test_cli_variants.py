@@ -1,4 +1,4 @@
-"""`rag bench breakdown` and `rag bench sweep` without an engine: what they refuse, and reports of samples that are there."""
+"""`rag bench breakdown`, `sweep`, `cache` and `batch` without an engine: what they refuse, and reports of samples that are there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import pytest
 from beside import answer, head_of, numbered, taken, written
 from conftest import Cli
 from test_cli_eval import RECORD
+from test_variants_batching import runs
+from test_variants_batching import summarised as summarised_batch
+from test_variants_caching import HITS, PAIRS, TRACED
+from test_variants_caching import summarised as summarised_cache
 
 from rag.evaluate import QuestionSet
 
@@ -41,6 +45,13 @@ def refused(cli: Cli, *arguments: str, code: int = 2) -> str:
             ("sweep", "--over", "context.passages=3,5", "--report-only", "-o", "nowhere"),
             "No samples in nowhere/samples",
         ),
+        (("cache", "--datasets", "nowhere"), "No datasets in nowhere."),
+        (("cache", "--set", "cache.max_entris=3"), "Unknown setting 'cache.max_entris'"),
+        (("cache", "--report-only", "--output", "nowhere"), "No samples in nowhere/samples.jsonl"),
+        (("batch", "nowhere.jsonl"), "nowhere.jsonl: no such file or folder"),
+        (("batch", "--set", "batch.lookahead=4"), "lookahead (4) is below search_batch (8)"),
+        (("batch", "--sample", "--index", "other"), "name two indexes"),
+        (("batch", "--report-only", "--output", "nowhere"), "No samples in nowhere/samples.jsonl"),
     ],
 )
 def test_what_is_refused_before_anything_is_opened(cli: Cli, arguments: tuple[str, ...], said: str) -> None:
@@ -51,7 +62,7 @@ def test_profiles_are_named_in_one_way(cli: Cli) -> None:
     assert "name them with --variants" in refused(cli, "--profile", "v3", "bench", "breakdown")
 
 
-@pytest.mark.parametrize("command", [("breakdown",), ("sweep", "--over", "context.passages=3,5")])
+@pytest.mark.parametrize("command", [("breakdown",), ("sweep", "--over", "context.passages=3,5"), ("batch",)])
 def test_an_empty_set_or_one_over_an_index_that_is_not_there(
     cli: Cli, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
@@ -108,3 +119,15 @@ def test_a_sweep_of_samples_that_are_there_is_shown_by_value(cli: Cli, tmp_path:
     assert values.split() == ["2", "3"]
     assert total.split() == ["total_p50_s", "4.000", "[4.000,", "4.000]", "2.000", "[2.000,", "2.000]"]
     assert ratio.split() == ["total_ratio", "0.500", "[0.500,", "0.500]"]
+
+
+def test_a_cache_s_and_a_batch_s_samples_that_are_there_are_shown(cli: Cli, tmp_path: Path) -> None:
+    cached, batch = (str(tmp_path / name) for name in ("cached", "batch"))
+    summarised_cache(tmp_path / "cached", [*PAIRS, *HITS, *TRACED])
+    summarised_batch(tmp_path / "batch", runs())
+    done = cli("bench", "cache", "--report-only", "--output", cached)
+    assert done.returncode == 0, done.stderr
+    assert "skewed_trace_gain               1.600 ratio" in done.stdout
+    done = cli("bench", "batch", "--report-only", "--output", batch, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((tmp_path / "batch" / "summary.json").read_text())["figures"]

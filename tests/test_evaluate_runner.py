@@ -111,6 +111,21 @@ async def test_as_many_at_a_time_as_planned(root: Path, folder: Path, at_once: i
     assert sorted(rows(folder)) == IDS
 
 
+async def test_several_at_a_time_find_and_answer_the_same_as_one_by_one_which_are_timed_stage_by_stage(
+    root: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Several are searched before they are asked. One by one they aren't: its time would say less than the question took."""
+    await take(root, folder, at_once=1)
+    await take(root, tmp_path / "several", at_once=3)
+    single, several = rows(folder), rows(tmp_path / "several")
+    for name in IDS:
+        assert several[name]["found"] == single[name]["found"]
+        for part in ("answer", "citations", "sentences", "confidence", "abstained"):
+            assert several[name]["answer"][part] == single[name]["answer"][part]
+        assert single[name]["answer"]["timings"]["retrieve"] > 0
+        assert single[name]["answer"]["timings"]["rerank"] > 0
+
+
 async def test_the_limit_takes_of_each_type_its_share_and_a_higher_one_goes_on(root: Path, folder: Path) -> None:
     await take(root, folder, limit=3)
     first = lines(folder)

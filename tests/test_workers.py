@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from rag.bench.workers import each
+from rag.workers import each
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 50])

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from rag import __version__
-from rag.cli import ask, bench, chat, config, doctor, index, models, options, search, serve, variants
+from rag.cli import ask, batch, bench, cache, chat, config, doctor, index, models, options, search, serve, variants
 from rag.cli import eval as evaluation
 from rag.errors import RagError
 
@@ -51,11 +51,15 @@ def root(
 
 app.command(name="ask")(ask.ask)
 app.command(name="chat")(chat.chat)
+app.command(name="batch")(batch.batch)
 app.command(name="search")(search.search)
+app.add_typer(cache.app, name="cache")
 app.add_typer(index.app, name="index")
 app.add_typer(models.app, name="models")
 bench.app.command(name="breakdown")(variants.breakdown)
 bench.app.command(name="sweep")(variants.sweep)
+bench.app.command(name="cache")(variants.cache)
+bench.app.command(name="batch")(variants.batch)
 app.add_typer(bench.app, name="bench")
 app.add_typer(evaluation.app, name="eval")
 app.command(name="config")(config.config)

@@ -1,4 +1,4 @@
-"""`rag bench breakdown` and `rag bench sweep`: several settings beside one another, over the same questions."""
+"""`rag bench breakdown`, `sweep`, `cache` and `batch`: several settings beside one another, over the same questions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rag.cli import measuring, options
-from rag.cli.bench import ReportOnly, Results
+from rag.cli.bench import Datasets, ReportOnly, Results
 
 if TYPE_CHECKING:
     from rag.bench import Progress
@@ -184,3 +184,90 @@ def _questions(asked: Path | None, default: str, over_sample: Loaded | None, pro
     if over_sample is not None:
         build.ensure_sample_index(over_sample, build.Progress(step=lambda what: progress(what)))
     return questions
+
+
+def cache(
+    context: typer.Context,
+    datasets: Datasets = None,
+    trace: Annotated[int, typer.Option(min=1, help="Questions of the trace.")] = 200,
+    output: Results = None,
+    report_only: ReportOnly = False,
+    as_json: options.Json = False,
+    profile: options.Profile = None,
+    models_file: options.Models = None,
+    assignments: options.Assignments = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """The query cache: wrong hits and hits on pairs of questions, beside a cosine's; what a hit takes; what it gains on a trace.
+
+    Goes on where a run of the same settings was interrupted.
+    """
+    from rag import build, evaluate, paths
+    from rag.cli.run import run
+    from rag.training.datasets import folder as of_datasets
+    from rag.variants import caching as bench
+    from rag.variants.caching.trace import plan
+
+    def load(*more: str) -> Loaded:
+        return options.load(context, profile, models_file, [*(assignments or []), *more], build.SAMPLE)
+
+    loads = bench.variants(
+        {
+            "plain": load("cache.enabled=false", "cache.answers=false"),
+            "cached": load("cache.enabled=true", "cache.answers=true", "cache.keep=false"),
+        }
+    )
+
+    def measure(folder: Path, progress: Progress) -> None:
+        root = of_datasets(datasets)
+        build.ensure_sample_index(loads["plain"], build.Progress(step=lambda what: progress(what)))
+        questions = evaluate.read_questions(paths.shipped("eval", "qa_120.jsonl"))
+        traced = plan(questions, paths.shipped("eval", "trace.jsonl"), trace)
+        run(bench.measure(loads, folder, root, traced, measuring.command(), progress))
+
+    measuring.run(bench, loads["plain"], measure, output, report_only, as_json, verbose or context.obj.verbose)
+
+
+def batch(
+    context: typer.Context,
+    asked: Annotated[
+        Path | None,
+        typer.Argument(metavar="SET", help="A question set.", show_default="eval/qa_120.jsonl, over the sample corpus"),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--questions", min=1, help="Questions, at most: of each type its share.", show_default="all of them"
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Times that the set is asked in each way.")] = 5,
+    output: Results = None,
+    report_only: ReportOnly = False,
+    sample: options.Sample = False,
+    index_name: options.IndexName = None,
+    as_json: options.Json = False,
+    profile: options.Profile = None,
+    models_file: options.Models = None,
+    assignments: options.Assignments = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Questions one after the other, all at once, and as rag batch asks them: searched ahead or not, in one order or another.
+
+    Goes on where a run of the same settings was interrupted.
+    """
+    from rag.batch import for_batch
+    from rag.cli.run import run
+    from rag.variants import batching as bench
+    from rag.variants.batching.modes import BATCH, SINGLE
+
+    over_sample, chosen = _index(asked, index_name, sample)
+    # What is kept of one run would be given again in the next.
+    without_cache = [*(assignments or []), "cache.enabled=false", "cache.answers=false"]
+    loaded = options.load(context, profile, models_file, without_cache, chosen)
+    loads = {SINGLE: loaded, BATCH: for_batch(loaded)}
+
+    def measure(folder: Path, progress: Progress) -> None:
+        questions = _questions(asked, "qa_120.jsonl", loaded if over_sample else None, progress)
+        run(bench.measure(loads, questions, count, rounds, folder, measuring.command(), progress))
+
+    measuring.run(bench, loaded, measure, output, report_only, as_json, verbose or context.obj.verbose)

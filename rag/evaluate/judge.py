@@ -7,7 +7,8 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from rag.bench import Progress, results, workers
+from rag import workers
+from rag.bench import Progress, results
 from rag.engine.api import Server
 from rag.errors import UsageError
 from rag.evaluate.samples import VERDICTS, Sample, Verdict, read

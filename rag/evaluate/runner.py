@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from rag import build, index
-from rag.bench import Progress, results, workers
-from rag.core import Answer, Clock
+from rag.batch import Outcome, answer_all
+from rag.bench import Progress, results
+from rag.core import Clock
 from rag.engine import spec
-from rag.errors import EngineDied, RagError
 from rag.evaluate import samples
 from rag.evaluate.questions import Question, QuestionSet, require_gold
-from rag.evaluate.samples import BENCH, Found, Head, Sample, found
-from rag.pipeline import Pipeline, Searched
-from rag.settings import Loaded
+from rag.evaluate.samples import BENCH, Head, Sample, found
+from rag.pipeline import Pipeline
+from rag.settings import Batch, Loaded
+
+ALONE = Batch(lookahead=0)
 
 Open: TypeAlias = Callable[[Loaded, build.Report], AbstractAsyncContextManager[Pipeline]]
 
@@ -38,8 +40,10 @@ def plan(loaded: Loaded, questions: QuestionSet, one_by_one: bool, command: str,
 
     Raises what `depends_on` raises.
     """
-    at_once = 1 if one_by_one else loaded.settings.generator.max_num_seqs
-    settings = {"questions": questions.head, "at_once": at_once, **depends_on(loaded, questions, report)}
+    batch = loaded.settings.batch
+    at_once = 1 if one_by_one else batch.at_once or loaded.settings.generator.max_num_seqs
+    ahead = {} if one_by_one else batch.model_dump(include={"lookahead", "search_batch", "order"})
+    settings = {"questions": questions.head, "at_once": at_once, **ahead, **depends_on(loaded, questions, report)}
     return Plan(loaded, questions, at_once, results.header(BENCH, command, settings=settings))
 
 
@@ -64,7 +68,9 @@ def depends_on(loaded: Loaded, questions: QuestionSet, report: build.Report) -> 
             "encoder": checked.manifest.model,
         },
         "weights": _weights(loaded, report),
-        "pipeline": loaded.settings.model_dump(mode="json", exclude={"chat", "chunk"}),
+        "pipeline": loaded.settings.model_dump(
+            mode="json", exclude={"chat", "chunk", "batch", *(() if loaded.settings.cache.enabled else ("cache",))}
+        ),
     }
 
 
@@ -72,6 +78,8 @@ def _weights(loaded: Loaded, report: build.Report) -> dict[str, str]:
     """Fingerprints of the models that are on this machine."""
     settings = loaded.settings
     names = {"reranker": settings.rerank.model, "support": settings.verify.model}
+    if settings.cache.enabled:
+        names["matcher"] = settings.cache.model
     known = {role: build.resolve(name, report).fingerprint for role, name in names.items() if name is not None}
     if settings.generator.base_url is None:
         known["generator"] = build.resolve(spec.plan(loaded).model, report, settings.generator.revision).fingerprint
@@ -104,48 +112,18 @@ async def measure(
         began = clock()
         progress("questions", done, len(asked))
 
-        def finished(question: Question, came: Came) -> None:
+        def finished(place: int, outcome: Outcome) -> None:
             nonlocal done
-            sample = Sample(question.id, question, came.found, came.answer, came.error, run, clock() - began)
-            store.add(samples.row(sample))
+            store.add(samples.row(sample_of(left[place], outcome, run, clock() - began)))
             done += 1
             progress("questions", done, len(asked))
 
-        await ask(pipeline, left, plan.at_once, finished)
+        stream = [(question.question, None) for question in left]
+        batch = plan.loaded.settings.batch
+        # One question at a time is asked for the time that it takes.
+        await answer_all(pipeline, stream, finished, batch if plan.at_once > 1 else ALONE, plan.at_once)
 
 
-@dataclass(frozen=True, slots=True)
-class Came:
-    """What came of a question: an answer or an error."""
-
-    found: Found | None
-    answer: Answer | None = None
-    error: str | None = None
-
-
-async def ask(
-    pipeline: Pipeline, questions: Sequence[Question], at_once: int, finished: Callable[[Question, Came], None]
-) -> None:
-    """`finished` is told of each as it ends. Raises `EngineDied`, and what `finished` raises."""
-
-    async def one(question: Question) -> None:
-        finished(question, await answer(pipeline, question.question))
-
-    await workers.each(questions, at_once, one)
-
-
-async def answer(pipeline: Pipeline, question: str) -> Came:
-    """Raises `EngineDied`, or whatever error tells that the engine is lost."""
-    passages: Found | None = None
-    try:
-        async with aclosing(pipeline.stream(question)) as events:
-            async for event in events:
-                if isinstance(event, Searched):
-                    passages = found(event.hits)
-                elif isinstance(event, Answer):
-                    return Came(passages, event)
-    except Exception as error:
-        if isinstance(error, EngineDied) or not pipeline.alive:
-            raise
-        return Came(passages, error=str(error) if isinstance(error, RagError) else f"A defect of rag's: {error!r}")
-    raise AssertionError("a stream ends with its answer")
+def sample_of(question: Question, outcome: Outcome, run: int, at: float) -> Sample:
+    hits = found(outcome.searched.hits) if outcome.searched is not None else None
+    return Sample(question.id, question, hits, outcome.answer, outcome.error, run, at)

@@ -7,11 +7,11 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
+from rag.batch import attempt
 from rag.bench import results
 from rag.core import Clock, Generator
 from rag.errors import EngineError
-from rag.evaluate.runner import answer
-from rag.evaluate.samples import Sample
+from rag.evaluate.runner import sample_of
 from rag.pipeline import Pipeline
 from rag.variants import samples
 from rag.variants.planning import Plan
@@ -55,9 +55,8 @@ class Questions:
             if self._began is None:
                 self._began = self._clock()
             await prepare(pipeline, turn.cold)
-            came = await answer(pipeline, turn.question.question)
-            at = self._clock() - self._began
-            sample = Sample(turn.question.id, turn.question, came.found, came.answer, came.error, self._run, at)
+            outcome = await attempt(pipeline, turn.question.question)
+            sample = sample_of(turn.question, outcome, self._run, self._clock() - self._began)
             self._store.add(samples.row(Taken(turn.variant, turn.block, turn.cold, sample)))
 
         return ask

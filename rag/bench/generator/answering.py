@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from rag import build, prompt
+from rag import build, prompt, workers
 from rag.abstain import Confidence, Weighing, weighed
-from rag.bench import workers
 from rag.core import GenerationParams, GenerationStats, Generator
 from rag.settings import Loaded
 from rag.training import abstention

@@ -1,0 +1,101 @@
+"""Answers many questions over one pipeline: several at a time, so that the engine is never short of work, and the next ones
+searched ahead meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from rag import workers
+from rag.core import Answer
+from rag.errors import EngineDied, QuestionError, RagError
+from rag.pipeline import Pipeline, Searched, check_question
+from rag.prefetch import Asked, Counts, PrefetchSearcher
+from rag.settings import Batch, Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a question: an answer, or an error. `searched` is None where it failed before anything was."""
+
+    searched: Searched | None
+    answer: Answer | None = None
+    error: str | None = None
+
+
+Finished = Callable[[int, Outcome], None]
+"""Told of each question, by its place, as it ends."""
+
+
+async def answer_all(
+    pipeline: Pipeline, asked: Sequence[Asked], finished: Finished, settings: Batch, at_once: int
+) -> Counts | None:
+    """Ask all, `at_once` at a time; a question that fails doesn't stop the others. What became of the look-ahead, None without.
+
+    Raises `EngineDied`, or whatever error tells that the engine is lost, and what `finished` raises.
+    """
+
+    stream = [_searched(*one) for one in asked]
+    order = [place for place, one in enumerate(stream) if one is not None]
+    known = [one for one in stream if one is not None]
+    with pipeline.looking_ahead(known, settings.lookahead, settings.search_batch) as (ahead, searcher):
+
+        async def one(place: int) -> None:
+            try:
+                finished(place, await attempt(ahead, *asked[place]))
+            finally:
+                if searcher is not None and (key := stream[place]) is not None:
+                    searcher.finish(key)
+
+        if searcher is None or settings.order == "input":
+            await workers.each(range(len(asked)), at_once, one)
+        else:
+            await workers.each([place for place in range(len(asked)) if stream[place] is None], at_once, one)
+            together = settings.lookahead - settings.lookahead % settings.search_batch
+            for first in range(0, len(order), together):
+                some = order[first : first + together]
+                keys = await asyncio.to_thread(_passages, known[first : first + together], searcher)
+                await workers.each([place for _, place in sorted(zip(keys, some, strict=True))], at_once, one)
+    return searcher.counts if searcher is not None else None
+
+
+def for_batch(loaded: Loaded) -> Loaded:
+    """With the engine on the cores that suit a batch."""
+    cores = loaded.settings.batch.cores
+    if cores is None or loaded.explicit("generator.cores"):
+        return loaded
+    generator = loaded.settings.generator.model_copy(update={"cores": cores})
+    return replace(loaded, settings=loaded.settings.model_copy(update={"generator": generator}))
+
+
+def _passages(some: Iterable[Asked], searcher: PrefetchSearcher) -> list[list[str]]:
+    """What prompts are ordered by: those that begin with the same passages stand together, since the engine has read their
+    beginning."""
+    return [[hit.passage.id for hit in searcher.peek(one)] for one in some]
+
+
+def _searched(question: str, where: str | None) -> Asked | None:
+    """As the pipeline will ask for it; None where it won't."""
+    try:
+        return check_question(question), where
+    except QuestionError:
+        return None
+
+
+async def attempt(pipeline: Pipeline, question: str, where: str | None = None) -> Outcome:
+    """Raises `EngineDied`, or whatever error tells that the engine is lost."""
+    searched: Searched | None = None
+    try:
+        async with aclosing(pipeline.stream(question, where)) as events:
+            async for event in events:
+                if isinstance(event, Searched):
+                    searched = event
+                elif isinstance(event, Answer):
+                    return Outcome(searched, event)
+    except Exception as error:
+        if isinstance(error, EngineDied) or not pipeline.alive:
+            raise
+        return Outcome(searched, error=str(error) if isinstance(error, RagError) else f"A defect of rag's: {error!r}")
+    raise AssertionError("a stream ends with its answer")

@@ -1,0 +1,127 @@
+"""`rag batch`: the answers to a file of questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rag.cli import options
+
+if TYPE_CHECKING:
+    from rag.batch import AnswerFile
+    from rag.bench import Progress
+    from rag.settings import Loaded
+
+
+def batch(
+    context: typer.Context,
+    questions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="QUESTIONS",
+            help='JSON lines like {"id": "q1", "question": "…", "where": "year>=2020"}, or a text file with a question a line.',
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="ANSWERS", help="JSON lines, in the order of the questions.", show_default=False
+        ),
+    ],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there, and begin anew.")] = False,
+    sample: options.Sample = False,
+    index_name: options.IndexName = None,
+    as_json: options.Json = False,
+    profile: options.Profile = None,
+    models_file: options.Models = None,
+    assignments: options.Assignments = None,
+    verbose: options.Verbose = False,
+) -> None:
+    """Answer a file of questions, several at a time, the next ones searched ahead.
+
+    Goes on where a run of the same questions, settings and index was interrupted. A question that fails is kept with its error, and
+    asked again by the next run. Exit code 1 where any failed.
+    """
+    from rag.batch import AnswerFile, for_batch, read
+    from rag.cli.console import library_output, naming_log
+    from rag.cli.run import run
+    from rag.engine import spec
+    from rag.errors import RagError, UsageError
+
+    items = read(questions)
+    if output.exists() and output.samefile(questions):
+        raise UsageError(f"--output {output} is the file of the questions: name another one.")
+    loaded = for_batch(
+        options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
+    )
+    spec.check(loaded)
+    with library_output(verbose or context.obj.verbose) as (terminal, log), naming_log(log, loaded):
+        with terminal.count("preparing") as progress:
+            answers = AnswerFile(output, items, _digest(loaded, sample, progress), overwrite)
+            before = len(items) - len(answers.left)
+            seconds = run(_answer(loaded, answers, len(items), progress)) if answers.left else 0.0
+            answers.finish()
+        if as_json:
+            terminal.json(
+                {
+                    "questions": len(items),
+                    "answered_before": before,
+                    "failed": [{"id": name, "error": error} for name, error in answers.failed],
+                    "seconds": seconds,
+                    "output": str(output),
+                }
+            )
+        else:
+            asked = len(items) - before
+            said = f"{asked} questions in {seconds:.1f} s" + (f", {before} were answered before" if before else "")
+            terminal.err.print(f"{said}: {output}", markup=False)
+    if answers.failed:
+        name, error = answers.failed[0]
+        raise RagError(
+            f"{len(answers.failed)} questions failed, {name!r} the first: {error} The same command asks them again."
+        )
+
+
+def _digest(loaded: Loaded, sample: bool, progress: Progress) -> str:
+    """Of what answers depend on."""
+    from dataclasses import replace
+
+    from rag import build
+    from rag.server.state import settings_digest
+    from rag.settings import Batch, Chat
+
+    if sample:
+        build.ensure_sample_index(loaded, build.Progress(step=lambda what: progress(what)))
+    checked = build.check_index(loaded, lambda what: progress(what))
+    generator = loaded.settings.generator.model_copy(update={"cores": "auto"})
+    other = {"batch": Batch(), "chat": Chat(), "generator": generator}  # how they are asked changes no answer
+    same = replace(loaded, settings=loaded.settings.model_copy(update=other))
+    return f"{settings_digest(same)} {checked.name}/{checked.version}"
+
+
+async def _answer(loaded: Loaded, answers: AnswerFile, total: int, progress: Progress) -> float:
+    """Seconds from the first question to the last answer."""
+    import time
+
+    from rag import build
+    from rag.batch import Outcome, answer_all
+
+    left = answers.left
+    done = total - len(left)
+    settings = loaded.settings
+    async with build.open_pipeline(loaded, lambda what: progress(what)) as pipeline:
+        began = time.monotonic()
+        progress("questions", done, total)
+
+        def finished(place: int, outcome: Outcome) -> None:
+            nonlocal done
+            answers.add(left[place], outcome)
+            done += 1
+            progress("questions", done, total)
+
+        at_once = settings.batch.at_once or settings.generator.max_num_seqs
+        await answer_all(pipeline, [item.asked for item in left], finished, settings.batch, at_once)
+        return time.monotonic() - began

@@ -1,0 +1,99 @@
+"""`rag bench batch`: how long a set of questions takes one after the other, all at once, and as `rag batch` asks them.
+
+`modes` says what is compared, `measure` times each in turns, several rounds, and `figures` computes from what that leaves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rag import build
+from rag.batch import Outcome, answer_all
+from rag.bench import Progress, results
+from rag.core import Clock
+from rag.errors import EngineError
+from rag.evaluate import Question, QuestionSet
+from rag.evaluate.runner import depends_on
+from rag.pipeline import Pipeline
+from rag.settings import Loaded
+from rag.variants.asking import prepare
+from rag.variants.batching.figures import BENCH, summarise
+from rag.variants.batching.modes import MODES, Mode
+
+__all__ = ["BENCH", "measure", "summarise"]
+
+KIND = "run"
+
+Open: TypeAlias = Callable[[Mapping[str, Loaded], build.Report], AbstractAsyncContextManager[Mapping[str, Pipeline]]]
+
+
+async def measure(
+    loads: Mapping[str, Loaded],
+    questions: QuestionSet,
+    count: int | None,
+    rounds: int,
+    folder: Path,
+    command: str,
+    progress: Progress,
+    open_pipelines: Open = build.open_pipelines,
+    clock: Clock = time.monotonic,
+) -> None:
+    """Take what runs there aren't yet of an earlier run with the same settings. `loads` are the settings of one question at a time
+    (`modes.SINGLE`) and of a batch (`modes.BATCH`). Raises `EngineError` where a question fails: its run can't be held against
+    another."""
+    asked = questions.first(count)
+    head = results.header(
+        BENCH,
+        command,
+        settings={
+            "questions": {**questions.head, "count": len(asked)},
+            "variants": {name: depends_on(one, questions, lambda what: progress(what)) for name, one in loads.items()},
+            "batch": {name: one.settings.batch.model_dump(mode="json") for name, one in loads.items()},
+        },
+    )
+    samples = results.Samples(folder)
+    taken = {(sample["round"], sample["mode"]) for sample in samples.resume(head)}
+    modes = [mode for mode in MODES if mode.can_be_had(loads[mode.of].settings.batch)]
+    # The order is another one in each round, so that none always comes after the same.
+    turns = [(n, modes[(place + n) % len(modes)]) for n in range(rounds) for place in range(len(modes))]
+    left = [(number, mode) for number, mode in turns if (number, mode.name) not in taken]
+    if not left:
+        return
+    async with open_pipelines(loads, lambda what: progress(what)) as pipelines:
+        for number, mode in left:
+            progress("runs", len(taken), len(turns))
+            row = await _run(pipelines[mode.of], loads[mode.of], mode, asked, clock)
+            samples.add({"kind": KIND, "round": number, "mode": mode.name, **row})
+            taken.add((number, mode.name))
+        progress("runs", len(taken), len(turns))
+
+
+async def _run(pipeline: Pipeline, loaded: Loaded, mode: Mode, asked: list[Question], clock: Clock) -> dict[str, Any]:
+    tokens = 0
+
+    def finished(place: int, outcome: Outcome) -> None:
+        nonlocal tokens
+        if outcome.answer is None:
+            raise EngineError(f"Question {asked[place].id!r} failed: {outcome.error}")
+        tokens += outcome.answer.tokens.output or 0
+
+    settings = mode.settings(loaded.settings.batch)
+    at_once = mode.at_once if mode.at_once is not None else settings.at_once or loaded.settings.generator.max_num_seqs
+    pipeline.forget()
+    await prepare(pipeline)
+    began = clock()
+    counts = await answer_all(
+        pipeline, [(one.question, None) for one in asked], finished, settings, min(at_once, len(asked))
+    )
+    seconds = clock() - began
+    return {
+        "seconds": seconds,
+        "questions": len(asked),
+        "output_tokens": tokens,
+        "lookahead": asdict(counts) if counts is not None else None,
+    }
