@@ -19,16 +19,15 @@ from rag.settings import Loaded
 from rag.variants.caching import latency, pairs, trace
 from rag.variants.caching.figures import BENCH, summarise
 
-__all__ = ["BENCH", "measure", "summarise", "variants"]
+__all__ = ["BENCH", "measure", "require_matcher", "summarise"]
 
 
-def variants(loads: Mapping[str, Loaded]) -> dict[str, Loaded]:
-    """Raises `UsageError` where the settings name no matcher: there would be nothing to measure."""
-    if loads["cached"].settings.cache.model is None:
+def require_matcher(loaded: Loaded) -> None:
+    """Raises `UsageError` where the settings name none: there would be nothing to measure."""
+    if loaded.settings.cache.model is None:
         raise UsageError(
             "cache.model is null: there is nothing to measure. Name one: --set cache.model=minilm-same-question."
         )
-    return dict(loads)
 
 
 async def measure(
