@@ -76,7 +76,7 @@ bench-cache: $(DEV)  ## with ARGS="--set cache.model=…", wrong hits and hits o
 bench-batch: $(DEV)  ## 120 questions one after the other, all at once, and as rag batch asks them
 	@$(BIN)/rag bench batch $(ARGS)
 
-soak-cache: $(DEV)  ## the query cache under 16 threads for 60 seconds, and a hundred times as many random histories as the tests have
+soak-cache: $(DEV)  ## the query cache under 16 threads for 60 seconds, and ten times as many random histories as the tests have
 	@$(BIN)/python scripts/soak_cache.py $(ARGS)
 
 soak-index: $(DEV)  ## 1,000 kills of rag index, 10,000 changed bytes, 100 updates under readers; goes on where it stopped

@@ -345,7 +345,7 @@ class Trace:
         self._clock = clock
         self._lock = threading.Lock()
         self._spans: list[Span] = []
-        self._served: dict[str, float] = {}
+        self._served: dict[tuple[str, str | None], float] = {}
         self.origin = clock()
 
     @contextmanager
@@ -358,14 +358,14 @@ class Trace:
             with self._lock:
                 self._spans.append((stage, start - self.origin, end - self.origin))
 
-    def served(self, question: str, similarity: float) -> None:
+    def served(self, question: str, similarity: float, where: str | None = None) -> None:
         """A cache had what an earlier question found."""
         with self._lock:
-            self._served[question] = similarity
+            self._served[question, where] = similarity
 
-    def cache_info(self, question: str, index_version: str) -> CacheInfo:
+    def cache_info(self, question: str, index_version: str, where: str | None = None) -> CacheInfo:
         with self._lock:
-            similarity = self._served.get(question)
+            similarity = self._served.get((question, where))
         return CacheInfo(similarity is not None, similarity, index_version)
 
     @property

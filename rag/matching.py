@@ -97,8 +97,8 @@ def weigh(logits: NDArray[np.float64], cosines: NDArray[np.float64], weights: We
 
 def threshold(probabilities: Sequence[float], same: Sequence[bool], max_wrong: float) -> float:
     """The lowest probability at which the one-sided upper 95% bound (Clopper and Pearson 1934) of the share of pairs that aren't
-    the same, and would be taken for it, stays under `max_wrong`. Raises ValueError where even none of them is too few to tell, or
-    none keeps it."""
+    the same, and would be taken for it, stays under `max_wrong`. Raises ValueError where there are too few of these, or too many
+    with the highest probability."""
     wrong = sorted((p for p, alike in zip(probabilities, same, strict=True) if not alike), reverse=True)
     if not wrong or upper_bound(0, len(wrong)) > max_wrong:
         needed = math.ceil(math.log(0.05) / math.log1p(-max_wrong))

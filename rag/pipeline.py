@@ -237,7 +237,7 @@ class Pipeline:
         if self._checker is not None and not draft.abstained:
             with trace.span("verify"):
                 draft = await self._run(self._verify, self._checker, draft, prompt.sources)
-        yield self._keep(query, searched, self._finish(question, draft, chosen, stats, confidence, trace))
+        yield self._keep(query, searched, self._finish(query, draft, chosen, stats, confidence, trace))
 
     async def warm_up(self) -> None:
         """One short request: the first costs a second more, and leaves the system prompt in the prefix cache."""
@@ -262,11 +262,11 @@ class Pipeline:
             return None
         entry, similarity = found
         searched, answer = entry.value
-        trace.served(query.text, similarity)
+        trace.served(query.text, similarity, query.where)
         again = replace(
             answer,
             question=query.text,
-            cache=trace.cache_info(query.text, self.index_version),
+            cache=trace.cache_info(query.text, self.index_version, query.where),
             tokens=Tokens(),
             engine=self.engine,
             startup_s=self.startup_s,
@@ -348,7 +348,7 @@ class Pipeline:
 
     def _finish(
         self,
-        question: str,
+        query: Query,
         draft: Draft,
         chosen: Route,
         stats: GenerationStats,
@@ -356,7 +356,7 @@ class Pipeline:
         trace: Trace,
     ) -> Answer:
         return Answer(
-            question=question,
+            question=query.text,
             answer=draft.text if draft.text else prompts.NOT_IN_SOURCES,
             abstained=draft.abstained,
             confidence=confidence,
@@ -366,7 +366,7 @@ class Pipeline:
             citations=draft.citations,
             invalid_markers=draft.invalid_markers,
             route=chosen,
-            cache=trace.cache_info(question, self.index_version),
+            cache=trace.cache_info(query.text, self.index_version, query.where),
             tokens=Tokens(
                 stats.prompt_tokens,
                 stats.cached_prompt_tokens,
@@ -393,7 +393,7 @@ class Pipeline:
             citations=(),
             invalid_markers=0,
             route=None,
-            cache=trace.cache_info(question, self.index_version),
+            cache=trace.cache_info(question, self.index_version, where),
             tokens=Tokens(),
             engine=self.engine,
             profile=self.profile,

@@ -57,7 +57,7 @@ class PrefetchSearcher:
         """Of a question that is asked twice, two."""
         self._passed_over: Counter[Asked] = Counter()
         """Asked before their turn came: nothing is searched for them when it does."""
-        self._searched: Counter[Asked] = Counter()
+        self._asked: Counter[Asked] = Counter()
         self._finished: Counter[Asked] = Counter()
         self._closed = self._ended = False
         self.counts = Counts()
@@ -81,14 +81,14 @@ class PrefetchSearcher:
             else:
                 hits.append(one[0])
                 if one[1] is not None:
-                    trace.served(query.text, one[1])
+                    trace.served(query.text, one[1], query.where)
         return hits
 
     def finish(self, asked: Asked) -> None:
         """A question has ended. Where it did so before it was searched, what was found for it makes room."""
         with self._changed:
             self._finished[asked] += 1
-            if self._finished[asked] > self._searched[asked]:
+            if self._finished[asked] > self._asked[asked]:
                 self.counts.wasted += self._claim(asked) is not None
 
     def peek(self, asked: Asked) -> Hits:
@@ -136,7 +136,7 @@ class PrefetchSearcher:
 
     def _claim(self, asked: Asked) -> Future[Found | None] | None:
         """Under the lock: it is waited for no more."""
-        self._searched[asked] += 1
+        self._asked[asked] += 1
         futures = self._fetched.get(asked)
         if futures is None:
             self._passed_over[asked] += 1
@@ -189,7 +189,7 @@ class PrefetchSearcher:
             queries = [Query(text, vector, where) for (text, where), vector in zip(batch, vectors, strict=True)]
             hits = self._searcher.search(queries, trace)
             return [
-                (one, trace.cache_info(query.text, self.index_version).similarity)
+                (one, trace.cache_info(query.text, self.index_version, query.where).similarity)
                 for query, one in zip(queries, hits, strict=True)
             ]
         except Exception:  # whose it is shows when each is searched alone

@@ -49,7 +49,7 @@ def bootstrap(
 
 
 def bootstrap_clusters(
-    clusters: Sequence[int] | NDArray[np.int64], statistic: Callable[[Floats], Floats], seed: int = 0
+    clusters: Sequence[int] | Sequence[str] | NDArray[Any], statistic: Callable[[Floats], Floats], seed: int = 0
 ) -> Estimate:
     """Percentile bootstrap of measurements of which some resemble one another: those of a cluster are drawn together
     (Davison and Hinkley 1997, section 3.8). `clusters` names that of each measurement.

@@ -2,7 +2,7 @@
 
     python scripts/soak_cache.py [--seconds 60] [--histories 2000]
 
-16 threads put, look and forget for so many seconds; then random histories of puts, look-ups, updates and restarts are held against a
+16 threads put and look for so many seconds; then random histories of puts, look-ups, updates and restarts are held against a
 model of the cache. Exit code 1 where anything went wrong.
 """
 
@@ -42,7 +42,7 @@ def main(
     seconds: Annotated[float, typer.Option(min=0.1, help="Of the threads.")] = 60,
     histories: Annotated[int, typer.Option(min=1, help="Random histories.")] = 2000,
 ) -> None:
-    """Look for a stale hit, a lost update, an exception, and a cache that grows beyond its size."""
+    """Look for a hit of another question, a look-up that isn't counted, an exception, and a cache that grows beyond its size."""
     problems = hammer(seconds)
     for problem in problems[:10]:
         typer.echo(problem)

@@ -185,7 +185,7 @@ def test_another_model_takes_the_place_of_the_measured_one(tmp_path: Path, engin
     assert {sample["model"] for sample in samples(tmp_path)} == {str(tmp_path / "other")}
 
 
-@pytest.mark.parametrize("changed", [{"dtype": "float32"}, {"prompts": PROMPTS[:3]}])
+@pytest.mark.parametrize("changed", [{"dtype": "float16"}, {"prompts": PROMPTS[:3]}])
 def test_other_settings_or_prompts_begin_anew(tmp_path: Path, engine: Engines, changed: dict[str, Any]) -> None:
     name = model(tmp_path / "m")
     engine()

@@ -94,7 +94,7 @@ class AnswerFile:
         self.path = path
         self._part = path.with_name(path.name + PART)
         self._items = items
-        self._settings = settings
+        self.settings = settings
         self._records: dict[str, Mapping[str, Any]] = {}
         with files.explaining_storage(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ class AnswerFile:
         answer: Mapping[str, Any] = {"question": item.question, "error": outcome.error}
         if outcome.answer is not None:
             answer = asdict(outcome.answer)
-        record = {"id": item.id, "where": item.where, **answer, "settings": self._settings}
+        record = {"id": item.id, "where": item.where, **answer, "settings": self.settings}
         with files.explaining_storage(self._part), self._part.open("a", encoding="utf-8") as file:
             file.write(_line(record))
         self._records[item.id] = record
@@ -141,7 +141,7 @@ class AnswerFile:
             try:
                 record = json.loads(line)
                 same = asked.get(record["id"]) == (record["question"], record["where"])
-                ours = same and record["settings"] == self._settings
+                ours = same and record["settings"] == self.settings
             except (ValueError, TypeError, KeyError, RecursionError):
                 ours = False
             if not ours:

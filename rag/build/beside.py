@@ -10,7 +10,7 @@ from typing import Any
 
 from rag.build.parts import Report, fetch, open_checker, quiet
 from rag.build.pipeline import Stages, assemble, models_beside, open_generator
-from rag.build.search import Search, check_index, open_checked
+from rag.build.search import Search, check_index, log, open_checked
 from rag.core import Generator
 from rag.engine import spec as engine_spec
 from rag.pipeline import Pipeline
@@ -40,7 +40,7 @@ async def open_pipelines(loads: Mapping[str, Loaded], report: Report = quiet) ->
     def open_stages() -> None:
         for names in alike({name: _of_stages(loaded) for name, loaded in loads.items()}):
             first = loads[names[0]]
-            opened = Stages(open_checked(first, checked[names[0]], quiet, report), open_checker(first, quiet))
+            opened = Stages(open_checked(first, checked[names[0]], quiet, log), open_checker(first, quiet))
             stages.update(dict.fromkeys(names, opened))
             searches.append(opened.search)
 

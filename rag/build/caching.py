@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import rag
 from rag import index, paths
 from rag.build.parts import Report, quiet, resolve
 from rag.cache import CachedSearcher, Entry, Memory, QuestionCache, RememberingEncoder, Stale, load, save
@@ -17,21 +18,25 @@ from rag.core import Hits, Matcher, Searcher
 from rag.errors import StorageError
 from rag.settings import Loaded
 
-ANY = "queries-*.safetensors"
-"""The files of all settings."""
+ANY = "*queries-*.safetensors*"
+"""The files of all settings, and what a killed process left of one."""
+
+VERSION = "version of the index"
 
 EVERY = 100
 """New entries after which it is written: what a killed process loses at most."""
 
 
 class QueryCache:
-    """One for a process; `over` gives a searcher of each version of the index its part. Thread-safe."""
+    """One for a process; `over` gives a searcher of each version of the index its part. Thread-safe. Of two processes that write the
+    same file, as a server and a `rag ask --no-server` beside it, what the last one has stays."""
 
-    def __init__(self, loaded: Loaded, encoder: RememberingEncoder, matcher: Matcher | None, report: Report) -> None:
+    def __init__(self, loaded: Loaded, encoder: RememberingEncoder, matcher: Matcher | None, notice: Report) -> None:
+        """`notice` is told of a file that can't be used, or written."""
         self._loaded = loaded
         self._encoder = encoder
         self._matcher = matcher
-        self._report = report
+        self._notice = notice
         self._path = cache_path(loaded)
         self._kept = loaded.settings.cache.keep
         self._lock = threading.Lock()
@@ -39,6 +44,8 @@ class QueryCache:
         self._memory: Memory[Hits] = _empty(loaded, encoder.dimension)
         self._shaped_by: Mapping[str, Any] = {}
         self._unsaved = 0
+        self._failed = 0
+        """Those of them that couldn't be written: they wait until there are `EVERY` more, or the end."""
 
     def over(self, searcher: Searcher, reader: index.IndexReader) -> CachedSearcher:
         """Before this searcher, with what its file holds for this version. From now on its entries are those that are saved."""
@@ -48,11 +55,13 @@ class QueryCache:
             if self._kept:
                 memory.add(load(self._path, shaped_by, self._encoder.dimension))
         except Stale as reason:
-            self._report(f"the query cache {self._path} is left aside and begun anew: {reason}")
+            if set(reason.differs) != {VERSION}:  # which is in the order of things
+                self._notice(f"the query cache {self._path} is left aside and begun anew: {reason}")
         for entry in memory.entries():
             self._encoder.know(entry.question, entry.vector)
         with self._lock:
-            self._memory, self._shaped_by, self._unsaved = memory, shaped_by, 0
+            self._memory, self._shaped_by = memory, shaped_by
+            self._unsaved = self._failed = 0
         settings = self._loaded.settings.cache
         return CachedSearcher(searcher, QuestionCache(memory, self._matcher, settings.min_cosine), self._put)
 
@@ -65,16 +74,16 @@ class QueryCache:
         """Where there is something new. A full disk or a folder that can't be written costs the cache, not the answer."""
         with self._saving:
             with self._lock:
-                memory, shaped_by, unsaved = self._memory, self._shaped_by, self._unsaved
-                self._unsaved = 0
+                memory, shaped_by, unsaved = self._memory, self._shaped_by, self._unsaved + self._failed
+                self._unsaved = self._failed = 0
             if not (unsaved and self._kept and self._path.parent.is_dir()):  # the index may have been removed meanwhile
                 return
             try:
                 save(self._path, memory.entries(), shaped_by, self._encoder.dimension)
             except StorageError as error:
                 with self._lock:
-                    self._unsaved += unsaved
-                self._report(f"the query cache isn't kept: {error}")
+                    self._failed += unsaved
+                self._notice(f"the query cache isn't kept: {error}")
 
     def _put(self, count: int) -> None:
         with self._lock:
@@ -108,7 +117,7 @@ def shape(loaded: Loaded, version: index.IndexReader | index.CheckedVersion) -> 
     """Everything that shaped what a search found: the index to its last byte, models and settings."""
     manifest = json.dumps(asdict(version.manifest), sort_keys=True).encode()
     named = f"{version.name}/{version.version} {hashlib.sha256(manifest).hexdigest()}"
-    return {"version of the index": named, **_by_settings(loaded)}
+    return {VERSION: named, "version of rag": rag.__version__, **_by_settings(loaded)}
 
 
 def kept_questions(loaded: Loaded) -> list[Entry[Hits]]:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from rag.build.parts import Report, fetch, open_checker, quiet, resolve, resolve_tokenizer, stay_offline, weighing
-from rag.build.search import Search, check_index, open_checked
+from rag.build.search import Search, check_index, log, open_checked
 from rag.core import Generator, SupportChecker
 from rag.engine import spec as engine_spec
 from rag.pipeline import Pipeline
@@ -51,7 +51,7 @@ async def open_parts(loaded: Loaded, report: Report = quiet) -> AsyncIterator[tu
     opened: list[Stages] = []
 
     def open_stages() -> Stages:
-        return Stages(open_checked(loaded, checked, quiet, report), open_checker(loaded, quiet))
+        return Stages(open_checked(loaded, checked, quiet, log), open_checker(loaded, quiet))
 
     async def meanwhile() -> None:
         opened.append(await asyncio.to_thread(open_stages))

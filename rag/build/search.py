@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -36,12 +37,17 @@ class Search:
         return self.searcher.search(queries, trace)
 
 
-def open_search(loaded: Loaded, report: Report = quiet) -> Search:
+def log(notice: str) -> None:
+    """Where nobody waits for it."""
+    logging.getLogger(__name__).warning(notice)
+
+
+def open_search(loaded: Loaded, report: Report = quiet, notice: Report = log) -> Search:
     """Encoder, index and reranker, warm; the caller's to close. Raises what `check_index` raises."""
     checked = check_index(loaded, report)
     cache = loaded.settings.cache
     fetch([loaded.settings.rerank.model, cache.model if cache.enabled else None], report)
-    return open_checked(loaded, checked, report, report)
+    return open_checked(loaded, checked, report, notice)
 
 
 def check_index(loaded: Loaded, report: Report = quiet) -> index.CheckedVersion:

@@ -25,7 +25,12 @@ VECTORS, RECORDS = "vectors", "records"
 
 
 class Stale(Exception):
-    """Why a file isn't used, in words that go behind "the query cache in ... is left aside: "."""
+    """Why a file isn't used, in words that go behind "the query cache in ... is left aside: ". `differs` names what of its shape is
+    another."""
+
+    def __init__(self, reason: str, differs: Sequence[str] = ()) -> None:
+        super().__init__(reason)
+        self.differs = tuple(differs)
 
 
 def save(path: Path, entries: Sequence[Entry[Hits]], shaped_by: Mapping[str, Any], dimension: int) -> None:
@@ -53,7 +58,8 @@ def load(path: Path, shaped_by: Mapping[str, Any], dimension: int) -> list[Entry
             if told.get("format") != FORMAT:
                 raise Stale(f"it has format {told.get('format')}, this version of rag reads {FORMAT}")
             if told.get("shaped_by") != _canonical(shaped_by):
-                raise Stale(_differences(told.get("shaped_by", "{}"), shaped_by))
+                differs = _differences(told.get("shaped_by", "{}"), shaped_by)
+                raise Stale(f"not the same as when it was written: {', '.join(differs)}", differs)
             vectors, records = file.get_tensor(VECTORS), file.get_tensor(RECORDS)
         if told.get("sha256") != _sha256(vectors, records):
             raise Stale("it has changed since it was written (SHA-256 differs)")
@@ -106,8 +112,7 @@ def _canonical(shaped_by: Mapping[str, Any]) -> str:
     return json.dumps(shaped_by, sort_keys=True)
 
 
-def _differences(written: str, shaped_by: Mapping[str, Any]) -> str:
+def _differences(written: str, shaped_by: Mapping[str, Any]) -> list[str]:
     then, now = json.loads(written), json.loads(_canonical(shaped_by))
     missing = object()
-    names = sorted(name for name in {*then, *now} if then.get(name, missing) != now.get(name, missing))
-    return f"not the same as when it was written: {', '.join(names)}"
+    return sorted(name for name in {*then, *now} if then.get(name, missing) != now.get(name, missing))

@@ -39,8 +39,8 @@ class Entry(Generic[V]):
 
 @dataclass(slots=True)
 class Counts:
-    """Since the process started. A look-up is an exact repeat, a matched question, or a miss; `refused` counts candidates that
-    were near enough to be looked at twice, and ask something else."""
+    """Since the cache was opened, which it is for each version of the index. A look-up is an exact repeat, a matched question, or a
+    miss; `refused` counts candidates that were near enough to be looked at twice, and ask something else."""
 
     exact: int = 0
     matched: int = 0
@@ -100,15 +100,15 @@ class Memory(Generic[V]):
         is below `min_cosine`."""
         with self._lock:
             cosines = self._vectors[: len(self._keys)] @ query.vector
+            near = np.flatnonzero(cosines >= min_cosine)
             over = []
             nearest = None
-            while len(cosines) and (cosine := float(cosines[row := int(cosines.argmax())])) >= min_cosine:
+            for row in near[np.argsort(-cosines[near], kind="stable")]:
                 key = self._keys[row]
-                cosines[row] = -np.inf
                 if self._is_over(self._entries[key]):
                     over.append(key)
                 elif key[1] == query.where:
-                    nearest = self._entries[key], cosine
+                    nearest = self._entries[key], float(cosines[row])
                     break
             self._expire(over)
             return nearest
@@ -159,6 +159,8 @@ class Memory(Generic[V]):
 
     def _expire(self, keys: Iterable[Key]) -> None:
         """Of these, drop what is over."""
+        if self._ttl is None:
+            return
         for key in [key for key in keys if key in self._entries and self._is_over(self._entries[key])]:
             self._drop(key)
             self.counts.expired += 1

@@ -87,13 +87,14 @@ class CachedSearcher:
         for query, one in zip(queries, found, strict=True):
             if one is not None:
                 entry, similarity = one
-                trace.served(query.text, similarity)
+                trace.served(query.text, similarity, query.where)
                 hits.append(entry.value)
             else:
                 hits.append(next(searched))
                 self._cache.memory.put(query, hits[-1])
         if missing:
-            self._after_put(len(missing))
+            with trace.span("cache"):
+                self._after_put(len(missing))
         return hits
 
 

@@ -86,10 +86,13 @@ def batch(
 
 
 def _digest(loaded: Loaded, sample: bool, progress: Progress) -> str:
-    """Of what answers depend on."""
+    """Of what answers depend on; ends with the index's version."""
+    import hashlib
+    import json
     from dataclasses import replace
 
     from rag import build
+    from rag.evaluate.runner import weights
     from rag.server.state import settings_digest
     from rag.settings import Batch, Chat
 
@@ -99,7 +102,10 @@ def _digest(loaded: Loaded, sample: bool, progress: Progress) -> str:
     generator = loaded.settings.generator.model_copy(update={"cores": "auto"})
     other = {"batch": Batch(), "chat": Chat(), "generator": generator}  # how they are asked changes no answer
     same = replace(loaded, settings=loaded.settings.model_copy(update=other))
-    return f"{settings_digest(same)} {checked.name}/{checked.version}"
+    # A version's number begins anew where an index was removed, and a folder of models may change.
+    made_of = {"index": checked.manifest.documents_sha256, "weights": weights(loaded, lambda what: progress(what))}
+    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+    return f"{settings_digest(same)} {digest[:16]} {checked.name}/{checked.version}"
 
 
 async def _answer(loaded: Loaded, answers: AnswerFile, total: int, progress: Progress) -> float:
@@ -108,11 +114,14 @@ async def _answer(loaded: Loaded, answers: AnswerFile, total: int, progress: Pro
 
     from rag import build
     from rag.batch import Outcome, answer_all
+    from rag.errors import UsageError
 
     left = answers.left
     done = total - len(left)
     settings = loaded.settings
     async with build.open_pipeline(loaded, lambda what: progress(what)) as pipeline:
+        if not answers.settings.endswith(f" {pipeline.index_version}"):
+            raise UsageError(f"The index has changed since, to {pipeline.index_version}: give the same command again.")
         began = time.monotonic()
         progress("questions", done, total)
 

@@ -167,9 +167,7 @@ def calibrate(
 
     loaded = options.load(context, profile, models_file, assignments)
     if loaded.settings.cache.model is None:
-        raise UsageError(
-            "cache.model is null: name the model that is to be calibrated, e.g. --set cache.model=minilm-same-question."
-        )
+        raise UsageError("cache.model is null: name the model that is to be calibrated: --set cache.model=NAME.")
     read = calibrating.read_pairs(pairs)
     with library_output(verbose or context.obj.verbose) as (terminal, _):
         with terminal.step("reading the pairs"):

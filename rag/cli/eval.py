@@ -42,7 +42,7 @@ def run(
     one_by_one: Annotated[
         bool,
         typer.Option(
-            "--one-by-one", help="One question at a time, for its time; else generator.max_num_seqs of them at once."
+            "--one-by-one", help="One question at a time, for its time; else as many at once as rag batch answers."
         ),
     ] = False,
     limit: Annotated[

@@ -52,7 +52,7 @@ def from_cache(answer: Answer) -> str | None:
     """What an earlier question had to do with it; None where nothing had."""
     if not answer.cache.hit or answer.cache.similarity is None:
         return None
-    what = "the answer to" if answer.timings.generate is None and not answer.abstained else "what was found for"
+    what = "the answer to" if answer.timings.generate is None and answer.route is not None else "what was found for"
     words = (
         "the same question"
         if answer.cache.similarity == 1

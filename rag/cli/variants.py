@@ -64,7 +64,8 @@ def breakdown(
         raise UsageError("This benchmark compares profiles: name them with --variants, and none with --profile.")
     over_sample, chosen = _index(asked, index_name, sample)
     profiles = [name.strip() for name in names.split(",")] if names is not None else bench.PROFILES
-    loads = {name: options.load(context, name, models_file, assignments, chosen) for name in profiles}
+    settings = [*(assignments or []), *WITHOUT_CACHE]
+    loads = {name: options.load(context, name, models_file, settings, chosen) for name in profiles}
     variants = bench.variants(loads)
     first = next(iter(variants.values()))
 
@@ -135,7 +136,8 @@ def sweep(
     over_sample, chosen = _index(asked, index_name, sample, swept.key == "index.name")
 
     def load(assignment: str | None) -> Loaded:
-        more = [assignment] if assignment is not None else []
+        kept = () if swept.key.startswith("cache.") else WITHOUT_CACHE
+        more = [*kept, *([assignment] if assignment is not None else [])]
         return options.load(context, profile, models_file, [*(assignments or []), *more], chosen)
 
     loads = swept.loads(load)
@@ -168,6 +170,10 @@ def _columns(figures: Sequence[Figure], values: Sequence[str]) -> list[str]:
             cells = (f"{one.value:.3f} [{one.lo:.3f}, {one.hi:.3f}]" if one is not None else "" for one in found)
             lines.append(f"{name:20}" + "".join(f"{cell:>26}" for cell in cells))
     return lines
+
+
+WITHOUT_CACHE = ("cache.enabled=false", "cache.answers=false")
+"""What one has found would be given to the next."""
 
 
 def _index(asked: Path | None, index_name: str | None, sample: bool, swept: bool = False) -> tuple[bool, str | None]:
@@ -261,9 +267,7 @@ def batch(
     from rag.variants.batching.modes import BATCH, SINGLE
 
     over_sample, chosen = _index(asked, index_name, sample)
-    # What is kept of one run would be given again in the next.
-    without_cache = [*(assignments or []), "cache.enabled=false", "cache.answers=false"]
-    loaded = options.load(context, profile, models_file, without_cache, chosen)
+    loaded = options.load(context, profile, models_file, [*(assignments or []), *WITHOUT_CACHE], chosen)
     loads = {SINGLE: loaded, BATCH: for_batch(loaded)}
 
     def measure(folder: Path, progress: Progress) -> None:

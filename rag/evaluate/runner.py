@@ -42,7 +42,7 @@ def plan(loaded: Loaded, questions: QuestionSet, one_by_one: bool, command: str,
     """
     batch = loaded.settings.batch
     at_once = 1 if one_by_one else batch.at_once or loaded.settings.generator.max_num_seqs
-    ahead = {} if one_by_one else batch.model_dump(include={"lookahead", "search_batch", "order"})
+    ahead = {} if at_once == 1 else batch.model_dump(include={"lookahead", "search_batch", "order"})
     settings = {"questions": questions.head, "at_once": at_once, **ahead, **depends_on(loaded, questions, report)}
     return Plan(loaded, questions, at_once, results.header(BENCH, command, settings=settings))
 
@@ -67,14 +67,14 @@ def depends_on(loaded: Loaded, questions: QuestionSet, report: build.Report) -> 
             "chunking": dict(checked.manifest.chunking),
             "encoder": checked.manifest.model,
         },
-        "weights": _weights(loaded, report),
+        "weights": weights(loaded, report),
         "pipeline": loaded.settings.model_dump(
             mode="json", exclude={"chat", "chunk", "batch", *(() if loaded.settings.cache.enabled else ("cache",))}
         ),
     }
 
 
-def _weights(loaded: Loaded, report: build.Report) -> dict[str, str]:
+def weights(loaded: Loaded, report: build.Report) -> dict[str, str]:
     """Fingerprints of the models that are on this machine."""
     settings = loaded.settings
     names = {"reranker": settings.rerank.model, "support": settings.verify.model}

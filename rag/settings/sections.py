@@ -6,12 +6,16 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 ENV_PREFIX = "RAG__"
 
-CORES = r"^(auto|nobind|[0-9,\-|]+)$"
+Cores = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
+    StringConstraints(pattern=r"^(auto|nobind|[0-9,\-|]+)$"),
+]
 INDEX_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 Quantization = Literal["fp8", "awq", "gptq", "int8"]
@@ -185,9 +189,8 @@ class Generator(Section):
         32, ge=8, le=256, description="KV block, tokens: a shared prefix shorter than this never hits the cache"
     )
     enforce_eager: bool = Field(False, description="skip compilation: quicker start, slower steps")
-    cores: Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)] = Field(
+    cores: Cores = Field(
         "auto",
-        pattern=CORES,
         description="CPU cores of the engine, e.g. 0-1; auto leaves one free",
     )
     quantization: Quantization | None = Field(None, description="technique: weights of fewer bits")
@@ -307,9 +310,8 @@ class Batch(Section):
         "input",
         description="in which they are asked; prefix: of those searched ahead, ones with the same passages one after the other",
     )
-    cores: str | None = Field(
+    cores: Cores | None = Field(
         None,
-        pattern=CORES,
         description="generator.cores for a batch, where that isn't set by hand; null: the same as for one question",
     )
 

@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from rag import build
 from rag.batch import Outcome, answer_all
@@ -21,6 +20,7 @@ from rag.evaluate import Question, QuestionSet
 from rag.evaluate.runner import depends_on
 from rag.pipeline import Pipeline
 from rag.settings import Loaded
+from rag.variants import running
 from rag.variants.asking import prepare
 from rag.variants.batching.figures import BENCH, summarise
 from rag.variants.batching.modes import MODES, Mode
@@ -28,8 +28,6 @@ from rag.variants.batching.modes import MODES, Mode
 __all__ = ["BENCH", "measure", "summarise"]
 
 KIND = "run"
-
-Open: TypeAlias = Callable[[Mapping[str, Loaded], build.Report], AbstractAsyncContextManager[Mapping[str, Pipeline]]]
 
 
 async def measure(
@@ -40,7 +38,7 @@ async def measure(
     folder: Path,
     command: str,
     progress: Progress,
-    open_pipelines: Open = build.open_pipelines,
+    open_pipelines: running.Open = build.open_pipelines,
     clock: Clock = time.monotonic,
 ) -> None:
     """Take what runs there aren't yet of an earlier run with the same settings. `loads` are the settings of one question at a time

@@ -16,6 +16,7 @@ from rag.bench import Progress, results
 from rag.errors import UsageError
 from rag.evaluate.runner import depends_on
 from rag.settings import Loaded
+from rag.variants import running
 from rag.variants.caching import latency, pairs, trace
 from rag.variants.caching.figures import BENCH, summarise
 
@@ -25,9 +26,7 @@ __all__ = ["BENCH", "measure", "require_matcher", "summarise"]
 def require_matcher(loaded: Loaded) -> None:
     """Raises `UsageError` where the settings name none: there would be nothing to measure."""
     if loaded.settings.cache.model is None:
-        raise UsageError(
-            "cache.model is null: there is nothing to measure. Name one: --set cache.model=minilm-same-question."
-        )
+        raise UsageError("cache.model is null: there is nothing to measure. Name one: --set cache.model=NAME.")
 
 
 async def measure(
@@ -37,7 +36,7 @@ async def measure(
     traced: trace.Plan,
     command: str,
     progress: Progress,
-    open_pipelines: trace.Open = build.open_pipelines,
+    open_pipelines: running.Open = build.open_pipelines,
 ) -> None:
     """Take what samples there aren't yet of an earlier run with the same settings. `loads` are the settings without the cache
     ("plain") and with it ("cached"); `root` holds the datasets."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from rag import metrics, stats
 from rag.bench import results
 from rag.bench.results import Sample
-from rag.stats import Estimate, paired_bootstrap, ratio, upper_bound
+from rag.stats import Estimate, ratio, upper_bound
 from rag.variants.caching import latency, pairs, trace
 
 BENCH = "cache"
@@ -31,7 +32,7 @@ def summarise(folder: Path) -> list[results.Figure]:
     figures = results.Figures()
     settings = head["settings"]
     notes = _of_pairs(figures, of[pairs.KIND], settings["min_same"], settings["min_cosine"])
-    looked_up = results.columns(of[latency.KIND], "seconds", "repeat")
+    looked_up = results.columns((sample for sample in of[latency.KIND] if sample["hit"]), "seconds", "repeat")
     figures.ms("hit_p50_ms", [seconds for seconds, _ in looked_up], at_most=5)
     figures.ms("exact_hit_p50_ms", [repeat for _, repeat in looked_up], at_most=0.2)
     notes += _of_trace(figures, of[trace.KIND])
@@ -56,9 +57,10 @@ def _of_pairs(figures: results.Figures, samples: Sequence[Sample], min_same: flo
             "wrong_hit_upper95", Estimate(bound, wrong / max(1, others), bound, others), "share", at_most=0.01
         )
     )
-    figures.add("paraphrase_hit_rate", hits.astype(float), np.mean, "share", at_least=0.60)
-    figures.estimated("auroc", lambda: _area(served, same), "area")
-    figures.estimated("auroc_cosine", lambda: _area(cosine, same), "area")
+    topics = np.array([sample["topic"] or f"{sample['source']} {number}" for number, sample in enumerate(samples)])
+    figures.estimated("paraphrase_hit_rate", lambda: _share(hits, topics[same]), "share", at_least=0.60)
+    figures.estimated("auroc", lambda: _area(served, same, topics), "area")
+    figures.estimated("auroc_cosine", lambda: _area(cosine, same, topics), "area")
     # As many paraphrases served by the cosine alone: how many others are, too.
     alike = float(np.quantile(cosine[same], 1 - hits.mean())) if hits.any() else 1.0
     figures.add("cosine_wrong_rate_at_same_hit_rate", (cosine[~same] >= alike).astype(float), np.mean, "share")
@@ -69,7 +71,7 @@ def _of_pairs(figures: results.Figures, samples: Sequence[Sample], min_same: flo
     return [
         f"{len(samples) - others} pairs that ask the same and {others} that don't, none of a topic that was calibrated on; served "
         f"from a probability of {min_same:.4f} on. `wrong_hit_upper95` is the one-sided upper 95% bound (Clopper and Pearson) of "
-        f"{wrong} wrong hits of {others}; its interval begins at the rate itself.",
+        f"{wrong} wrong hits of {others}; its interval begins at the rate itself. The others are by topic.",
         "",
         "| source | kind | served | of |",
         "|---|---|---|---|",
@@ -85,45 +87,83 @@ def _by_kind(samples: Sequence[Sample], served: NDArray[np.bool_]) -> list[tuple
     return [(source, of, sum(kept), len(kept)) for (source, of), kept in groups.items()]
 
 
-def _area(scores: stats.Floats, same: NDArray[np.bool_]) -> Estimate:
-    return stats.bootstrap_clusters(range(len(same)), lambda weights: metrics.auroc(scores, same, weights))
+def _area(scores: stats.Floats, same: NDArray[np.bool_], topics: NDArray[np.str_]) -> Estimate:
+    return stats.bootstrap_clusters(topics, lambda weights: metrics.auroc(scores, same, weights))
+
+
+def _share(hits: NDArray[np.bool_], topics: NDArray[np.str_]) -> Estimate:
+    return stats.bootstrap_clusters(topics, lambda weights: (weights * hits).sum(axis=1) / weights.sum(axis=1))
 
 
 # --- trace -------------------------------------------------------------------------------------
 
 
 def _of_trace(figures: results.Figures, samples: Sequence[Sample]) -> list[str]:
-    """Of passes that belong together: the first plain one and the first cached one, and so on."""
-    passes: dict[str, list[list[Sample]]] = {"plain": [], "cached": []}
+    """Of whole passes; what is asked twice by one pipeline, at the same place of two passes, is one measurement, its mean."""
     of_pass: dict[int, list[Sample]] = {}
     for sample in samples:
         of_pass.setdefault(sample["pass"], []).append(sample)
     longest = max(map(len, of_pass.values()), default=0)
-    for _, some in sorted(of_pass.items()):
-        if len(some) == longest:  # one that was interrupted begins anew
-            passes[some[0]["variant"]].append(sorted(some, key=lambda sample: int(sample["place"])))
+    whole = [sample for some in of_pass.values() if len(some) == longest for sample in some]
+    by_variant = {name: _by_place([s for s in whole if s["variant"] == name]) for name in ("plain", "cached")}
     both = [
-        (plain, cached)
-        for one, other in zip(passes["plain"], passes["cached"], strict=False)
-        for plain, cached in zip(one, other, strict=True)
+        (by_variant["plain"][place], cached)
+        for place, cached in by_variant["cached"].items()
+        if place in by_variant["plain"]
     ]
-    figures.add("skewed_trace_gain", [(p["seconds"], c["seconds"]) for p, c in both], ratio(), "ratio", at_least=1.3)
-    figures.add("trace_hit_rate", [float(cached["hit"]) for _, cached in both], np.mean, "share")
+    seconds = [(plain.seconds, cached.seconds) for plain, cached in both]
+    figures.add("skewed_trace_gain", seconds, ratio(), "ratio", at_least=1.3)
+    figures.add("trace_hit_rate", [cached.hit for _, cached in both], np.mean, "share")
     facts = [
-        (p["key_facts"], c["key_facts"]) for p, c in both if p["key_facts"] is not None and c["key_facts"] is not None
+        (plain.id, plain.key_facts, cached.key_facts)
+        for plain, cached in both
+        if plain.key_facts is not None and cached.key_facts is not None
     ]
-    before, after = [p for p, _ in facts], [c for _, c in facts]
-    figures.estimated("trace_key_fact_difference", lambda: paired_bootstrap(before, after), "share")
+    figures.estimated("trace_key_fact_difference", lambda: _lost(facts), "share")
     if not facts:
         return []
-    difference = paired_bootstrap(before, after)
+    difference, before = _lost(facts), np.mean([before for _, before, _ in facts])
     shown = "is shown" if stats.non_inferiority(difference, MARGIN) else "isn't shown"
     failed = sum(sample["error"] is not None for sample in samples)
     return [
         f"The trace: {len(both)} questions by both, each pass with empty caches; {HOT}. Key facts of the cached pipeline's answers "
-        f"less those of the plain one's ({np.mean(before):.3f}): that no more than {MARGIN:g} is lost {shown}. {failed} failed.",
+        f"less those of the plain one's ({before:.3f}), by question: that no more than {MARGIN:g} is lost {shown}. "
+        f"{failed} failed.",
         "",
     ]
+
+
+def _lost(facts: Sequence[tuple[str, float, float]]) -> Estimate:
+    """Of the question's id, and key facts before and after. Wordings of one question are answered alike: they are drawn together."""
+    names = [name for name, _, _ in facts]
+    more = np.array([after - before for _, before, after in facts])
+    found = stats.bootstrap_clusters(names, lambda weights: (weights * more).sum(axis=1) / weights.sum(axis=1))
+    return replace(found, n=len(set(names)))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place of the trace: means over the passes. `id` is the question's."""
+
+    id: str
+    seconds: float
+    hit: float
+    key_facts: float | None
+
+
+def _by_place(samples: Sequence[Sample]) -> dict[int, Place]:
+    places: dict[int, list[Sample]] = {}
+    for sample in samples:
+        places.setdefault(sample["place"], []).append(sample)
+    return {
+        place: Place(
+            some[0]["id"],
+            float(np.mean([one["seconds"] for one in some])),
+            float(np.mean([one["hit"] for one in some])),
+            None if some[0]["key_facts"] is None else float(np.mean([one["key_facts"] or 0.0 for one in some])),
+        )
+        for place, some in sorted(places.items())
+    }
 
 
 HOT = (

@@ -6,13 +6,12 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from rag import build, metrics
+from rag import metrics
 from rag.batch import attempt
 from rag.bench import SEED, Progress, results
 from rag.core import Clock
@@ -21,6 +20,7 @@ from rag.evaluate import QuestionSet
 from rag.evaluate.scores import text
 from rag.pipeline import Pipeline
 from rag.settings import Loaded
+from rag.variants import running
 from rag.variants.asking import prepare
 
 KIND = "trace"
@@ -30,8 +30,6 @@ HOT_TOPICS, HOT_SHARE = 0.03, 0.6
 
 PASSES = ("plain", "cached", "cached", "plain")
 """In this order, so that what changes with time is the same for both."""
-
-Open: TypeAlias = Callable[[Mapping[str, Loaded], build.Report], AbstractAsyncContextManager[Mapping[str, Pipeline]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ async def measure(
     samples: results.Samples,
     taken: Sequence[results.Sample],
     progress: Progress,
-    open_pipelines: Open,
+    open_pipelines: running.Open,
     clock: Clock = time.monotonic,
 ) -> None:
     """The passes that aren't there whole; one that was interrupted begins anew, since its cache is gone."""

@@ -17,6 +17,7 @@ EXAMPLE = "e.g. --over context.passages=3,5,10,15"
 WITHOUT_EFFECT = {
     "chunk": "an index is built by it: build one for each value (rag index --index NAME), and sweep index.name",
     "chat": "a question that stands alone doesn't depend on it",
+    "batch": "questions are asked one by one, for their time: rag bench batch compares ways to ask many",
 }
 """By section, why a question set is answered alike by all of its values."""
 
