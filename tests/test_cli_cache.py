@@ -464,7 +464,7 @@ def test_too_few_pairs_and_a_bad_line_are_told_in_one_line(
     code, out, err = rag("cache", "calibrate", str(path), *MODEL)
     assert (code, out) == (2, "")
     assert err == (
-        "rag: Too few pairs: 98 pairs that ask something else, at least 99 are needed for a bound of 0.03. "
+        "rag: No threshold: 98 pairs that ask something else, at least 99 are needed for a bound of 0.03. "
         "Add pairs, or raise cache.max_wrong_hits."
     )
     with path.open("a") as file:

@@ -208,7 +208,10 @@ def test_the_report_says_what_is_served_of_each_kind(tmp_path: Path) -> None:
 def test_that_no_key_fact_is_lost_is_said_where_it_is_shown(tmp_path: Path) -> None:
     rows = [row for number in range(4) for row in passed(number, *[(1.0, False, 0.75)] * 40)]
     assert summarised(tmp_path, [*PAIRS, *rows])["trace_key_fact_difference"].value == 0.0
-    assert "plain one's (0.750), by question: that no more than 0.1 is lost is shown." in (tmp_path / "report.md").read_text()
+    assert (
+        "plain one's (0.750), by question: that no more than 0.1 is lost is shown."
+        in (tmp_path / "report.md").read_text()
+    )
 
 
 def test_questions_without_key_facts_count_for_the_time_alone(tmp_path: Path) -> None:
