@@ -437,7 +437,7 @@ def test_the_setting_goes_to_standard_output_and_what_it_comes_to_beside(
     code, out, err = rag("cache", "calibrate", str(path), *MODEL, "--json")
     told = json.loads(out)
     assert (code, err) == (0, "")
-    assert told.pop("min_same") == pytest.approx(1 / (1 + 2.718281828**-0.98), abs=1e-6)
+    assert told.pop("min_same") == pytest.approx(1 / (1 + 2.718281828**-0.98), abs=1.1e-4)
     assert told == {"paraphrases": 3, "hits": 2, "near_misses": 200, "wrong": 1, "wrong_upper95": bound}
 
 

@@ -115,7 +115,7 @@ def multiplies_bf16() -> bool:
 _BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 """What x86 and ARM call them."""
 
-# Without them vLLM's BF16 is made of 32-bit steps, and slower than 32 bits (eval/results/cpu/sweep/generator.dtype).
+# Without them vLLM's BF16 is made of 32-bit steps, and slower than 32 bits: rag bench sweep --over generator.dtype=float32,bfloat16.
 _WITHOUT_BF16 = Layer("this CPU, which has no BF16", {"generator": {"dtype": "float32"}})
 
 
