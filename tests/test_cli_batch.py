@@ -51,6 +51,7 @@ class Command:
         """The settings that a pipeline was opened with, each time."""
         monkeypatch.setattr(build, "check_index", lambda *_: check_current(Versions(root, "test")))
         monkeypatch.setattr(build, "open_pipeline", self._open)
+        monkeypatch.setattr("rag.evaluate.runner.weights", lambda *_: {})  # else they are built
 
     @asynccontextmanager
     async def _open(self, loaded: Loaded, report: build.Report) -> AsyncIterator[Pipeline]:

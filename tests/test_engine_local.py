@@ -327,7 +327,7 @@ async def test_arguments_that_vllm_refuses_are_an_error_with_its_reason(real_hom
 
 
 async def test_a_pool_larger_than_the_memory_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    plan = spec.plan(settings.load(assignments=["generator.kv_cache_mb=4000000"]))
+    plan = spec.plan(settings.load(assignments=["generator.kv_cache_mb=4000000", "generator.dtype=bfloat16"]))
     with pytest.raises(NotEnoughMemory, match=r"4194\.3 GB of KV pool .* are free\. Lower generator\.kv_cache_mb"):
         require_memory(plan, tmp_path, None, "cpu")
 
