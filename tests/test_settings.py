@@ -711,12 +711,6 @@ def test_what_is_asked_for_comes_before_what_suits_the_cpu(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("without_bf16")
-def test_beside_a_kv_cache_of_8_bits_it_stays_at_16() -> None:
-    """The engine doesn't start with 32 beside them."""
-    assert loaded("generator.kv_cache_dtype=fp8").settings.generator.dtype == "bfloat16"
-
-
-@pytest.mark.usefixtures("without_bf16")
 def test_a_gpu_beside_such_a_cpu_has_its_own() -> None:
     assert loaded(device="cuda").settings.generator.dtype == "bfloat16"
 

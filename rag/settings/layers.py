@@ -81,16 +81,12 @@ def load(
         Layer("environment", _from_environment(os.environ if environ is None else environ), explicit=True),
         Layer(f"models file {models}", _from_file("models", models)),
         Layer(f"profile {profile}", _from_file("profiles", profile)),
+        *([_WITHOUT_BF16] if device == "cpu" and not multiplies_bf16() else []),
         Layer("default", {}),
     )
     for layer in layers:
         _check_keys(layer)
-    merged = _merge(layers)
-    # vLLM has a KV cache of 8 bits beside 16 only.
-    if device == "cpu" and not multiplies_bf16() and merged.generator.kv_cache_dtype == "auto":
-        layers = (*layers[:-1], _WITHOUT_BF16, layers[-1])
-        merged = _merge(layers)
-    return Loaded(merged, profile, models, device, layers)
+    return Loaded(_merge(layers), profile, models, device, layers)
 
 
 def detect_device() -> Device:
