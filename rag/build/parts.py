@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 from rag.abstain import Weighing
 from rag.core import Encoder, Hit, Passage, Sentence, Source
 from rag.errors import ModelError, SettingsError
-from rag.matching import MATCHED_TOKENS, Weights
+from rag.matching import MATCHED_TOKENS, QuestionMatcher, Weights
 from rag.models import ModelStore, ResolvedModel
 from rag.models.recipe import CLASSIFIERS
 from rag.rerank import Beside, CrossEncoderReranker
 from rag.settings import Loaded, Rerank, Settings
 
 if TYPE_CHECKING:
-    from rag.matching import QuestionMatcher
     from rag.verify import CrossEncoderChecker
 
 Report = Callable[[str], None]
@@ -90,7 +89,6 @@ def open_checker(loaded: Loaded, report: Report = quiet) -> CrossEncoderChecker 
 def open_matcher(loaded: Loaded, report: Report = quiet, anyhow: bool = False) -> QuestionMatcher | None:
     """Warm; None where the settings name no model. Raises `SettingsError` where neither they nor the model's recipe say from which
     probability on two questions are the same, unless `anyhow`: then none is."""
-    from rag.matching import QuestionMatcher
     from rag.pairs import open_pairs
 
     settings, store = loaded.settings.cache, model_store()
