@@ -9,6 +9,7 @@
     │   └── IndexMissing     there is none of that name
     ├── ModelError           a model that is missing, damaged or can't be built
     ├── StorageError         no room, no permission
+    ├── StaleCache           a file of the query cache that isn't to be used
     ├── Mixed                an index that is of two revisions of its corpus (found by the soak)
     └── EngineError          the engine can't start or broke
         ├── NotEnoughMemory  weights and KV pool don't fit
@@ -55,6 +56,13 @@ class ModelError(RagError):
 
 class StorageError(RagError):
     pass
+
+
+class StaleCache(RagError):
+    def __init__(self, reason: str, differs: tuple[str, ...] = ()) -> None:
+        """`reason` goes behind "the query cache ... is left aside: ". `differs` names what shaped the file, and is another now."""
+        super().__init__(reason)
+        self.differs = differs
 
 
 class Mixed(RagError):

@@ -55,7 +55,7 @@ def in_real_home(real_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def cpu_with_bf16() -> Iterator[None]:
     """For what is planned, and not done: on every machine the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rag.settings.layers.multiplies_bf16", lambda: True)
+        patch.setattr("rag.settings.cpu.flags", frozenset)
         yield
 
 

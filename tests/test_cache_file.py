@@ -19,9 +19,9 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rag.cache import Entry, Memory, Stale, load, save
+from rag.cache import Entry, Memory, load, save
 from rag.core import Hit, Hits, Passage, Query
-from rag.errors import StorageError
+from rag.errors import StaleCache, StorageError
 
 DIMENSION = 4
 SHAPED_BY: dict[str, Any] = {
@@ -73,7 +73,7 @@ def assert_same(found: Sequence[Entry[Hits]], expected: Sequence[Entry[Hits]]) -
 
 def reason(path: Path, shaped_by: dict[str, Any] = SHAPED_BY, dimension: int = DIMENSION) -> str:
     """Why it is left aside."""
-    with pytest.raises(Stale) as caught:
+    with pytest.raises(StaleCache) as caught:
         load(path, shaped_by, dimension)
     said = str(caught.value)
     assert said
@@ -241,7 +241,7 @@ def test_one_byte_that_changed_anywhere_is_seen(path: Path) -> None:
         path.write_bytes(changed)
         try:
             assert_same(load(path, SHAPED_BY, DIMENSION), ENTRIES)
-        except Stale:
+        except StaleCache:
             aside += 1
     assert aside >= len(whole) - 16
 

@@ -23,8 +23,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from rag.cache import Counts, Entry, Memory, Stale, load, normalised, save
+from rag.cache import Counts, Entry, Memory, load, normalised, save
 from rag.core import Hit, Hits, Passage, Query
+from rag.errors import StaleCache
 from rag.settings import Eviction
 
 if TYPE_CHECKING:
@@ -577,7 +578,7 @@ class MemoryAgainstAList(RuleBasedStateMachine):
         """Only what was kept is there, and that only for the version of the index that it was found in."""
         version, kept = self.saved if self.saved is not None else (self.version, [])
         if version != self.version:
-            with pytest.raises(Stale, match=r"written: version of the index$"):
+            with pytest.raises(StaleCache, match=r"written: version of the index$"):
                 load(self.path, self.shaped_by(), DIMENSION)
             kept = []
         self.reference.entries = kept

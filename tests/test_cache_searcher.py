@@ -298,7 +298,7 @@ def test_a_look_up_has_a_span_and_what_is_served_has_none_of_a_search() -> None:
         trace = Trace()
         cached.searcher.search([CAUSE], trace)
         spans.append([stage for stage, _, _ in trace.spans])
-    assert spans == [["cache", "retrieve"], ["cache"]]
+    assert spans == [["cache", "retrieve", "cache"], ["cache"]]
 
 
 # --- errors --------------------------------------------------------------------------------------
@@ -520,7 +520,7 @@ def test_threads_lose_nothing_and_get_what_they_asked_for() -> None:
                 text, _, condition = hits[0].passage.id.partition("|")
                 assert condition == str(where)
                 assert topic(text) == topic(query.text)
-                assert text == query.text or trace.cache_info(query.text, "v").hit
+                assert text == query.text or trace.cache_info(query.text, "v", query.where).hit
             assert len(memory) <= MOST
             done.update(asked=len(texts), searches=1)
             if number == 0 and done["searches"] % 50 == 0:

@@ -184,7 +184,7 @@ IDLE = ("generator.kv_cache_dtype=fp8", "generator.block_size=128", "generator.s
 blocks are longer than the chat template's beginning, and four tokens that were there before come in no answer of two."""
 
 
-@pytest.mark.skipif(not settings.multiplies_bf16(), reason="vLLM's FP8 KV cache on a CPU needs AVX-512 or AMX")
+@pytest.mark.skipif(not settings.has_avx512(), reason="vLLM's FP8 KV cache on a CPU needs AVX-512")
 async def test_no_ops_on_the_engine_itself_are_found_and_its_cache_is_of_eight_bits(real_home: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAG_HOME", str(real_home))

@@ -378,6 +378,50 @@ def test_the_kv_pool_holds_as_many_tokens_in_32_bits_as_in_16() -> None:
     assert planned(*wide, "generator.kv_cache_dtype=fp8").args["kv_cache_memory_bytes"] == 64 * MIB
 
 
+@pytest.fixture
+def without_avx512(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.settings.cpu.flags", lambda: frozenset({"sse2", "avx2"}))
+
+
+@pytest.mark.usefixtures("without_avx512")
+def test_on_a_cpu_without_bf16_quantised_weights_are_still_computed_with_in_16_bits() -> None:
+    assert planned().args["dtype"] == "float32"
+    quantised = ("generator.quantized.int8=some/int8", "generator.quantization=int8", "generator.kv_cache_mb=64")
+    args = planned(*quantised).args
+    assert (args["dtype"], args["kv_cache_memory_bytes"]) == ("bfloat16", 64 * MIB)
+    assert planned(*quantised, "generator.dtype=float16").args["dtype"] == "float16"
+    assert planned(profile="v3_1").args["dtype"] == "float32"  # its FP8 can't be had on a CPU
+
+
+@pytest.mark.usefixtures("without_avx512")
+@pytest.mark.parametrize("method", ["awq", "gptq"])
+def test_weights_of_4_bits_on_a_cpu_need_avx512(method: str, tmp_path: Path) -> None:
+    named = f"generator.quantized.{method}=some/checkpoint"
+    asked = {"quantization": method}
+    spec = planned(named, profile=write_yaml(tmp_path / "mine.yaml", generator=asked))
+    assert spec.techniques["quantization"].engaged is False
+    assert spec.model == "smollm2-grounded"
+    with pytest.raises(SettingsError, match=rf"{method.upper()} kernels for a CPU need AVX-512"):
+        planned(named, f"generator.quantization={method}")
+
+
+@pytest.mark.usefixtures("without_avx512")
+def test_a_kv_cache_of_8_bits_on_a_cpu_needs_avx512(tmp_path: Path) -> None:
+    wide = {"kv_cache_dtype": "fp8", "dtype": "float32"}
+    spec = planned("generator.kv_cache_mb=64", profile=write_yaml(tmp_path / "mine.yaml", generator=wide))
+    assert spec.techniques["kv_cache_dtype"].engaged is False
+    assert (spec.args["kv_cache_dtype"], spec.args["kv_cache_memory_bytes"]) == ("auto", 128 * MIB)
+    with pytest.raises(SettingsError, match=r"kv_cache_dtype=fp8 \(from --set\) can't be had: .* needs AVX-512"):
+        planned("generator.kv_cache_dtype=fp8")
+    assert planned("generator.kv_cache_dtype=fp8", models="qwen3-8b", device="cuda").args["kv_cache_dtype"] == "fp8"
+
+
+def test_32_bits_by_hand_with_quantised_weights_are_refused() -> None:
+    sets = ("generator.quantized.awq=some/awq", "generator.quantization=awq", "generator.dtype=float32")
+    with pytest.raises(SettingsError, match=r"dtype=float32 \(from --set\): weights quantised by awq .* Use bfloat16"):
+        planned(*sets)
+
+
 def test_the_kv_pool_on_cuda_is_a_share_of_its_memory() -> None:
     args = planned("generator.gpu_memory_utilization=0.55", models="qwen3-8b", device="cuda").args
     assert args["gpu_memory_utilization"] == 0.55

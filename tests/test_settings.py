@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from rag import settings
 from rag.errors import SettingsError
-from rag.settings import Device, Loaded, Settings, describe, load, multiplies_bf16, shipped_names
+from rag.settings import Device, Loaded, Settings, describe, load, shipped_names
 
 pytestmark = pytest.mark.usefixtures("cpu_with_bf16")
 
@@ -692,7 +692,7 @@ def test_effective_settings_written_as_a_profile_load_as_the_same_settings(
 
 @pytest.fixture
 def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rag.settings.layers.multiplies_bf16", lambda: False)
+    monkeypatch.setattr("rag.settings.cpu.flags", lambda: frozenset({"sse2", "avx2"}))
 
 
 @pytest.mark.usefixtures("without_bf16")
@@ -713,11 +713,3 @@ def test_what_is_asked_for_comes_before_what_suits_the_cpu(tmp_path: Path) -> No
 @pytest.mark.usefixtures("without_bf16")
 def test_a_gpu_beside_such_a_cpu_has_its_own() -> None:
     assert loaded(device="cuda").settings.generator.dtype == "bfloat16"
-
-
-def test_whether_the_cpu_multiplies_bf16_is_what_torch_says_of_it() -> None:
-    import torch
-
-    cpu = torch.cpu.get_capabilities()
-    if cpu["architecture"] == "x86_64":
-        assert multiplies_bf16() == (cpu["avx512_bf16"] or cpu["amx_bf16"])

@@ -13,9 +13,9 @@ from typing import Any
 import rag
 from rag import index, paths
 from rag.build.parts import Report, quiet, resolve
-from rag.cache import CachedSearcher, Entry, Memory, QuestionCache, RememberingEncoder, Stale, load, save
+from rag.cache import CachedSearcher, Entry, Memory, QuestionCache, RememberingEncoder, load, save
 from rag.core import Hits, Matcher, Searcher
-from rag.errors import StorageError
+from rag.errors import StaleCache, StorageError
 from rag.settings import Loaded
 
 ANY = "*queries-*.safetensors*"
@@ -54,7 +54,7 @@ class QueryCache:
         try:
             if self._kept:
                 memory.add(load(self._path, shaped_by, self._encoder.dimension))
-        except Stale as reason:
+        except StaleCache as reason:
             if set(reason.differs) != {VERSION}:  # which is in the order of things
                 self._notice(f"the query cache {self._path} is left aside and begun anew: {reason}")
         for entry in memory.entries():
@@ -121,8 +121,8 @@ def shape(loaded: Loaded, version: index.IndexReader | index.CheckedVersion) -> 
 
 
 def kept_questions(loaded: Loaded) -> list[Entry[Hits]]:
-    """What the file of the index's current version holds and isn't over, in order of its use. Raises `Stale` where it won't be used,
-    and `IndexMissing` and `SearchIndexError` as `check_index` does."""
+    """What the file of the index's current version holds and isn't over, in order of its use. Raises `StaleCache` where it won't be
+    used, and `IndexMissing` and `SearchIndexError` as `check_index` does."""
     path = cache_path(loaded)
     checked = index.check_current(index.Versions(paths.indexes_dir(), loaded.settings.index.name))
     if not path.exists():

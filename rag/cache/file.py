@@ -14,6 +14,7 @@ import numpy as np
 
 from rag.cache.memory import Entry
 from rag.core import Hit, Hits, Passage
+from rag.errors import StaleCache
 from rag.files import replacing_file
 
 if TYPE_CHECKING:
@@ -22,15 +23,6 @@ if TYPE_CHECKING:
 FORMAT = "1"
 
 VECTORS, RECORDS = "vectors", "records"
-
-
-class Stale(Exception):
-    """Why a file isn't used, in words that go behind "the query cache in ... is left aside: ". `differs` names what of its shape is
-    another."""
-
-    def __init__(self, reason: str, differs: Sequence[str] = ()) -> None:
-        super().__init__(reason)
-        self.differs = tuple(differs)
 
 
 def save(path: Path, entries: Sequence[Entry[Hits]], shaped_by: Mapping[str, Any], dimension: int) -> None:
@@ -45,29 +37,29 @@ def save(path: Path, entries: Sequence[Entry[Hits]], shaped_by: Mapping[str, Any
 
 
 def load(path: Path, shaped_by: Mapping[str, Any], dimension: int) -> list[Entry[Hits]]:
-    """The entries of a file, in their order; none where there is no file. Raises `Stale` for one that isn't to be used."""
+    """The entries of a file, in their order; none where there is no file. Raises `StaleCache` for one that isn't to be used."""
     from safetensors import SafetensorError, safe_open
 
     if not path.exists():
         return []
     if not path.is_file():
-        raise Stale("it is no file")
+        raise StaleCache("it is no file")
     try:
         with safe_open(path, "numpy") as file:
             told = file.metadata() or {}
             if told.get("format") != FORMAT:
-                raise Stale(f"it has format {told.get('format')}, this version of rag reads {FORMAT}")
+                raise StaleCache(f"it has format {told.get('format')}, this version of rag reads {FORMAT}")
             if told.get("shaped_by") != _canonical(shaped_by):
                 differs = _differences(told.get("shaped_by", "{}"), shaped_by)
-                raise Stale(f"not the same as when it was written: {', '.join(differs)}", differs)
+                raise StaleCache(f"not the same as when it was written: {', '.join(differs)}", tuple(differs))
             vectors, records = file.get_tensor(VECTORS), file.get_tensor(RECORDS)
         if told.get("sha256") != _sha256(vectors, records):
-            raise Stale("it has changed since it was written (SHA-256 differs)")
+            raise StaleCache("it has changed since it was written (SHA-256 differs)")
         if vectors.ndim != 2 or vectors.shape[1] != dimension or vectors.dtype != np.float32:
-            raise Stale(f"its vectors have shape {vectors.shape}, not (entries, {dimension})")
+            raise StaleCache(f"its vectors have shape {vectors.shape}, not (entries, {dimension})")
         return _unpack(records.tobytes(), vectors)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise Stale(f"it can't be read ({error})") from error
+        raise StaleCache(f"it can't be read ({error})") from error
 
 
 def _pack(entries: Sequence[Entry[Hits]]) -> bytes:

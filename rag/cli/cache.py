@@ -197,11 +197,11 @@ def _load(
 def _entries(loaded: Loaded) -> tuple[list[Entry[Hits]], str | None]:
     """In order of their use, and why they won't be used, where that is so."""
     from rag.build import kept_questions
-    from rag.cache import Stale
+    from rag.errors import StaleCache
 
     try:
         return kept_questions(loaded), None
-    except Stale as reason:
+    except StaleCache as reason:
         return [], str(reason)
 
 

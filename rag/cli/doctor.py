@@ -115,9 +115,10 @@ def _alone(name: str, distributions: tuple[str, ...], wanted: str) -> Check:
 
 def _arithmetic(loaded: Loaded) -> Check:
     """What models run in makes the largest difference that a user can't see."""
+    from rag.engine import spec
     from rag.settings import multiplies_bf16
 
-    dtype = loaded.settings.generator.dtype
+    dtype = spec.dtype(loaded)
     if loaded.device == "cuda" or multiplies_bf16():
         return Check("arithmetic", "ok", f"{dtype}")
     return Check(

@@ -16,7 +16,7 @@ from typing import Any
 from rag.core import Technique
 from rag.engine.worker import EXTENSION
 from rag.errors import SettingsError
-from rag.settings import Generator, Loaded
+from rag.settings import WITHOUT_BF16, Generator, Loaded, has_avx512
 
 MIB = 1 << 20
 CPU_KV_CACHE_MB = 512
@@ -24,6 +24,8 @@ CPU_KV_CACHE_MB = 512
 # Seen in vLLM 0.32 on a CPU: online `fp8` crashes at load, and `fp8_per_channel` runs at half the speed
 # of BF16. Checkpoints of the other methods have CPU kernels.
 _NO_CPU_WEIGHTS = {"fp8": "vLLM has no FP8 weight kernels for a CPU (BF16 is used, and is faster there)"}
+
+_AVX512_WEIGHTS = {"awq", "gptq"}  # vLLM's library for AVX2 has no 4-bit product: the first token fails there
 
 # What a server was started with, and a request can't change.
 _OF_THE_SERVER = (
@@ -94,7 +96,9 @@ def plan(loaded: Loaded) -> EngineSpec:
         asked["attention_backend"],
         "vLLM has a single attention backend on a CPU" if loaded.device == "cpu" else None,
     )
-    _technique(loaded, techniques, "kv_cache_dtype", asked["kv_cache_dtype"], None)
+    kv_cache_dtype = _technique(
+        loaded, techniques, "kv_cache_dtype", asked["kv_cache_dtype"], _why_no_kv_cache_dtype(loaded)
+    )
     _technique(loaded, techniques, "prefix_caching", asked["prefix_caching"], None)
     method = asked["speculation"]
     draft = settings.speculation.draft_model
@@ -104,13 +108,13 @@ def plan(loaded: Loaded) -> EngineSpec:
 
     checkpoint = settings.quantized.get(quantization) if quantization is not None else None
     args: dict[str, Any] = {
-        "dtype": settings.dtype,
+        "dtype": dtype(loaded),
         "max_model_len": settings.max_model_len,
         "max_num_seqs": settings.max_num_seqs,
         "enforce_eager": settings.enforce_eager,
         "block_size": settings.block_size,
         "enable_prefix_caching": settings.prefix_caching,
-        "kv_cache_dtype": settings.kv_cache_dtype,
+        "kv_cache_dtype": kv_cache_dtype or "auto",
         "trust_remote_code": False,
         "load_format": "safetensors",
         "enable_log_requests": False,
@@ -180,11 +184,29 @@ def require_same_vocabulary(model: Path, draft: Path) -> None:
         )
 
 
+def dtype(loaded: Loaded) -> str:
+    """What the engine computes in. vLLM computes with quantised weights in 16 bits, on a CPU without BF16 too.
+
+    Raises `SettingsError` where 32 are asked for with them.
+    """
+    settings = loaded.settings.generator
+    if settings.dtype != "float32" or settings.quantization is None or _why_no_quantization(loaded) is not None:
+        return settings.dtype
+    origin = loaded.origin("generator.dtype")
+    if origin == WITHOUT_BF16:
+        return "bfloat16"
+    raise SettingsError(
+        f"generator.dtype=float32 (from {origin.name}): weights quantised by {settings.quantization} are computed with "
+        "in 16 bits. Use bfloat16 or float16, or set generator.quantization to null."
+    )
+
+
 def kv_cache_mib(loaded: Loaded) -> int | None:
     """Size of the KV pool, which holds as many tokens in 32 bits as in 16; None where it is a share of GPU memory."""
     settings = loaded.settings.generator
     size = CPU_KV_CACHE_MB if settings.kv_cache_mb is None and loaded.device == "cpu" else settings.kv_cache_mb
-    wide = settings.dtype == "float32" and settings.kv_cache_dtype == "auto"
+    narrow = settings.kv_cache_dtype != "auto" and _why_no_kv_cache_dtype(loaded) is None
+    wide = dtype(loaded) == "float32" and not narrow
     return 2 * size if wide and size is not None else size
 
 
@@ -237,8 +259,16 @@ def _why_no_quantization(loaded: Loaded) -> str | None:
         return None
     if loaded.device == "cpu" and method in _NO_CPU_WEIGHTS:
         return _NO_CPU_WEIGHTS[method]
+    if loaded.device == "cpu" and method in _AVX512_WEIGHTS and not has_avx512():
+        return f"vLLM's {method.upper()} kernels for a CPU need AVX-512, which this one hasn't"
     if method not in settings.quantized and not (method == "fp8" and loaded.device == "cuda"):
         return f"models file {loaded.models} names no {method} checkpoint (generator.quantized.{method})"
+    return None
+
+
+def _why_no_kv_cache_dtype(loaded: Loaded) -> str | None:
+    if loaded.device == "cpu" and not has_avx512():
+        return "vLLM's KV cache of 8 bits on a CPU needs AVX-512, which this one hasn't"
     return None
 
 

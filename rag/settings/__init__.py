@@ -6,7 +6,16 @@ merged settings, where each value came from: what a profile asks for and a machi
 out, and the same thing asked for by hand is refused (`rag.engine.spec`).
 """
 
-from rag.settings.layers import Layer, Loaded, detect_device, load, multiplies_bf16, nearest, shipped_names
+from rag.settings.cpu import has_avx512, multiplies_bf16
+from rag.settings.layers import (
+    WITHOUT_BF16,
+    Layer,
+    Loaded,
+    detect_device,
+    load,
+    nearest,
+    shipped_names,
+)
 from rag.settings.sections import (
     INDEX_NAME,
     QUANTIZATIONS,
@@ -36,6 +45,7 @@ from rag.settings.sections import (
 __all__ = [
     "INDEX_NAME",
     "QUANTIZATIONS",
+    "WITHOUT_BF16",
     "Action",
     "Backend",
     "Batch",
@@ -60,6 +70,7 @@ __all__ = [
     "Verify",
     "describe",
     "detect_device",
+    "has_avx512",
     "load",
     "multiplies_bf16",
     "nearest",

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from pydantic_settings import EnvSettingsSource
 
 from rag import paths
 from rag.errors import SettingsError
+from rag.settings.cpu import multiplies_bf16
 from rag.settings.sections import ENV_PREFIX, Device, Settings, describe, is_mapping, leaf_types
 
 # libyaml's, where PyYAML was built with it: a server reads the settings of every question that it is asked.
@@ -81,7 +81,7 @@ def load(
         Layer("environment", _from_environment(os.environ if environ is None else environ), explicit=True),
         Layer(f"models file {models}", _from_file("models", models)),
         Layer(f"profile {profile}", _from_file("profiles", profile)),
-        *([_WITHOUT_BF16] if device == "cpu" and not multiplies_bf16() else []),
+        *([WITHOUT_BF16] if device == "cpu" and not multiplies_bf16() else []),
         Layer("default", {}),
     )
     for layer in layers:
@@ -100,23 +100,9 @@ def detect_device() -> Device:
     return "cuda" if any(Path("/dev").glob("nvidia[0-9]*")) else "cpu"
 
 
-@cache
-def multiplies_bf16() -> bool:
-    """Has this machine's CPU instructions for it? Also true where the system doesn't tell."""
-    try:
-        flags = re.findall(
-            r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE
-        )
-    except (OSError, UnicodeDecodeError):
-        return True
-    return not flags or not _BF16.isdisjoint(flags[0].split())
-
-
-_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
-"""What x86 and ARM call them."""
-
-# Without them vLLM's BF16 is made of 32-bit steps, and slower than 32 bits: rag bench sweep --over generator.dtype=float32,bfloat16.
-_WITHOUT_BF16 = Layer("this CPU, which has no BF16", {"generator": {"dtype": "float32"}})
+# Without instructions for it, vLLM's BF16 is made of 32-bit steps, and slower than 32 bits:
+# rag bench sweep --over generator.dtype=float32,bfloat16.
+WITHOUT_BF16 = Layer("this CPU, which has no BF16", {"generator": {"dtype": "float32"}})
 
 
 def shipped_names(kind: Literal["profiles", "models"]) -> list[str]:
