@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from rag import files
 from rag.core import Encoder
 from rag.errors import UsageError
 from rag.matching import QuestionMatcher, threshold
@@ -52,14 +53,8 @@ class Calibration:
 
 def read_pairs(path: Path, split: str = SPLIT) -> list[Pair]:
     """Lines of this split, and those without one. Raises `UsageError` for the first that can't be used, and where none is left."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Can't read {path}: {' '.join(str(error).split())}.") from error
     pairs = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in files.lines(path):
         try:
             pairs.append(Pair.model_validate_json(line))
         except ValidationError as error:

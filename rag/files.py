@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rag.errors import StorageError
+from rag.errors import StorageError, UsageError
 
 
 @contextmanager
@@ -94,6 +94,15 @@ def require_room(where: Path, needed: int) -> None:
             f"No room on the disk for {where}: {_sizes(needed, free)}. "
             "Free some space, or set RAG_HOME to a folder on another disk."
         )
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Those of a user's file that hold anything, with their numbers. Raises `UsageError` for one that can't be read."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"Can't read {path}: {' '.join(str(error).split())}.") from error
+    return ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
 
 def sha256(path: Path) -> str:

@@ -36,22 +36,17 @@ class Item(BaseModel):
 def read(path: Path) -> list[Item]:
     """Of JSON lines with `question`, and optionally `id` (else the line's number) and `where`; of another file each line that holds
     anything is a question. Raises `UsageError` for the first line that can't be used, and where there is none."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Can't read {path}: {' '.join(str(error).split())}.") from error
     as_json = path.suffix in (".jsonl", ".ndjson", ".json")
     places: dict[str, int] = {}
     items = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            item = _item(path, number, line) if as_json else Item(id=str(number), question=line)
-            if item.id in places:
-                raise UsageError(
-                    f"{path}:{number}: {item.id!r} stands in line {places[item.id]} already. Give it another id."
-                )
-            places[item.id] = number
-            items.append(item)
+    for number, line in files.lines(path):
+        item = _item(path, number, line) if as_json else Item(id=str(number), question=line)
+        if item.id in places:
+            raise UsageError(
+                f"{path}:{number}: {item.id!r} stands in line {places[item.id]} already. Give it another id."
+            )
+        places[item.id] = number
+        items.append(item)
     if not items:
         raise UsageError(f"{path} holds no question.")
     return items

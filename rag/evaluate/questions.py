@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Annotated, Literal, Self, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from rag import files
 from rag.errors import UsageError
 
 Type: TypeAlias = Literal["simple", "synthesis", "unanswerable", "retrieval"]
@@ -124,7 +125,8 @@ class _Record(BaseModel):
 def _of_file(path: Path) -> list[Question]:
     places: dict[str, str] = {}
     questions = []
-    for where, line in _lines(path):
+    for number, line in files.lines(path):
+        where = f"{path}:{number}"
         try:
             record = _Record.model_validate_json(line)
         except ValidationError as error:
@@ -151,7 +153,8 @@ def _of_beir(folder: Path) -> list[Question]:
     grades = _judgements(_split(folder))
     places: dict[str, str] = {}
     questions = []
-    for where, line in _lines(folder / QUERIES):
+    for number, line in files.lines(folder / QUERIES):
+        where = f"{folder / QUERIES}:{number}"
         try:
             query = _Query.model_validate_json(line)
         except ValidationError as error:
@@ -182,9 +185,10 @@ def _judgements(path: Path) -> dict[str, dict[str, int]]:
     """By query the relevant documents with their grades; 0 is "looked at, and not relevant"."""
     places: dict[str, str] = {}
     grades: dict[str, dict[str, int]] = {}
-    for number, (where, line) in enumerate(_lines(path)):
+    for number, line in files.lines(path):
+        where = f"{path}:{number}"
         fields = line.rstrip("\r\n").split("\t")
-        if number == 0 and fields[-1] == "score":
+        if not places and fields[-1] == "score":
             continue
         query, document, grade = fields if len(fields) == 3 else ("", "", "")
         try:
@@ -196,19 +200,6 @@ def _judgements(path: Path) -> dict[str, dict[str, int]]:
         if score > 0:
             grades[query][document] = score
     return grades
-
-
-# --- lines -------------------------------------------------------------------------------------------
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Those that hold anything, and where they stand."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Can't read {path}: {' '.join(str(error).split())}.") from error
-    numbered: Iterable[tuple[int, str]] = enumerate(text.split("\n"), start=1)
-    return ((f"{path}:{number}", line) for number, line in numbered if line.strip())
 
 
 def _once(places: dict[str, str], identity: str, where: str) -> None:
