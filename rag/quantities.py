@@ -68,9 +68,12 @@ _SPELLINGS = {
 _UNITS = {spelling: unit for unit, others in _SPELLINGS.items() for spelling in (unit, *others.split(", ")) if spelling}
 _UNIT = "|".join(sorted(_UNITS, key=len, reverse=True))
 _QUANTITY = re.compile(
-    rf"(?P<number>{_DIGITS.pattern})(?:[\s-]?(?P<unit>%|(?:{_UNIT})\b)(?:\s?(?:/|\bper\s)\s?(?P<per>kg|kilogram|dl|ml|l|litre|liter)\b)?)?",
+    rf"(?P<number>{_DIGITS.pattern})(?:[\s-]?(?P<unit>%|(?:{_UNIT})\b)(?:\s?(?:/|\bper\s)\s?(?P<per>kg|kilogram|dl|ml|l|litre|liter)\b)?"
+    r"(?:(?:\s(?:once|(?P<times>twice|[0-9]+ times)))?"
+    r"(?:\s?(?:/|\b(?:per|an?|every|each)\s)\s?(?P<span>minute|min|hour|h|day|d|week|month|year)|\s(?P<ly>hour|dai|week|month|year)ly)\b)?)?",
     re.IGNORECASE,
 )
+_SPANS = {"dai": "day", "d": "day", "h": "hour", "min": "minute"}
 
 _ORDINALS = {
     word: value
@@ -161,12 +164,12 @@ def _count(written: str | None) -> int:
 def wrong_units(sentence: str, passage: str) -> frozenset[str]:
     """The sentence's numbers that its passage holds with other units only: "2 months" where it says "2 weeks", "5 mg"
     where it says "5 mg/kg". A number that stands there without a unit that is known ("between 2 and 4 weeks") may have
-    any."""
+    any. "20 mg" may be a dose of "20 mg daily", while "20 mg weekly" isn't."""
     told = _quantities(passage)
     return frozenset(
         value
         for value, units in _quantities(sentence).items()
-        if value in told and "" not in told[value] and not units - {""} <= told[value]
+        if value in told and any(not any(unit.stands_for(other) for other in told[value]) for unit in units)
     )
 
 
@@ -176,15 +179,36 @@ def numbers(text: str) -> frozenset[str]:
     return frozenset(_quantities(text))
 
 
-def _quantities(text: str) -> dict[str, set[str]]:
-    """By a number's value its units, "" for none."""
-    found: dict[str, set[str]] = {}
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """ "mg/kg", and how often: "2/day". Each is "" where it isn't told."""
+
+    name: str
+    often: str
+
+    def stands_for(self, told: _Unit) -> bool:
+        if "" in (self.name, told.name):
+            return True
+        return self.name == told.name and ("" in (self.often, told.often) or self.often == told.often)
+
+
+def _quantities(text: str) -> dict[str, set[_Unit]]:
+    """By a number's value its units."""
+    found: dict[str, set[_Unit]] = {}
     for match in _QUANTITY.finditer(_in_digits(text)):
         unit = _UNITS.get((match["unit"] or "").lower(), "")
         per = f"/{_UNITS[match['per'].lower()]}" if match["per"] else ""
         for value in _decimals(match["number"]):
-            found.setdefault(value, set()).add(unit + per)
+            found.setdefault(value, set()).add(_Unit(unit + per, _often(match)))
+        if match["times"] and match["times"][0].isdigit():  # which is a number of the text too
+            found.setdefault(match["times"].split()[0], set()).add(_Unit("", ""))
     return found
+
+
+def _often(match: re.Match[str]) -> str:
+    span = (match["span"] or match["ly"] or "").lower()
+    times = "2" if (match["times"] or "").lower() == "twice" else (match["times"] or "1").split()[0]
+    return f"{times}/{_SPANS.get(span, span)}" if span else ""
 
 
 def _in_digits(text: str) -> str:
