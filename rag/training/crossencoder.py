@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import UsageError
-from rag.training import attention, export, loop
+from rag.training import attention, batches, export, loop, lowrank
 
 WARM_UP = 0.05
 """Of the steps."""
@@ -72,6 +72,8 @@ def train(
     if not torch.cuda.is_available() and not lora.dropout:  # of which ours knows nothing
         attention.by_products(model.transformers_model)
     adapt(model, lora)
+    if not torch.cuda.is_available():
+        lowrank.in_one_product(model.transformers_model)
     if begin is not None:
         read_adapter(model, begin, lora)
 
@@ -95,6 +97,7 @@ def train(
         learning_rate=lora.learning_rate,
         warmup_steps=WARM_UP,
         lr_scheduler_type="cosine",
+        batch_sampler=batches.sampler,
         logging_steps=20,
     )
     trainer = Trainer(
