@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.contrasts import contrast
 from rag.differences import marked
 from rag.errors import ModelError
 from rag.pairs import PairModel
@@ -62,8 +63,7 @@ class QuestionMatcher:
         return bool(probability >= self.min_same) and comparable(question, earlier)
 
     def probabilities(self, pairs: Sequence[tuple[str, str]], cosines: Sequence[float]) -> NDArray[np.float64]:
-        """Shape (pairs,). 0 where each question has numbers that the other hasn't, since a dose, an age or a year is never nearly the
-        same, and where one is longer than `LONGEST`."""
+        """Shape (pairs,). 0 where they aren't `comparable`: a dose, an age or a year is never nearly the same."""
         found = np.zeros(len(pairs))
         rows = [row for row, (a, b) in enumerate(pairs) if comparable(a, b)]
         if rows:
@@ -79,10 +79,11 @@ class QuestionMatcher:
 
 
 def comparable(a: str, b: str) -> bool:
-    """Are both short enough to be read, and do the numbers of one stand in the other, with their units? One may tell more: "the 2020
-    pandemic"."""
+    """Are both short enough to be read, do the numbers of one stand in the other, with their units, and do they differ in no opposite
+    (`rag.contrasts`)? One may tell more: "the 2020 pandemic"."""
     same_numbers = numbers_stand(a, b) or numbers_stand(b, a)
-    return max(len(a), len(b)) <= LONGEST and same_numbers and _RAISED.findall(a) == _RAISED.findall(b)
+    short = max(len(a), len(b)) <= LONGEST
+    return short and same_numbers and _RAISED.findall(a) == _RAISED.findall(b) and not contrast(a, b)
 
 
 _RAISED = re.compile("[\u00b2\u00b3\u00b9\u2070-\u2079]+")

@@ -25,7 +25,7 @@ PACKAGE = Path(rag.__file__).parent
 LAYERS = (
     {"rag", "rag.core", "rag.errors"},
     {"rag.paths", "rag.files", "rag.metrics", "rag.quantities", "rag.stats", "rag.text", "rag.where", "rag.workers"},
-    {"rag.bert", "rag.differences", "rag.settings", "rag.topics"},
+    {"rag.bert", "rag.contrasts", "rag.differences", "rag.settings", "rag.topics"},
     {
         "rag.abstain",
         "rag.cache",

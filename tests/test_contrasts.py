@@ -1,0 +1,63 @@
+"""Opposites, negations and members of one class in questions of nearly the same words."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from rag.contrasts import contrast
+
+CLUSTERS = Path(__file__).resolve().parent.parent / "data" / "training" / "same_questions.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("Which heart drugs raise the potassium level?", "Which heart drugs lower the potassium level?"),
+        ("How does an overactive thyroid affect the heart?", "How does an underactive thyroid affect the heart?"),
+        ("When should a sore throat be given penicillin?", "When should a sore throat not be given penicillin?"),
+        ("Which fish can I eat while pregnant?", "Which fish can't I eat while pregnant?"),
+        ("Which fish can I eat while pregnant?", "Which fish can\u2019t I eat while pregnant?"),
+        ("How fast does atorvastatin work?", "How fast does simvastatin work?"),
+        ("When is the first dose of MMR given?", "When is the second dose of MMR given?"),
+        ("Is stage II colon cancer irradiated?", "Is stage III colon cancer irradiated?"),
+        ("How dangerous is hepatitis A in pregnancy?", "How dangerous is hepatitis E in pregnancy?"),
+        ("What heart rate is normal in infants?", "What heart rate is normal in adolescents?"),
+    ],
+)
+def test_what_cant_be_the_same_is_found_either_way_round(a: str, b: str) -> None:
+    assert contrast(a, b)
+    assert contrast(b, a)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("Why should NSAIDs not be used in dengue?", "Why should NSAIDs be avoided in dengue?"),
+        ("Why is A raised and B lowered in gout?", "In gout, why is B lowered and A raised?"),
+        ("What causes malaria?", "What is the cause of malaria?"),
+        ("Which value stays normal in Gilbert syndrome?", "In Gilbert's, which one is never raised at all by it?"),
+        ("Can adults have ibuprofen before paracetamol?", "Before paracetamol, can adults have ibuprofen?"),
+        ("Which stain is used for type II cells?", "Which stain is used for cells?"),
+        ("", "What causes malaria?"),
+    ],
+)
+def test_what_may_be_the_same_is_left_to_the_model(a: str, b: str) -> None:
+    assert not contrast(a, b)
+    assert not contrast(b, a)
+
+
+def test_of_questions_that_ask_the_same_hardly_any_are_refused() -> None:
+    """Of ten thousands that are written in clusters; of those that look alike many times as many."""
+    same = near = refused = caught = 0
+    for line in CLUSTERS.read_text(encoding="utf-8").splitlines():
+        cluster = json.loads(line)
+        for pair in combinations([cluster["question"], *cluster["same"], *cluster["tiny_same"]], 2):
+            same, refused = same + 1, refused + contrast(*pair)
+        for other in cluster["tiny_near"]:
+            near, caught = near + 1, caught + contrast(cluster["question"], other)
+    assert refused / same < 0.004
+    assert caught / near > 0.05
