@@ -158,7 +158,10 @@ async def test_the_next_ones_are_searched_as_batches_while_the_engine_is_at_work
     assert finding.batches == encoder.batches
     assert max(map(len, finding.batches)) == 4
     assert len(finding.alone) == counts.alone
-    assert sum(map(len, encoder.alone)) <= counts.alone + counts.late, "what was encoded in a batch is remembered"
+    first = 2  # asked at once, at the start: either may be encoded alone, and yet find its batch searched
+    assert sum(map(len, encoder.alone)) <= counts.alone + counts.late + first, (
+        "what was encoded in a batch is remembered"
+    )
 
 
 async def test_without_looking_ahead_each_is_searched_when_it_is_asked() -> None:

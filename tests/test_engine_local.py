@@ -275,7 +275,10 @@ def configured(cache_dtype: str, blocks: int, kv_bytes: int | None = 512 * spec.
     )
 
 
-async def test_the_pool_tells_how_many_bits_a_value_has_whatever_the_dtype_is_called() -> None:
+async def test_the_pool_tells_how_many_bits_a_value_has_whatever_the_dtype_is_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rag.settings.cpu.flags", frozenset)  # of a CPU that may have such a cache
     plan = spec.plan(settings.load(assignments=["generator.kv_cache_dtype=fp8"], environ={}, device="cpu"))
     for blocks, engaged, bits in ((1456, True, 8.0), (728, False, 16.0)):
         configuration = read_configuration(configured("fp8", blocks), plan)
@@ -284,7 +287,10 @@ async def test_the_pool_tells_how_many_bits_a_value_has_whatever_the_dtype_is_ca
 
 
 @pytest.mark.parametrize("untold", [{"kv_bytes": None}, {"use_mla": True}, {"get_sliding_window": lambda: 4096}])
-async def test_where_the_pool_can_not_be_reckoned_the_dtype_alone_is_evidence(untold: dict[str, Any]) -> None:
+async def test_where_the_pool_can_not_be_reckoned_the_dtype_alone_is_evidence(
+    untold: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rag.settings.cpu.flags", frozenset)
     plan = spec.plan(settings.load(assignments=["generator.kv_cache_dtype=fp8"], environ={}, device="cpu"))
     assert read_configuration(configured("fp8", 728), plan).pool is not None
     assert read_configuration(configured("fp8", 728, **untold), plan).pool is None
