@@ -15,7 +15,8 @@ CLUSTERS = ROOT / "data" / "training" / "same_questions.jsonl"
 TOLD_APART = ROOT / "eval" / "told_apart.jsonl"
 TRACE = ROOT / "eval" / "trace.jsonl"
 
-LISTS = {"same": 3, "near": 3, "tiny_same": 1, "tiny_near": 1}
+LISTS = {"same": (3, 3), "near": (3, 3), "tiny_same": (1, 2), "tiny_near": (1, 4)}
+"""How many each has, at least and at most."""
 
 
 def said(cluster: Record) -> list[str]:
@@ -37,7 +38,7 @@ def learnt() -> Iterator[str]:
 def test_every_cluster_has_the_schema() -> None:
     for number, cluster in enumerate(read(CLUSTERS), start=1):
         assert set(cluster) == {"topic", "question", *LISTS}, number
-        assert {name: len(cluster[name]) for name in LISTS} == LISTS, number
+        assert all(least <= len(cluster[name]) <= most for name, (least, most) in LISTS.items()), number
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", cluster["topic"]), number
         for text in texts(cluster):
             assert isinstance(text, str), number
@@ -53,7 +54,7 @@ def test_there_are_thousands_of_clusters_of_many_topics() -> None:
 
 def test_no_question_stands_twice_in_a_cluster() -> None:
     """In words that the cache takes for the same without the matcher."""
-    twice = [cluster["question"] for cluster in read(CLUSTERS) if len(set(map(normalised, texts(cluster)))) < 9]
+    twice = [c["question"] for c in read(CLUSTERS) if len(set(map(normalised, texts(c)))) < len(texts(c))]
     assert twice == []
 
 
