@@ -1,4 +1,4 @@
-"""What two questions of nearly the same words can't both ask: opposites, a negation, two members of one class. Pure.
+"""What two questions of nearly the same words can't both ask: opposites, a negation, two members of one class, roles exchanged. Pure.
 
 A small model takes "overactive" for another word for "underactive" now and then, as a cosine does. Where two questions differ in
 little else, that it is an opposite is looked up. In longer rewordings an opposite may say the same ("isn't raised", "stays normal"):
@@ -106,7 +106,11 @@ def contrast(a: str, b: str) -> bool:
     one, other = _words(a), _words(b)
     if not one or not other or len(one & other) < ALIKE * min(len(one), len(other)):
         return False
-    return _opposed(one, other) or bool(_NEGATION.search(a)) != bool(_NEGATION.search(b)) or _of_one_class(a, b)
+    negated = bool(_NEGATION.search(a)) != bool(_NEGATION.search(b))
+    turned = _opposed(one, other) != _exchanged(
+        a, b
+    )  # both, "A is more than B" and "B is less than A", is the same again
+    return negated or turned or _of_one_class(a, b)
 
 
 def _opposed(one: frozenset[str], other: frozenset[str]) -> bool:
@@ -125,6 +129,35 @@ def _of_one_class(a: str, b: str) -> bool:
         if one - other and other - one:
             return True
     return False
+
+
+def _exchanged(a: str, b: str) -> bool:
+    """Do two words change sides of what sets one against the other: "stents rather than bypasses", "from warfarin to apixaban"?"""
+    for pattern in _BETWEEN:
+        first, second = pattern.search(a), pattern.search(b)
+        if first is not None and second is not None:
+            (before, after), (before_too, after_too) = _sides(first), _sides(second)
+            to_the_right = (before & after_too) - after - before_too
+            to_the_left = (after & before_too) - before - after_too
+            if to_the_right and to_the_left:
+                return True
+    return False
+
+
+_BETWEEN = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"\b(?P<between>than)\b",
+        r"\b(?P<between>but|whereas|while|instead of)\b",
+        r"\bpreferred (?P<between>to)\b",
+        r"\bfrom [\w-]+ (?P<between>to)\b",
+    )
+]
+
+
+def _sides(found: re.Match[str]) -> tuple[frozenset[str], frozenset[str]]:
+    start, end = found.span("between")
+    return _words(found.string[:start]), _words(found.string[end:])
 
 
 def _words(text: str) -> frozenset[str]:

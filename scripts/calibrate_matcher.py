@@ -1,6 +1,7 @@
 """Weigh the matcher's word with the cosine: `scripts/calibrate_matcher.py minilm-same-question`.
 
-On the half of `eval/paraphrases.jsonl` that is for it, which the model wasn't trained on. Do it after the model was exported.
+On the half of `eval/paraphrases.jsonl` that is for it and near misses of MedQuAD, neither of which the model was trained on. Do it
+after the model was exported.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from rag import build, calibrate, paths
+from rag import build, calibrate
 from rag.cli.console import library_output
 from rag.matching import MATCHED_TOKENS, QuestionMatcher, Weights
 from rag.pairs import open_pairs
-from rag.training import corpora, matcher, options, recipes
+from rag.training import corpora, datasets, matcher, options, recipes
 
 
 def main(
@@ -24,10 +25,11 @@ def main(
             min=0, max=1, help="Upper 95% bound of the rate of wrong hits.", show_default="cache.max_wrong_hits"
         ),
     ] = 0.01,
+    data: options.Datasets = None,
 ) -> None:
     """Weigh the matcher's word with the cosine, and find the threshold."""
     loaded = corpora.embedded([])
-    pairs = calibrate.read_pairs(paths.shipped("eval", "paraphrases.jsonl"))
+    pairs = matcher.calibration_pairs(datasets.folder(data))
     with library_output(verbose=False):
         encoder = build.open_encoder(loaded)
         model = open_pairs(build.resolve(name, build.quiet).path, loaded.device, MATCHED_TOKENS, 32)

@@ -25,6 +25,12 @@ CLUSTERS = Path(__file__).resolve().parent.parent / "data" / "training" / "same_
         ("When is the first dose of MMR given?", "When is the second dose of MMR given?"),
         ("Is stage II colon cancer irradiated?", "Is stage III colon cancer irradiated?"),
         ("How dangerous is hepatitis A in pregnancy?", "How dangerous is hepatitis E in pregnancy?"),
+        ("Who does better with stents than with bypasses?", "Who does better with bypasses than with stents?"),
+        ("How do you switch from warfarin to apixaban?", "How do you switch from apixaban to warfarin?"),
+        (
+            "Why is lorazepam preferred to diazepam in cirrhosis?",
+            "Why is diazepam preferred to lorazepam in cirrhosis?",
+        ),
         ("What heart rate is normal in infants?", "What heart rate is normal in adolescents?"),
     ],
 )
@@ -41,6 +47,11 @@ def test_what_cant_be_the_same_is_found_either_way_round(a: str, b: str) -> None
         ("What causes malaria?", "What is the cause of malaria?"),
         ("Which value stays normal in Gilbert syndrome?", "In Gilbert's, which one is never raised at all by it?"),
         ("Can adults have ibuprofen before paracetamol?", "Before paracetamol, can adults have ibuprofen?"),
+        (
+            "Why are cat bites infected more often than dog bites?",
+            "Dog bites are infected less often than cat bites: why?",
+        ),
+        ("Is aspirin better than heparin after a stroke?", "After a stroke, is aspirin better than heparin?"),
         ("Which stain is used for type II cells?", "Which stain is used for cells?"),
         ("", "What causes malaria?"),
     ],

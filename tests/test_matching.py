@@ -212,7 +212,7 @@ def wrong_hits(probabilities: Sequence[float], same: Sequence[bool], lowest: flo
 
 
 judged = st.lists(
-    st.tuples(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 0.99])), st.booleans()),
+    st.tuples(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 0.99, 1.0])), st.booleans()),
     min_size=30,
     max_size=200,
 )
@@ -227,6 +227,11 @@ def test_the_bound_holds_at_the_threshold_and_at_none_below_it(
     others = same.count(False)
     if others == 0 or 0.05 ** (1 / others) < 1 - max_wrong:
         with pytest.raises(ValueError, match="needed"):
+            threshold(probabilities, same, max_wrong)
+        return
+    certain = wrong_hits(probabilities, same, 1.0)
+    if certain and upper_bound(certain, others) > max_wrong:
+        with pytest.raises(ValueError, match="highest probability"):
             threshold(probabilities, same, max_wrong)
         return
     lowest = threshold(probabilities, same, max_wrong)

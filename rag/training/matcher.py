@@ -35,6 +35,9 @@ MAX_TOKENS = 160
 
 SHARES = {"clusters": 0.85, "medquad": 0.07, "documents": 0.08}
 
+MEDQUAD_PAIRS = 800
+"""Near misses that the threshold is found on, at most: those of the diseases for it are fewer."""
+
 CLUSTERS_HELD_OUT = 20
 """One in so many, by its topic, is for the curve."""
 
@@ -187,6 +190,25 @@ def train(
 
 
 # --- calibration -------------------------------------------------------------------------------
+
+
+def near_misses(records: Sequence[datasets.Record], count: int, seed: int) -> list[calibrate.Pair]:
+    """At most so many of MedQuAD's, half of another kind of question about one disease, half of the same kind about another."""
+    made = list(of_medquad(records, random.Random(seed)))
+    chosen = []
+    for kind in ("other kind", "other disease"):
+        of_kind = list(dict.fromkeys((pair.a, pair.b) for pair in made if pair.kind == kind))
+        some = random.Random(f"{seed}-{kind}").sample(of_kind, min(count // 2, len(of_kind)))
+        chosen += [calibrate.Pair(a=a, b=b, same=False, kind=kind) for a, b in some]
+    return chosen
+
+
+def calibration_pairs(root: Path) -> list[calibrate.Pair]:
+    """What the model wasn't trained on, and figures aren't taken on: that half of `eval/paraphrases.jsonl` and, of the diseases of
+    MedQuAD that are kept for choosing, near misses: figures are taken on a mixture of both too."""
+    ours = calibrate.read_pairs(paths.shipped("eval", "paraphrases.jsonl"))
+    _, records, _ = datasets.split_medquad(datasets.medquad(root))
+    return ours + near_misses(records, MEDQUAD_PAIRS, seed=0)
 
 
 def calibrated(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ KIND = "pair"
 HELD_OUT = "heldout"
 
 NEAR_MISSES = 800
-"""Of MedQuAD, half of another kind of question about one disease, half of the same kind about another."""
+"""Of MedQuAD."""
 
 AT_ONCE = 64
 
@@ -26,13 +25,7 @@ def held_out(root: Path) -> list[tuple[str, Pair]]:
     """With the source of each."""
     own = [("paraphrases", pair) for pair in calibrate.read_pairs(paths.shipped("eval", "paraphrases.jsonl"), HELD_OUT)]
     _, _, records = datasets.split_medquad(datasets.medquad(root))
-    made = list(matcher.of_medquad(records, random.Random(SEED)))
-    chosen = []
-    for kind in ("other kind", "other disease"):
-        of_kind = list(dict.fromkeys((pair.a, pair.b) for pair in made if pair.kind == kind))
-        some = random.Random(f"{SEED}-{kind}").sample(of_kind, min(NEAR_MISSES // 2, len(of_kind)))
-        chosen += [("medquad", Pair(a=a, b=b, same=False, kind=kind)) for a, b in some]
-    return own + chosen
+    return own + [("medquad", pair) for pair in matcher.near_misses(records, NEAR_MISSES, SEED)]
 
 
 def measure(
