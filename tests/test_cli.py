@@ -291,6 +291,15 @@ def test_doctor_on_a_fresh_machine_notes_what_is_not_there_yet(cli: Cli) -> None
     assert "not built yet" in done.stdout
 
 
+def test_doctor_names_what_the_engine_can_t_compute_in(cli: Cli) -> None:
+    wide = ("generator.dtype=float32", "generator.quantized.int8=some/checkpoint", "generator.quantization=int8")
+    done = cli("doctor", "--no-engine", "--json", *(f"--set={one}" for one in wide))
+    assert done.returncode == 1
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert checks["arithmetic"]["state"] == "failed"
+    assert "generator.dtype=float32 (from --set)" in checks["arithmetic"]["found"]
+
+
 def test_doctor_fails_where_the_index_is_damaged(cli: Cli, indexed: Path) -> None:
     (indexed / "tokens.npy").unlink()
     done = cli("doctor", "--no-engine", "--sample")

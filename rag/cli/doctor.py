@@ -83,7 +83,7 @@ def _checks(loaded: Loaded) -> Iterator[Check]:
     yield _alone("faiss", ("faiss-cpu", "faiss-gpu"), "faiss-cpu, or faiss-gpu on a CUDA machine")
     yield _packages()
     if ours:
-        yield _arithmetic(loaded)
+        yield _attempt("arithmetic", lambda: _arithmetic(loaded))
     yield from _models(loaded)
     yield _attempt("memory", lambda: _memory(loaded)) if ours else _attempt("server", lambda: _server(loaded))
     yield _attempt("index", lambda: _index(loaded))
