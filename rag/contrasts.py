@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import re
 
-from rag.text import shared, words
-
 ALIKE = 0.7
 """Share of the shorter question's words that the other one has too."""
 
+_WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
 _NEGATION = re.compile(
     r"\b(?:not|no|never|cannot|nor|neither|none|without|unlike|non|avoid(?:s|ed|ing)?|forbid(?:s|den)?|fail(?:s|ed)?|contraindicated|unsuitable|useless)\b"
     r"|n['\u2019]t\b",
@@ -104,8 +103,8 @@ _CLASSES = [
 
 def contrast(a: str, b: str) -> bool:
     """Do questions of nearly the same words differ in what can't be the same?"""
-    one, other = words(a), words(b)
-    if shared(one, other) < ALIKE:
+    one, other = _words(a), _words(b)
+    if not one or not other or len(one & other) < ALIKE * min(len(one), len(other)):
         return False
     negated = bool(_NEGATION.search(a)) != bool(_NEGATION.search(b))
     turned = _opposed(one, other) != _exchanged(
@@ -158,4 +157,8 @@ _BETWEEN = [
 
 def _sides(found: re.Match[str]) -> tuple[frozenset[str], frozenset[str]]:
     start, end = found.span("between")
-    return words(found.string[:start]), words(found.string[end:])
+    return _words(found.string[:start]), _words(found.string[end:])
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.lower()))

@@ -20,7 +20,6 @@ from rag.errors import ModelError
 from rag.pairs import PairModel
 from rag.quantities import numbers_stand
 from rag.stats import upper_bound
-from rag.text import content_words, shared, words
 
 LABEL = "same"
 
@@ -34,16 +33,10 @@ MATCHED_TOKENS = 512
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Log-odds that two questions are the same: each times what it is a weight of, and `shift`.
-
-    A small model makes too much of how many words two questions share. So the shares of words and of content words (`shares`) are
-    weighed too.
-    """
+    """Log-odds that two questions are the same: `of_logit` times the model's logit, `of_cosine` times their cosine, and `shift`."""
 
     of_logit: float = 1.0
     of_cosine: float = 0.0
-    of_words: float = 0.0
-    of_content_words: float = 0.0
     shift: float = 0.0
 
 
@@ -59,7 +52,6 @@ class QuestionMatcher:
             )
         self._model = model
         self._weights = weights
-        self._each = np.array([weights.of_logit, weights.of_cosine, weights.of_words, weights.of_content_words])
         self.min_same = min_same
 
     def passing_all(self) -> QuestionMatcher:
@@ -75,10 +67,7 @@ class QuestionMatcher:
         found = np.zeros(len(pairs))
         rows = [row for row, (a, b) in enumerate(pairs) if comparable(a, b)]
         if rows:
-            found_in = features(
-                self.logits([pairs[row] for row in rows]), np.asarray(cosines)[rows], [pairs[row] for row in rows]
-            )
-            odds = found_in @ self._each + self._weights.shift
+            odds = weigh(self.logits([pairs[row] for row in rows]), np.asarray(cosines)[rows], self._weights)
             found[rows] = 0.5 + 0.5 * np.tanh(0.5 * odds)
         return found
 
@@ -101,16 +90,10 @@ _RAISED = re.compile("[\u00b2\u00b3\u00b9\u2070-\u2079]+")
 """Superscripts: 10⁵ is no 10."""
 
 
-def features(
-    logits: NDArray[np.float64], cosines: NDArray[np.float64], pairs: Sequence[tuple[str, str]]
-) -> NDArray[np.float64]:
-    """What is weighed, in the order of `Weights`: shape (pairs, 4)."""
-    return np.column_stack([logits, cosines, np.array([shares(a, b) for a, b in pairs]).reshape(-1, 2)])
-
-
-def shares(a: str, b: str) -> tuple[float, float]:
-    """Of the words and of the content words of the question that has fewer, those that the other one has too."""
-    return shared(words(a), words(b)), shared(content_words(a), content_words(b))
+def weigh(logits: NDArray[np.float64], cosines: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
+    """Log-odds, shape (pairs,)."""
+    odds: NDArray[np.float64] = weights.of_logit * logits + weights.of_cosine * cosines + weights.shift
+    return odds
 
 
 def threshold(probabilities: Sequence[float], same: Sequence[bool], max_wrong: float) -> float:

@@ -49,16 +49,6 @@ def content_words(text: str) -> frozenset[str]:
     return frozenset(_WORD.findall(text.lower())) - STOP_WORDS
 
 
-def words(text: str) -> frozenset[str]:
-    """Lower-cased words of a text, all of them."""
-    return frozenset(_WORD.findall(text.lower()))
-
-
-def shared(one: frozenset[str], other: frozenset[str]) -> float:
-    """The share of the smaller set that the larger has too; 0 where it is empty."""
-    return len(one & other) / max(1, min(len(one), len(other)))
-
-
 def strip(text: str, start: int, end: int) -> Range:
     """The range without the white space at its ends."""
     while start < end and text[start].isspace():

@@ -35,7 +35,7 @@ def main(
         model = open_pairs(build.resolve(name, build.quiet).path, loaded.device, MATCHED_TOKENS, 32)
         found = matcher.calibrated(encoder, model, pairs, loaded.settings.embed.model, max_wrong)
         recipes.write_weights(name, recipes.product(name), found)
-        weighed = QuestionMatcher(model, Weights(**found.weights), found.min_same)
+        weighed = QuestionMatcher(model, Weights(found.of_logit, found.of_cosine, found.shift), found.min_same)
         said = calibrate.calibrate(encoder, weighed, pairs, max_wrong, loaded.settings.cache.min_cosine)
     typer.echo(found.model_dump_json())
     for line in said.lines:

@@ -234,12 +234,12 @@ def test_whatever_the_scores_a_matcher_with_the_threshold_keeps_the_bound(
 
 def test_the_matcher_s_own_weights_count_and_its_own_threshold_does_not() -> None:
     others = [number / 100 for number in range(100)]
-    pairs, weighed = judged([0.5], others, Weights(2.0, 4.0, shift=-3.0))
+    pairs, weighed = judged([0.5], others, Weights(2.0, 4.0, -3.0))
     [one] = [one for one in pairs if one.same]
     found = calibrate(Angles({one.b: 60}), weighed, pairs, 0.03)
     assert found.min_same == pytest.approx(1 / (1 + math.exp(-(2.0 * 0.99 + 4.0 * 1.0 - 3.0))), abs=1.1e-4)
     for threshold in (0.0, 1.0):
-        other = QuestionMatcher(weighed._model, Weights(2.0, 4.0, shift=-3.0), threshold)
+        other = QuestionMatcher(weighed._model, Weights(2.0, 4.0, -3.0), threshold)
         assert calibrate(Angles({one.b: 60}), other, pairs, 0.03) == found
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from rag.differences import marked
 from rag.errors import ModelError
-from rag.matching import LABEL, LONGEST, QuestionMatcher, Weights, comparable, shares, threshold
+from rag.matching import LABEL, LONGEST, QuestionMatcher, Weights, comparable, threshold
 from rag.stats import upper_bound
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def test_it_makes_no_difference_which_question_was_asked_first() -> None:
 def test_pairs_are_judged_together_as_they_are_one_by_one() -> None:
     pairs = [(CAUSE, CAUSE_TOO), ("Are 5 mg safe?", "Are 10 mg safe?"), ("Is it?", "Is it so?"), (CAUSE, "x" * 300)]
     cosines = [0.9, 0.8, 0.7, 0.6]
-    chosen = Weights(1.5, -2.0, shift=0.25)
+    chosen = Weights(1.5, -2.0, 0.25)
     model = Reading()
     together = matcher(model, weights=chosen).probabilities(pairs, cosines)
     alone = [matcher(Reading(), weights=chosen).probabilities([p], [c])[0] for p, c in zip(pairs, cosines, strict=True)]
@@ -85,12 +85,6 @@ def test_pairs_are_judged_together_as_they_are_one_by_one() -> None:
         logit = (model.of(*marked(*pairs[row])) + model.of(*marked(*pairs[row][::-1]))) / 2
         expected = sigmoid(1.5 * logit - 2.0 * cosines[row] + 0.25)
         assert together[row] == pytest.approx(expected, rel=1e-5)
-
-
-def test_shares_are_of_the_question_with_fewer_words() -> None:
-    assert shares("What causes malaria?", "In Europe, what causes malaria today?") == (1.0, 1.0)
-    assert shares("In Europe, what causes malaria today?", "What causes gout?") == (2 / 3, 1 / 2)
-    assert shares("", "What causes gout?") == (0.0, 0.0)
 
 
 def test_without_pairs_nothing_is_read() -> None:
@@ -105,9 +99,7 @@ def test_without_pairs_nothing_is_read() -> None:
         (Weights(), 1.25, 0.5, 1.25),
         (Weights(2.0), 1.25, 0.5, 2.5),
         (Weights(2.0, 4.0), 1.25, 0.5, 4.5),
-        (Weights(2.0, 4.0, shift=-3.0), 1.25, 0.5, 1.5),
-        (Weights(of_words=3.0), 1.25, 0.5, 1.25 + 3.0 * 2 / 3),
-        (Weights(of_content_words=3.0), 1.25, 0.5, 1.25 + 3.0 * 1 / 2),
+        (Weights(2.0, 4.0, -3.0), 1.25, 0.5, 1.5),
         (Weights(), -800.0, 0.5, -800.0),
         (Weights(), 800.0, 0.5, 800.0),
     ],
@@ -133,7 +125,7 @@ def test_exactly_the_lowest_probability_is_the_same_and_the_next_below_is_not(lo
 
 
 def test_the_cosine_that_it_is_told_counts() -> None:
-    chosen = matcher(Reading(logit=0.0), 0.5, Weights(1.0, 10.0, shift=-8.0))
+    chosen = matcher(Reading(logit=0.0), 0.5, Weights(1.0, 10.0, -8.0))
     assert [chosen.same(CAUSE, CAUSE_TOO, cosine) for cosine in (0.75, 0.85)] == [False, True]
 
 

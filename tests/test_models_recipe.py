@@ -41,15 +41,7 @@ TRAINED = PLAIN | {
     "training": {"data": ["a.jsonl"], "seed": 0, "command": "scripts/train", "examples": 12345, "on": date(2026, 1, 2)},
 }
 
-MATCHING = {
-    "encoder": "all-minilm-l6-v2",
-    "of_logit": 1.25,
-    "of_cosine": -2.0,
-    "of_words": 1.5,
-    "of_content_words": -0.5,
-    "shift": 0.5,
-    "min_same": 0.975,
-}
+MATCHING = {"encoder": "all-minilm-l6-v2", "of_logit": 1.25, "of_cosine": -2.0, "shift": 0.5, "min_same": 0.975}
 MATCHER = TRAINED | {"kind": "matcher", "head": {"labels": ["same"]}}
 
 

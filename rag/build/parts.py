@@ -106,7 +106,7 @@ def open_matcher(loaded: Loaded, report: Report = quiet, anyhow: bool = False) -
             f"From which probability on {settings.model} takes two questions for the same isn't known with the encoder "
             f"{loaded.settings.embed.model}. Set cache.min_same to what rag cache calibrate finds, or cache.model=null."
         )
-    weights = Weights(**known.weights) if known is not None else Weights()
+    weights = Weights(known.of_logit, known.of_cosine, known.shift) if known is not None else Weights()
     folder = resolve(settings.model, report).path
     model = open_pairs(folder, loaded.device, MATCHED_TOKENS, 2, settings.backend)
     matcher = QuestionMatcher(model, weights, min_same)

@@ -90,20 +90,14 @@ class Abstention(_Part):
 
 
 class Matching(_Part):
-    """How a matcher's logit is weighed with what else is known of two questions (`rag.matching.Weights`), and the probability from
-    which on they ask the same: calibrated together, with vectors of `encoder`."""
+    """How a matcher's logit and the cosine of two questions are weighed (`rag.matching.Weights`), and the probability from which on
+    they ask the same: calibrated together, with vectors of `encoder`."""
 
     encoder: str
     of_logit: float = Field(gt=0)
     of_cosine: float
-    of_words: float
-    of_content_words: float
     shift: float
     min_same: float = Field(ge=0, le=1)
-
-    @property
-    def weights(self) -> dict[str, float]:
-        return self.model_dump(exclude={"encoder", "min_same"})
 
 
 class Recipe(_Part):

@@ -52,9 +52,8 @@ def _training(recipe: Recipe, curve: Sequence[Mapping[str, float]]) -> list[str]
     if recipe.matching is not None:
         known = recipe.matching
         lines.append(
-            f"- its logit counts {known.of_logit:g} times, the cosine by {known.encoder} {known.of_cosine:g} times, the share of "
-            f"words {known.of_words:g} times, that of content words {known.of_content_words:g} times, {known.shift:+g}; the same "
-            f"from a probability of {known.min_same:g} on"
+            f"- its logit is weighed with the cosine by {known.encoder}: {known.of_logit:g} times the one, {known.of_cosine:g} times "
+            f"the other, {known.shift:+g}; the same from a probability of {known.min_same:g} on"
         )
     held_out = [(entry["examples"], entry["eval_loss"]) for entry in curve if "eval_loss" in entry]
     if len(held_out) > 1:
