@@ -60,6 +60,12 @@ def cpu_with_bf16() -> Iterator[None]:
 
 
 @pytest.fixture
+def cpu_with_avx2_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither AVX-512 nor BF16."""
+    monkeypatch.setattr("rag.settings.cpu.flags", lambda: frozenset({"sse2", "avx2"}))
+
+
+@pytest.fixture
 def cli() -> Cli:
     """Runs `rag ...` as a process of its own, with the environment of the test."""
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from itertools import combinations
-from pathlib import Path
 
 import pytest
+from test_data import read
+from test_data_questions import CLUSTERS, said
 
 from rag.contrasts import contrast
-
-CLUSTERS = Path(__file__).resolve().parent.parent / "data" / "training" / "same_questions.jsonl"
 
 
 @pytest.mark.parametrize(
@@ -64,9 +62,8 @@ def test_what_may_be_the_same_is_left_to_the_model(a: str, b: str) -> None:
 def test_of_questions_that_ask_the_same_hardly_any_are_refused() -> None:
     """Of ten thousands that are written in clusters; of those that look alike many times as many."""
     same = near = refused = caught = 0
-    for line in CLUSTERS.read_text(encoding="utf-8").splitlines():
-        cluster = json.loads(line)
-        for pair in combinations([cluster["question"], *cluster["same"], *cluster["tiny_same"]], 2):
+    for cluster in read(CLUSTERS):
+        for pair in combinations(said(cluster), 2):
             same, refused = same + 1, refused + contrast(*pair)
         for other in cluster["tiny_near"]:
             near, caught = near + 1, caught + contrast(cluster["question"], other)

@@ -378,12 +378,7 @@ def test_the_kv_pool_holds_as_many_tokens_in_32_bits_as_in_16() -> None:
     assert planned(*wide, "generator.kv_cache_dtype=fp8").args["kv_cache_memory_bytes"] == 64 * MIB
 
 
-@pytest.fixture
-def without_avx512(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rag.settings.cpu.flags", lambda: frozenset({"sse2", "avx2"}))
-
-
-@pytest.mark.usefixtures("without_avx512")
+@pytest.mark.usefixtures("cpu_with_avx2_alone")
 def test_on_a_cpu_without_bf16_quantised_weights_are_still_computed_with_in_16_bits() -> None:
     assert planned().args["dtype"] == "float32"
     quantised = ("generator.quantized.int8=some/int8", "generator.quantization=int8", "generator.kv_cache_mb=64")
@@ -393,7 +388,7 @@ def test_on_a_cpu_without_bf16_quantised_weights_are_still_computed_with_in_16_b
     assert planned(profile="v3_1").args["dtype"] == "float32"  # its FP8 can't be had on a CPU
 
 
-@pytest.mark.usefixtures("without_avx512")
+@pytest.mark.usefixtures("cpu_with_avx2_alone")
 @pytest.mark.parametrize("method", ["awq", "gptq"])
 def test_weights_of_4_bits_on_a_cpu_need_avx512(method: str, tmp_path: Path) -> None:
     named = f"generator.quantized.{method}=some/checkpoint"
@@ -405,7 +400,7 @@ def test_weights_of_4_bits_on_a_cpu_need_avx512(method: str, tmp_path: Path) -> 
         planned(named, f"generator.quantization={method}")
 
 
-@pytest.mark.usefixtures("without_avx512")
+@pytest.mark.usefixtures("cpu_with_avx2_alone")
 def test_a_kv_cache_of_8_bits_on_a_cpu_needs_avx512(tmp_path: Path) -> None:
     wide = {"kv_cache_dtype": "fp8", "dtype": "float32"}
     spec = planned("generator.kv_cache_mb=64", profile=write_yaml(tmp_path / "mine.yaml", generator=wide))

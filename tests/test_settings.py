@@ -690,12 +690,7 @@ def test_effective_settings_written_as_a_profile_load_as_the_same_settings(
 # --- a CPU without BF16 --------------------------------------------------------------------------
 
 
-@pytest.fixture
-def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rag.settings.cpu.flags", lambda: frozenset({"sse2", "avx2"}))
-
-
-@pytest.mark.usefixtures("without_bf16")
+@pytest.mark.usefixtures("cpu_with_avx2_alone")
 def test_a_cpu_without_bf16_computes_in_32_bits_and_says_why() -> None:
     found = loaded()
     assert found.settings.generator.dtype == "float32"
@@ -703,13 +698,13 @@ def test_a_cpu_without_bf16_computes_in_32_bits_and_says_why() -> None:
     assert not found.explicit("generator.dtype")
 
 
-@pytest.mark.usefixtures("without_bf16")
+@pytest.mark.usefixtures("cpu_with_avx2_alone")
 def test_what_is_asked_for_comes_before_what_suits_the_cpu(tmp_path: Path) -> None:
     mine = written(tmp_path, {"generator": {"dtype": "float16"}})
     assert loaded(profile=mine).settings.generator.dtype == "float16"
     assert loaded("generator.dtype=bfloat16").settings.generator.dtype == "bfloat16"
 
 
-@pytest.mark.usefixtures("without_bf16")
+@pytest.mark.usefixtures("cpu_with_avx2_alone")
 def test_a_gpu_beside_such_a_cpu_has_its_own() -> None:
     assert loaded(device="cuda").settings.generator.dtype == "bfloat16"

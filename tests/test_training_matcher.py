@@ -251,7 +251,7 @@ def test_the_curve_is_of_topics_that_none_is_trained_on(made: Pairs, pairs: list
     assert len(seen) > 1000
     assert {pair.kind for pair in seen} == {"paraphrase", "tiny", "near miss", "same topic"}
     assert about(seen) & about(pairs) == set()
-    assert len(about(seen)) < 0.1 * len(set[str]().union(*topics.values()))
+    assert len(about(seen)) < 0.07 * len(set[str]().union(*topics.values()))  # one in twenty
 
 
 def test_the_curve_too_is_of_pairs_that_are_not_told_apart_by_rule(made: Pairs) -> None:

@@ -16,7 +16,7 @@ KIND = "pair"
 HELD_OUT = "heldout"
 
 NEAR_MISSES = 800
-"""Of MedQuAD."""
+"""Of MedQuAD, at most."""
 
 AT_ONCE = 64
 
