@@ -185,10 +185,10 @@ def _judgements(path: Path) -> dict[str, dict[str, int]]:
     """By query the relevant documents with their grades; 0 is "looked at, and not relevant"."""
     places: dict[str, str] = {}
     grades: dict[str, dict[str, int]] = {}
-    for number, line in files.lines(path):
+    for row, (number, line) in enumerate(files.lines(path)):
         where = f"{path}:{number}"
         fields = line.rstrip("\r\n").split("\t")
-        if not places and fields[-1] == "score":
+        if row == 0 and fields[-1] == "score":
             continue
         query, document, grade = fields if len(fields) == 3 else ("", "", "")
         try:
