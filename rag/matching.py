@@ -59,17 +59,22 @@ class QuestionMatcher:
         return QuestionMatcher(self._model, self._weights, 0.0)
 
     def same(self, question: str, earlier: str, cosine: float) -> bool:
-        [probability] = self.probabilities([(question, earlier)], [cosine])
-        return bool(probability >= self.min_same) and comparable(question, earlier)
+        if not comparable(question, earlier):
+            return False
+        [probability] = self._read([(question, earlier)], np.array([cosine]))
+        return bool(probability >= self.min_same)
 
     def probabilities(self, pairs: Sequence[tuple[str, str]], cosines: Sequence[float]) -> NDArray[np.float64]:
         """Shape (pairs,). 0 where they aren't `comparable`: a dose, an age or a year is never nearly the same."""
         found = np.zeros(len(pairs))
         rows = [row for row, (a, b) in enumerate(pairs) if comparable(a, b)]
         if rows:
-            odds = weigh(self.logits([pairs[row] for row in rows]), np.asarray(cosines)[rows], self._weights)
-            found[rows] = 0.5 + 0.5 * np.tanh(0.5 * odds)
+            found[rows] = self._read([pairs[row] for row in rows], np.asarray(cosines)[rows])
         return found
+
+    def _read(self, pairs: Sequence[tuple[str, str]], cosines: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities of comparable pairs, shape (pairs,)."""
+        return 0.5 + 0.5 * np.tanh(0.5 * weigh(self.logits(pairs), cosines, self._weights))
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
         """Shape (pairs,): the mean of both orders, since neither of two questions comes first."""
