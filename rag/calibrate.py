@@ -77,10 +77,10 @@ def cosines(encoder: Encoder, pairs: Sequence[Pair]) -> list[float]:
 def calibrate(
     encoder: Encoder, matcher: QuestionMatcher, pairs: Sequence[Pair], max_wrong: float, min_cosine: float = -1.0
 ) -> Calibration:
-    """With the matcher's own weights; a pair below `min_cosine` isn't served, as in the cache. Raises `UsageError` where there
+    """Whatever the matcher's own threshold; a pair below `min_cosine` isn't served, as in the cache. Raises `UsageError` where there
     are too few that ask something else."""
     alike = cosines(encoder, pairs)
-    found = matcher.probabilities([(pair.a, pair.b) for pair in pairs], alike)
+    found = matcher.probabilities([(pair.a, pair.b) for pair in pairs])
     probabilities = [p if cosine >= min_cosine else 0.0 for p, cosine in zip(found.tolist(), alike, strict=True)]
     try:
         exact = threshold(probabilities, [pair.same for pair in pairs], max_wrong)

@@ -444,8 +444,8 @@ class Searcher(Protocol):
 class Matcher(Protocol):
     """Tells whether two questions ask the same. Synchronous, thread-safe."""
 
-    def same(self, question: str, earlier: str, cosine: float) -> bool:
-        """Is every answer to `earlier`, whose vector has this cosine with the question's, one to `question`?"""
+    def same(self, question: str, earlier: str) -> bool:
+        """Is every answer to `earlier` one to `question`?"""
         ...
 
 

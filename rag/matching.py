@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,19 +30,10 @@ MATCHED_TOKENS = 512
 """Longest pair, which two questions of `LONGEST` characters of prose with their marks stay far under."""
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Log-odds that two questions are the same: `of_logit` times the model's logit, `of_cosine` times their cosine, and `shift`."""
-
-    of_logit: float = 1.0
-    of_cosine: float = 0.0
-    shift: float = 0.0
-
-
 class QuestionMatcher:
     """Thread-safe as far as its model is, and it is."""
 
-    def __init__(self, model: PairModel, weights: Weights, min_same: float) -> None:
+    def __init__(self, model: PairModel, min_same: float) -> None:
         """`min_same` is the lowest probability that counts as the same. Raises `ModelError` for a model of other labels."""
         if tuple(model.labels) != (LABEL,):
             raise ModelError(
@@ -51,36 +41,32 @@ class QuestionMatcher:
                 "Name another one in cache.model."
             )
         self._model = model
-        self._weights = weights
         self.min_same = min_same
 
     def passing_all(self) -> QuestionMatcher:
         """One that reads both as well, and takes all for the same: to time it."""
-        return QuestionMatcher(self._model, self._weights, 0.0)
+        return QuestionMatcher(self._model, 0.0)
 
-    def same(self, question: str, earlier: str, cosine: float) -> bool:
+    def same(self, question: str, earlier: str) -> bool:
         if not comparable(question, earlier):
             return False
-        [probability] = self._read([(question, earlier)], np.array([cosine]))
+        [probability] = self._read([(question, earlier)])
         return bool(probability >= self.min_same)
 
-    def probabilities(self, pairs: Sequence[tuple[str, str]], cosines: Sequence[float]) -> NDArray[np.float64]:
+    def probabilities(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
         """Shape (pairs,). 0 where they aren't `comparable`: a dose, an age or a year is never nearly the same."""
         found = np.zeros(len(pairs))
         rows = [row for row, (a, b) in enumerate(pairs) if comparable(a, b)]
         if rows:
-            found[rows] = self._read([pairs[row] for row in rows], np.asarray(cosines)[rows])
+            found[rows] = self._read([pairs[row] for row in rows])
         return found
 
-    def _read(self, pairs: Sequence[tuple[str, str]], cosines: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Probabilities of comparable pairs, shape (pairs,)."""
-        return 0.5 + 0.5 * np.tanh(0.5 * weigh(self.logits(pairs), cosines, self._weights))
-
-    def logits(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-        """Shape (pairs,): the mean of both orders, since neither of two questions comes first."""
+    def _read(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+        """Of comparable pairs, shape (pairs,): the logistic of the mean logit of both orders, since neither of two comes first."""
         both = [read for a, b in pairs for read in (marked(a, b), marked(b, a))]
-        found: NDArray[np.float64] = self._model.logits(both)[:, 0].astype(np.float64).reshape(-1, 2).mean(axis=1)
-        return found
+        logits = self._model.logits(both)[:, 0].astype(np.float64).reshape(-1, 2).mean(axis=1)
+        probabilities: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(0.5 * logits)
+        return probabilities
 
 
 def comparable(a: str, b: str) -> bool:
@@ -93,12 +79,6 @@ def comparable(a: str, b: str) -> bool:
 
 _RAISED = re.compile("[\u00b2\u00b3\u00b9\u2070-\u2079]+")
 """Superscripts: 10⁵ is no 10."""
-
-
-def weigh(logits: NDArray[np.float64], cosines: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
-    """Log-odds, shape (pairs,)."""
-    odds: NDArray[np.float64] = weights.of_logit * logits + weights.of_cosine * cosines + weights.shift
-    return odds
 
 
 def threshold(probabilities: Sequence[float], same: Sequence[bool], max_wrong: float) -> float:

@@ -1,4 +1,4 @@
-"""Weigh the matcher's word with the cosine: `scripts/calibrate_matcher.py minilm-same-question`.
+"""Find from which probability on the matcher's two questions are the same: `scripts/calibrate_matcher.py minilm-same-question`.
 
 On the half of `eval/paraphrases.jsonl` that is for it and near misses of MedQuAD, neither of which the model was trained on. Do it
 after the model was exported.
@@ -12,7 +12,8 @@ import typer
 
 from rag import build, calibrate
 from rag.cli.console import library_output
-from rag.matching import MATCHED_TOKENS, QuestionMatcher, Weights
+from rag.matching import MATCHED_TOKENS, QuestionMatcher
+from rag.models.recipe import Matching
 from rag.pairs import open_pairs
 from rag.training import corpora, datasets, matcher, options, recipes
 
@@ -27,18 +28,17 @@ def main(
     ] = 0.01,
     data: options.Datasets = None,
 ) -> None:
-    """Weigh the matcher's word with the cosine, and find the threshold."""
+    """Find the matcher's threshold and write it into its recipe."""
     loaded = corpora.embedded([])
     pairs = matcher.calibration_pairs(datasets.folder(data))
     with library_output(verbose=False):
         encoder = build.open_encoder(loaded)
         model = open_pairs(build.resolve(name, build.quiet).path, loaded.device, MATCHED_TOKENS, 32)
-        found = matcher.calibrated(encoder, model, pairs, loaded.settings.embed.model, max_wrong)
-        recipes.write_weights(name, recipes.product(name), found)
-        weighed = QuestionMatcher(model, Weights(found.of_logit, found.of_cosine, found.shift), found.min_same)
-        said = calibrate.calibrate(encoder, weighed, pairs, max_wrong, loaded.settings.cache.min_cosine)
-    typer.echo(found.model_dump_json())
-    for line in said.lines:
+        min_cosine = loaded.settings.cache.min_cosine
+        found = calibrate.calibrate(encoder, QuestionMatcher(model, 0.0), pairs, max_wrong, min_cosine)
+        recipes.write_weights(name, recipes.product(name), Matching(min_same=found.min_same))
+    typer.echo(f"The same from a probability of {found.min_same:g} on.")
+    for line in found.lines:
         typer.echo(line)
 
 

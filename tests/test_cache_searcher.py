@@ -62,10 +62,10 @@ class Table:
 
     def __init__(self, *same: tuple[Query, Query]) -> None:
         self.same_ones = {frozenset((one.text, other.text)) for one, other in same}
-        self.asked: list[tuple[str, str, float]] = []
+        self.asked: list[tuple[str, str]] = []
 
-    def same(self, question: str, earlier: str, cosine: float) -> bool:
-        self.asked.append((question, earlier, round(cosine, 4)))
+    def same(self, question: str, earlier: str) -> bool:
+        self.asked.append((question, earlier))
         return frozenset((question, earlier)) in self.same_ones
 
 
@@ -187,7 +187,7 @@ def test_another_question_is_served_where_the_matcher_says_that_it_asks_the_same
     table = Table((CAUSE, CAUSE_TOO))
     cached = Cached(table)
     assert cached.search(CAUSE) == cached.search(CAUSE_TOO) == [passage(CAUSE)]
-    assert table.asked == [(CAUSE_TOO.text, CAUSE.text, 0.9)]
+    assert table.asked == [(CAUSE_TOO.text, CAUSE.text)]
     assert cached.memory.counts == Counts(matched=1, missed=1)
 
 
@@ -196,7 +196,7 @@ def test_one_that_the_matcher_refuses_is_searched_and_counted_as_refused() -> No
     cached = Cached(table)
     cached.search(CAUSE)
     assert cached.search(CURE) == [passage(CURE)]
-    assert table.asked == [(CURE.text, CAUSE.text, 0.8)]
+    assert table.asked == [(CURE.text, CAUSE.text)]
     assert cached.searching.batches == [[CAUSE.text], [CURE.text]]
     assert cached.memory.counts == Counts(missed=2, refused=1)
 
@@ -207,7 +207,7 @@ def test_only_the_nearest_is_asked_about() -> None:
     cached = Cached(table)
     cached.search(CAUSE, CURE)
     cached.search(Query("asked", near(0.97)))
-    assert [earlier for _, earlier, _ in table.asked] == [CAUSE.text]
+    assert [earlier for _, earlier in table.asked] == [CAUSE.text]
 
 
 @pytest.mark.parametrize(("min_cosine", "asked"), [(0.81, 0), (0.79, 1)])
@@ -252,7 +252,7 @@ def test_another_condition_makes_another_entry() -> None:
     assert cached.search(since, CAUSE) == [passage(since), passage(CAUSE)]
     assert cached.search(Query(CAUSE_TOO.text, CAUSE_TOO.vector, "year>2000")) == [passage(since)]
     assert cached.search(Query(CAUSE_TOO.text, CAUSE_TOO.vector, "year>1900")) == [f"{CAUSE_TOO.text}|year>1900"]
-    assert table.asked == [(CAUSE_TOO.text, CAUSE.text, 0.9)]
+    assert table.asked == [(CAUSE_TOO.text, CAUSE.text)]
     assert len(cached.memory) == 3
 
 
@@ -319,8 +319,8 @@ def test_an_error_of_the_search_is_raised_and_keeps_nothing_of_its_batch() -> No
 
 def test_an_error_of_the_matcher_is_raised_and_keeps_nothing() -> None:
     class Failing(Table):
-        def same(self, question: str, earlier: str, cosine: float) -> bool:
-            raise RuntimeError(f"can't read {question} and {earlier}, {cosine}")
+        def same(self, question: str, earlier: str) -> bool:
+            raise RuntimeError(f"can't read {question} and {earlier}")
 
     cached = Cached(Failing())
     cached.search(CAUSE)
@@ -465,8 +465,7 @@ class ByTopic:
         self.lock = threading.Lock()
         self.counts: Counter[bool] = Counter()
 
-    def same(self, question: str, earlier: str, cosine: float) -> bool:
-        del cosine
+    def same(self, question: str, earlier: str) -> bool:
         alike = topic(question) == topic(earlier)
         with self.lock:
             self.counts[alike] += 1

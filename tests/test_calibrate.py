@@ -17,15 +17,13 @@ from hypothesis import strategies as st
 from rag import paths
 from rag.calibrate import Calibration, Pair, at, calibrate, cosines, read_pairs
 from rag.errors import UsageError
-from rag.matching import LABEL, QuestionMatcher, Weights
+from rag.matching import LABEL, QuestionMatcher
 from rag.stats import upper_bound
 from rag.testing import FakeEncoder
 
 if TYPE_CHECKING:
     from rag.core import Matrix
     from rag.pairs import Logits
-
-PLAIN = Weights()
 
 
 class Angles(FakeEncoder):
@@ -69,12 +67,12 @@ def pair(number: int, same: bool) -> Pair:
     return Pair(a=asked(number, "causes"), b=asked(number, "is the cause of" if same else "cures"), same=same)
 
 
-def judged(same: Sequence[float], others: Sequence[float], weights: Weights = PLAIN) -> tuple[list[Pair], Any]:
+def judged(same: Sequence[float], others: Sequence[float]) -> tuple[list[Pair], Any]:
     """Pairs that have these logits, and a matcher that gives them."""
     pairs = [pair(number, True) for number in range(len(same))]
     pairs += [pair(number, False) for number in range(len(others))]
     table = {(one.a, one.b): logit for one, logit in zip(pairs, [*same, *others], strict=True)}
-    return pairs, QuestionMatcher(Table(table), weights, 0.5)
+    return pairs, QuestionMatcher(Table(table), 0.5)
 
 
 # --- the file --------------------------------------------------------------------------------------
@@ -211,7 +209,7 @@ def test_as_many_wrong_hits_are_let_through_as_the_bound_has_room_for() -> None:
     assert found.min_same == pytest.approx(highest_refused, abs=1.1e-4)
     assert (found.wrong, found.near_misses, found.wrong_upper95) == (3, 400, upper_bound(3, 400))
     assert (found.hits, found.paraphrases) == (2, 4)
-    probabilities = matcher.probabilities([(one.a, one.b) for one in pairs], [1.0] * len(pairs))
+    probabilities = matcher.probabilities([(one.a, one.b) for one in pairs])
     below = at(found.min_same - 2e-4, probabilities.tolist(), [one.same for one in pairs])
     assert below.wrong_upper95 > 0.02
 
@@ -226,21 +224,17 @@ def test_whatever_the_scores_a_matcher_with_the_threshold_keeps_the_bound(
 ) -> None:
     pairs, matcher = judged(same, others)
     found = calibrate(Angles(), matcher, pairs, max_wrong)
-    chosen = QuestionMatcher(matcher._model, PLAIN, found.min_same)
-    served = [one.same for one in pairs if chosen.same(one.a, one.b, 1.0)]
+    chosen = QuestionMatcher(matcher._model, found.min_same)
+    served = [one.same for one in pairs if chosen.same(one.a, one.b)]
     assert (served.count(True), served.count(False)) == (found.hits, found.wrong)
     assert found.wrong_upper95 == upper_bound(found.wrong, len(others)) <= max_wrong
 
 
-def test_the_matcher_s_own_weights_count_and_its_own_threshold_does_not() -> None:
-    others = [number / 100 for number in range(100)]
-    pairs, weighed = judged([0.5], others, Weights(2.0, 4.0, -3.0))
-    [one] = [one for one in pairs if one.same]
-    found = calibrate(Angles({one.b: 60}), weighed, pairs, 0.03)
-    assert found.min_same == pytest.approx(1 / (1 + math.exp(-(2.0 * 0.99 + 4.0 * 1.0 - 3.0))), abs=1.1e-4)
-    for threshold in (0.0, 1.0):
-        other = QuestionMatcher(weighed._model, Weights(2.0, 4.0, -3.0), threshold)
-        assert calibrate(Angles({one.b: 60}), other, pairs, 0.03) == found
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_the_matcher_s_own_threshold_does_not_count(threshold: float) -> None:
+    pairs, matcher = judged([0.5], [number / 100 for number in range(100)])
+    found = calibrate(Angles(), matcher, pairs, 0.03)
+    assert calibrate(Angles(), QuestionMatcher(matcher._model, threshold), pairs, 0.03) == found
 
 
 def test_what_the_cache_would_not_look_at_twice_neither_serves_nor_counts_as_wrong() -> None:

@@ -19,7 +19,7 @@ from rag.build.caching import cache_path, shape
 from rag.cache import Entry, save
 from rag.cli import commands
 from rag.core import Hit, Hits, Passage
-from rag.matching import LABEL, QuestionMatcher, Weights
+from rag.matching import LABEL, QuestionMatcher
 from rag.stats import upper_bound
 from rag.testing import FakeEncoder
 
@@ -297,7 +297,7 @@ class Same:
 @pytest.fixture
 def same(monkeypatch: pytest.MonkeyPatch) -> Same:
     model = Same(2.0)
-    opened = QuestionMatcher(model, Weights(), 0.8)
+    opened = QuestionMatcher(model, 0.8)
     monkeypatch.setattr(build, "open_matcher", lambda *_, anyhow=False: opened)  # noqa: ARG005
     return model
 
@@ -452,8 +452,8 @@ def test_what_is_printed_can_be_set_and_holds_the_bound(
     chosen = settings.load(environ={}, assignments=[out.strip()]).settings.cache.min_same
     assert chosen is not None
     pairs, matcher = judged([logit + 1], [logit] * 3 + [-5.0] * 197)
-    weighed = QuestionMatcher(matcher._model, Weights(), chosen)
-    wrong = sum(weighed.same(one.a, one.b, 1.0) for one in pairs if not one.same)
+    weighed = QuestionMatcher(matcher._model, chosen)
+    wrong = sum(weighed.same(one.a, one.b) for one in pairs if not one.same)
     assert upper_bound(wrong, 200) <= 0.03
 
 

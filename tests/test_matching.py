@@ -14,14 +14,13 @@ from scipy import stats
 
 from rag.differences import marked
 from rag.errors import ModelError
-from rag.matching import LABEL, LONGEST, QuestionMatcher, Weights, comparable, threshold
+from rag.matching import LABEL, LONGEST, QuestionMatcher, comparable, threshold
 from rag.stats import upper_bound
 
 if TYPE_CHECKING:
     from rag.pairs import Logits
 
 CAUSE, CAUSE_TOO = "What causes malaria?", "What is the cause of malaria?"
-PLAIN = Weights()
 
 
 class Reading:
@@ -44,8 +43,8 @@ def sigmoid(value: float) -> float:
     return 1 / (1 + math.exp(-value))
 
 
-def matcher(model: Reading, min_same: float = 0.5, weights: Weights = PLAIN) -> QuestionMatcher:
-    return QuestionMatcher(model, weights, min_same)
+def matcher(model: Reading, min_same: float = 0.5) -> QuestionMatcher:
+    return QuestionMatcher(model, min_same)
 
 
 # --- what is read --------------------------------------------------------------------------------
@@ -53,63 +52,46 @@ def matcher(model: Reading, min_same: float = 0.5, weights: Weights = PLAIN) -> 
 
 def test_a_logit_is_the_mean_of_both_orders_with_what_differs_marked() -> None:
     model = Reading()
-    [found] = matcher(model).logits([(CAUSE, CAUSE_TOO)])
+    [found] = matcher(model).probabilities([(CAUSE, CAUSE_TOO)])
     one, other = marked(CAUSE, CAUSE_TOO), marked(CAUSE_TOO, CAUSE)
     assert any("⟨" in text or "«" in text for text in one)
     assert model.read == [[one, other]]
     assert model.of(*one) != model.of(*other)
-    assert found == pytest.approx((model.of(*one) + model.of(*other)) / 2, abs=1e-6)
+    assert found == pytest.approx(sigmoid((model.of(*one) + model.of(*other)) / 2), abs=1e-6)
 
 
 def test_it_makes_no_difference_which_question_was_asked_first() -> None:
     questions = (CAUSE, CAUSE_TOO, "How is malaria treated?", "Why does gout hurt at night?")
     pairs = [(a, b) for a in questions for b in questions]
-    one = matcher(Reading()).probabilities(pairs, [0.9] * len(pairs))
-    other = matcher(Reading()).probabilities([(b, a) for a, b in pairs], [0.9] * len(pairs))
+    one = matcher(Reading()).probabilities(pairs)
+    other = matcher(Reading()).probabilities([(b, a) for a, b in pairs])
     np.testing.assert_allclose(one, other, rtol=1e-6)
     assert len(set(one.round(6))) > 5
 
 
 def test_pairs_are_judged_together_as_they_are_one_by_one() -> None:
     pairs = [(CAUSE, CAUSE_TOO), ("Are 5 mg safe?", "Are 10 mg safe?"), ("Is it?", "Is it so?"), (CAUSE, "x" * 300)]
-    cosines = [0.9, 0.8, 0.7, 0.6]
-    chosen = Weights(1.5, -2.0, 0.25)
     model = Reading()
-    together = matcher(model, weights=chosen).probabilities(pairs, cosines)
-    alone = [matcher(Reading(), weights=chosen).probabilities([p], [c])[0] for p, c in zip(pairs, cosines, strict=True)]
+    together = matcher(model).probabilities(pairs)
+    alone = [matcher(Reading()).probabilities([pair])[0] for pair in pairs]
     np.testing.assert_allclose(together, alone)
     assert together.shape == (4,)
     assert len(model.read) == 1
     assert len(model.read[0]) == 4, "two of them, in both orders: the others are never the same"
     for row in (0, 2):
         logit = (model.of(*marked(*pairs[row])) + model.of(*marked(*pairs[row][::-1]))) / 2
-        expected = sigmoid(1.5 * logit - 2.0 * cosines[row] + 0.25)
-        assert together[row] == pytest.approx(expected, rel=1e-5)
+        assert together[row] == pytest.approx(sigmoid(logit), rel=1e-5)
 
 
 def test_without_pairs_nothing_is_read() -> None:
     model = Reading()
-    assert matcher(model).probabilities([], []).shape == (0,)
+    assert matcher(model).probabilities([]).shape == (0,)
     assert model.read == []
 
 
-@pytest.mark.parametrize(
-    ("weights", "logit", "cosine", "odds"),
-    [
-        (Weights(), 1.25, 0.5, 1.25),
-        (Weights(2.0), 1.25, 0.5, 2.5),
-        (Weights(2.0, 4.0), 1.25, 0.5, 4.5),
-        (Weights(2.0, 4.0, -3.0), 1.25, 0.5, 1.5),
-        (Weights(), -800.0, 0.5, -800.0),
-        (Weights(), 800.0, 0.5, 800.0),
-    ],
-)
-def test_logit_and_cosine_are_weighed_into_a_probability(
-    weights: Weights, logit: float, cosine: float, odds: float
-) -> None:
-    [found] = matcher(Reading(logit=logit), weights=weights).probabilities([(CAUSE, CAUSE_TOO)], [cosine])
-    expected = sigmoid(odds) if abs(odds) < 100 else float(odds > 0)
-    assert found == pytest.approx(expected, abs=1e-9)
+@pytest.mark.parametrize(("logit", "expected"), [(1.25, sigmoid(1.25)), (-800.0, 0.0), (800.0, 1.0)])
+def test_the_logistic_of_a_logit_is_its_probability_however_far_from_zero(logit: float, expected: float) -> None:
+    assert matcher(Reading(logit=logit)).probabilities([(CAUSE, CAUSE_TOO)]) == pytest.approx([expected], abs=1e-9)
 
 
 # --- what is the same ----------------------------------------------------------------------------
@@ -118,15 +100,10 @@ def test_logit_and_cosine_are_weighed_into_a_probability(
 @pytest.mark.parametrize("logit", [-2.0, -0.25, 0.0, 0.5, 3.0])
 def test_exactly_the_lowest_probability_is_the_same_and_the_next_below_is_not(logit: float) -> None:
     model = Reading(logit=logit)
-    [probability] = matcher(model).probabilities([(CAUSE, CAUSE_TOO)], [0.9])
-    assert matcher(model, float(probability)).same(CAUSE, CAUSE_TOO, 0.9) is True
-    assert matcher(model, float(np.nextafter(probability, 2))).same(CAUSE, CAUSE_TOO, 0.9) is False
-    assert matcher(model, float(np.nextafter(probability, -1))).same(CAUSE, CAUSE_TOO, 0.9) is True
-
-
-def test_the_cosine_that_it_is_told_counts() -> None:
-    chosen = matcher(Reading(logit=0.0), 0.5, Weights(1.0, 10.0, -8.0))
-    assert [chosen.same(CAUSE, CAUSE_TOO, cosine) for cosine in (0.75, 0.85)] == [False, True]
+    [probability] = matcher(model).probabilities([(CAUSE, CAUSE_TOO)])
+    assert matcher(model, float(probability)).same(CAUSE, CAUSE_TOO) is True
+    assert matcher(model, float(np.nextafter(probability, 2))).same(CAUSE, CAUSE_TOO) is False
+    assert matcher(model, float(np.nextafter(probability, -1))).same(CAUSE, CAUSE_TOO) is True
 
 
 OTHER_NUMBERS = [
@@ -141,9 +118,9 @@ OTHER_NUMBERS = [
 @pytest.mark.parametrize(("a", "b"), OTHER_NUMBERS)
 def test_questions_with_other_numbers_are_never_the_same_and_not_read(a: str, b: str) -> None:
     model = Reading(logit=100.0)
-    assert not matcher(model, 1e-9).same(a, b, 1.0)
-    assert not matcher(model, 1e-9).same(b, a, 1.0)
-    assert matcher(model).probabilities([(a, b)], [1.0]).tolist() == [0.0]
+    assert not matcher(model, 1e-9).same(a, b)
+    assert not matcher(model, 1e-9).same(b, a)
+    assert matcher(model).probabilities([(a, b)]).tolist() == [0.0]
     assert model.read == []
 
 
@@ -158,7 +135,7 @@ def test_questions_with_other_numbers_are_never_the_same_and_not_read(a: str, b:
 )
 def test_a_dose_or_a_time_of_another_unit_is_never_the_same(a: str, b: str) -> None:
     """A dose is never nearly another one, and its unit is half of it."""
-    assert matcher(Reading(logit=100.0)).probabilities([(a, b)], [1.0]).tolist() == [0.0]
+    assert matcher(Reading(logit=100.0)).probabilities([(a, b)]).tolist() == [0.0]
 
 
 @pytest.mark.parametrize(
@@ -172,27 +149,27 @@ def test_a_dose_or_a_time_of_another_unit_is_never_the_same(a: str, b: str) -> N
 )
 def test_the_same_numbers_in_other_spellings_are_read(a: str, b: str) -> None:
     model = Reading(logit=100.0)
-    assert matcher(model).same(a, b, 0.9)
+    assert matcher(model).same(a, b)
     assert len(model.read) == 1
 
 
 def test_one_that_is_too_long_is_never_the_same_and_not_read() -> None:
     longest = "w" * (LONGEST - 1) + "?"
     model = Reading(logit=100.0)
-    assert matcher(model).same(longest, longest, 1.0)
+    assert matcher(model).same(longest, longest)
     assert len(model.read) == 1
     for a, b in ((longest + "?", CAUSE), (CAUSE, longest + "?"), (longest + "?", longest + "?")):
         assert not comparable(a, b)
-        assert not matcher(model, 1e-9).same(a, b, 1.0)
+        assert not matcher(model, 1e-9).same(a, b)
     assert len(model.read) == 1
 
 
 def test_what_is_never_the_same_is_not_at_a_lowest_probability_of_0_either() -> None:
     """Which `cache.min_same` may be."""
     everything = matcher(Reading(logit=-5.0), 0.0)
-    assert everything.same(CAUSE, "Who was Avicenna?", 0.1)
-    assert not everything.same("Are 5 mg of it safe?", "Are 10 mg of it safe?", 1.0)
-    assert not everything.same(CAUSE, "w" * (LONGEST + 1), 1.0)
+    assert everything.same(CAUSE, "Who was Avicenna?")
+    assert not everything.same("Are 5 mg of it safe?", "Are 10 mg of it safe?")
+    assert not everything.same(CAUSE, "w" * (LONGEST + 1))
 
 
 @pytest.mark.parametrize(

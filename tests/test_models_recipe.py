@@ -41,7 +41,7 @@ TRAINED = PLAIN | {
     "training": {"data": ["a.jsonl"], "seed": 0, "command": "scripts/train", "examples": 12345, "on": date(2026, 1, 2)},
 }
 
-MATCHING = {"encoder": "all-minilm-l6-v2", "of_logit": 1.25, "of_cosine": -2.0, "shift": 0.5, "min_same": 0.975}
+MATCHING = {"min_same": 0.975}
 MATCHER = TRAINED | {"kind": "matcher", "head": {"labels": ["same"]}}
 
 
@@ -101,8 +101,7 @@ def test_a_base_is_described_by_where_it_comes_from() -> None:
         (PLAIN | {"kind": "matcher"}, "a matcher needs a head: {labels: [...]}."),
         (TRAINED | {"matching": MATCHING}, "kind support takes no matching; a matcher does."),
         (PLAIN | {"matching": MATCHING}, "kind encoder takes no matching; a matcher does."),
-        (MATCHER | {"matching": {}}, "matching.encoder: Field required; matching.of_logit: Field required"),
-        (MATCHER | {"matching": MATCHING | {"of_logit": 0}}, "matching.of_logit: Input should be greater than 0."),
+        (MATCHER | {"matching": {}}, "matching.min_same: Field required"),
         (MATCHER | {"matching": MATCHING | {"min_same": 1.01}}, "matching.min_same: Input should be less than"),
         (MATCHER | {"matching": MATCHING | {"min_same": -0.1}}, "matching.min_same: Input should be greater than or"),
         (MATCHER | {"matching": MATCHING | {"reranker": "x"}}, "matching.reranker: Extra inputs"),
@@ -178,7 +177,7 @@ def test_what_does_not_decide_the_weights_leaves_the_digest(change: dict[str, An
 def test_how_a_matcher_is_calibrated_asks_for_no_new_build() -> None:
     matcher = Recipe.model_validate(MATCHER)
     calibrated = Recipe.model_validate(MATCHER | {"matching": MATCHING})
-    again = Recipe.model_validate(MATCHER | {"matching": MATCHING | {"min_same": 0.5, "shift": 1}})
+    again = Recipe.model_validate(MATCHER | {"matching": MATCHING | {"min_same": 0.5}})
     assert matcher.digest == calibrated.digest == again.digest
     assert calibrated.matching is not None
     assert calibrated.matching.model_dump() == MATCHING

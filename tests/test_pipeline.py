@@ -361,8 +361,8 @@ class Searching(HybridSearcher):
 class Agreeing:
     """A matcher that takes the nearest question for the same."""
 
-    def same(self, question: str, earlier: str, cosine: float) -> bool:
-        del question, earlier, cosine
+    def same(self, question: str, earlier: str) -> bool:
+        del question, earlier
         return True
 
 

@@ -10,18 +10,15 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 import tiny_datasets
-from test_calibrate import Angles, Table, judged
 
-from rag import calibrate, paths
+from rag import paths
 from rag.calibrate import read_pairs
 from rag.errors import UsageError
-from rag.matching import QuestionMatcher, Weights, comparable
-from rag.settings import Cache
+from rag.matching import comparable
 from rag.training import crossencoder, datasets, export
-from rag.training.matcher import SHARES, Pair, Pairs, calibrated, of_cluster, of_documents, of_medquad, of_topic
+from rag.training.matcher import SHARES, Pair, Pairs, of_cluster, of_documents, of_medquad, of_topic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -261,44 +258,6 @@ def test_the_curve_too_is_of_pairs_that_are_not_told_apart_by_rule(made: Pairs) 
 
 
 # --- calibration -----------------------------------------------------------------------------------
-
-
-def test_the_weights_that_are_found_are_those_that_the_answers_were_drawn_by() -> None:
-    chance = np.random.default_rng(0)
-    of_logit, of_cosine, shift = 2.0, 6.0, -5.0
-    logits = chance.normal(0, 1.5, 1500)
-    degrees = chance.uniform(0, 80, 1500)
-    odds = of_logit * logits + of_cosine * np.cos(np.radians(degrees)) + shift
-    same = chance.random(1500) < 1 / (1 + np.exp(-odds))
-    right, model = judged(logits[same].tolist(), logits[~same].tolist())
-    angles = {one.b: float(d) for one, d in zip(right, [*degrees[same], *degrees[~same]], strict=True)}
-    found = calibrated(Angles(angles), model._model, right, "fake", 0.05)
-    assert (found.of_logit, found.of_cosine, found.shift) == pytest.approx((of_logit, of_cosine, shift), rel=0.25)
-    assert found.encoder == "fake"
-    # As the recipe has it, rounded, the bound holds still.
-    weighed = QuestionMatcher(model._model, Weights(found.of_logit, found.of_cosine, found.shift), found.min_same)
-    alike = calibrate.cosines(Angles(angles), right)
-    served = weighed.probabilities([(one.a, one.b) for one in right], alike) >= found.min_same
-    served &= np.array(alike) >= Cache().min_cosine
-    told = calibrate.at(found.min_same, served.astype(float).tolist(), [one.same for one in right])
-    assert told.wrong_upper95 <= 0.05
-    assert told.hits > 200
-
-
-def test_pairs_that_are_told_apart_by_rule_say_nothing_about_the_model() -> None:
-    chance = np.random.default_rng(1)
-    right, model = judged(chance.normal(2, 1.5, 300).tolist(), chance.normal(-2, 1.5, 300).tolist())
-    apart = [replace_text(one, f"Are {n} mg safe?", f"Are {n + 1} mg safe?") for n, one in enumerate(right[:200])]
-    table: Table = model._model
-    for one in apart:  # the rule is right; what the model would say of them isn't
-        table.of[frozenset((one.a, one.b))] = 50.0
-    alone = calibrated(Angles(), table, right, "fake", 0.05)
-    beside = calibrated(Angles(), table, right + apart, "fake", 0.05)
-    assert beside.model_dump(exclude={"min_same"}) == alone.model_dump(exclude={"min_same"})
-
-
-def replace_text(one: calibrate.Pair, a: str, b: str) -> calibrate.Pair:
-    return one.model_copy(update={"a": a, "b": b, "same": False})
 
 
 # --- what it begins with ---------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from rag.cache import CachedSearcher, Memory, QuestionCache, RememberingEncoder,
 from rag.cli import commands
 from rag.core import GenerationParams, Hits, Message
 from rag.errors import EngineDied, EngineError, UsageError
-from rag.matching import LABEL, QuestionMatcher, Weights, comparable
+from rag.matching import LABEL, QuestionMatcher, comparable
 from rag.pipeline import Pipeline
 from rag.search import HybridSearcher
 from rag.settings import Cache, Loaded
@@ -389,8 +389,7 @@ CACHED = [False, True, False, True, False, True]
 class Wordings:
     """Takes two questions for the same where both are wordings of the hot one."""
 
-    def same(self, question: str, earlier: str, cosine: float) -> bool:
-        del cosine
+    def same(self, question: str, earlier: str) -> bool:
         return {question, earlier} <= set(WORDINGS)
 
 
@@ -591,7 +590,7 @@ class Counting(FakeEncoder):
 
 
 def matcher(model: Reading | None = None, min_same: float = 0.5) -> QuestionMatcher:
-    return QuestionMatcher(model if model is not None else Reading(), Weights(), min_same)
+    return QuestionMatcher(model if model is not None else Reading(), min_same)
 
 
 @pytest.fixture(scope="module")

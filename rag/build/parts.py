@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rag.abstain import Weighing
 from rag.core import Encoder, Hit, Passage, Sentence, Source
 from rag.errors import ModelError, SettingsError
-from rag.matching import MATCHED_TOKENS, QuestionMatcher, Weights
+from rag.matching import MATCHED_TOKENS, QuestionMatcher
 from rag.models import ModelStore, ResolvedModel
 from rag.models.recipe import CLASSIFIERS
 from rag.rerank import Beside, CrossEncoderReranker
@@ -96,21 +96,18 @@ def open_matcher(loaded: Loaded, report: Report = quiet, anyhow: bool = False) -
         return None
     recipe = store.status(settings.model).recipe if store.is_recipe(settings.model) else None
     known = recipe.matching if recipe is not None else None
-    if known is not None and known.encoder != loaded.settings.embed.model:
-        known = None  # another encoder's cosines
     min_same = settings.min_same if settings.min_same is not None else known.min_same if known is not None else None
     if min_same is None and anyhow:
         min_same = math.inf
     if min_same is None:
         raise SettingsError(
-            f"From which probability on {settings.model} takes two questions for the same isn't known with the encoder "
-            f"{loaded.settings.embed.model}. Set cache.min_same to what rag cache calibrate finds, or cache.model=null."
+            f"From which probability on {settings.model} takes two questions for the same isn't known. "
+            "Set cache.min_same to what rag cache calibrate finds, or cache.model=null."
         )
-    weights = Weights(known.of_logit, known.of_cosine, known.shift) if known is not None else Weights()
     folder = resolve(settings.model, report).path
     model = open_pairs(folder, loaded.device, MATCHED_TOKENS, 2, settings.backend)
-    matcher = QuestionMatcher(model, weights, min_same)
-    matcher.same("What causes malaria?", "What is the cause of malaria?", 0.9)  # warms it
+    matcher = QuestionMatcher(model, min_same)
+    matcher.same("What causes malaria?", "What is the cause of malaria?")  # warms it
     return matcher
 
 

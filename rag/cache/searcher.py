@@ -42,11 +42,9 @@ class QuestionCache(Generic[V]):
             memory.miss(refused=0)
             return None
         nearest = memory.nearest(query, self._min_cosine)
-        if nearest is not None:
-            entry, cosine = nearest
-            if self._matcher.same(query.text, entry.question, cosine):
-                memory.use(entry, matched=True)
-                return nearest
+        if nearest is not None and self._matcher.same(query.text, nearest[0].question):
+            memory.use(nearest[0], matched=True)
+            return nearest
         memory.miss(refused=nearest is not None)
         return None
 

@@ -239,7 +239,7 @@ def _nearest(
         exact = normalised(entry.question) == normalised(question)
         same = None
         if matcher is not None and place == 0 and not exact and cosine >= settings.min_cosine:
-            same = float(matcher.probabilities([(question, entry.question)], [cosine])[0])
+            same = float(matcher.probabilities([(question, entry.question)])[0])
         served = exact or (matcher is not None and same is not None and same >= matcher.min_same)
         row = {"question": entry.question, "cosine": cosine, "exact": exact, "same": same, "served": served}
         look = "exact" if exact else "not looked at" if same is None else f"same {same:.3f}"

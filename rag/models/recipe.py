@@ -90,13 +90,8 @@ class Abstention(_Part):
 
 
 class Matching(_Part):
-    """How a matcher's logit and the cosine of two questions are weighed (`rag.matching.Weights`), and the probability from which on
-    they ask the same: calibrated together, with vectors of `encoder`."""
+    """From which probability on a matcher's two questions ask the same: calibrated (`rag.calibrate`)."""
 
-    encoder: str
-    of_logit: float = Field(gt=0)
-    of_cosine: float
-    shift: float
     min_same: float = Field(ge=0, le=1)
 
 

@@ -50,11 +50,7 @@ def _training(recipe: Recipe, curve: Sequence[Mapping[str, float]]) -> list[str]
             f"its log-odds, {recipe.abstention.of_relevance} times theirs, {recipe.abstention.shift:+}"
         )
     if recipe.matching is not None:
-        known = recipe.matching
-        lines.append(
-            f"- its logit is weighed with the cosine by {known.encoder}: {known.of_logit:g} times the one, {known.of_cosine:g} times "
-            f"the other, {known.shift:+g}; the same from a probability of {known.min_same:g} on"
-        )
+        lines.append(f"- two questions are the same from a probability of {recipe.matching.min_same:g} on")
     held_out = [(entry["examples"], entry["eval_loss"]) for entry in curve if "eval_loss" in entry]
     if len(held_out) > 1:
         losses = [f"{loss:.3f} after {examples:,.0f}" for examples, loss in (held_out[0], held_out[-1])]

@@ -14,17 +14,10 @@ from itertools import combinations, groupby, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rag import calibrate, paths
-from rag.core import Encoder
 from rag.differences import marked
-from rag.matching import QuestionMatcher, Weights, comparable
-from rag.models.recipe import Matching
-from rag.pairs import PairModel
-from rag.settings import Cache
+from rag.matching import comparable
 from rag.training import crossencoder, datasets
-from rag.training.calibration import logistic
 from rag.training.examples import draw, shuffled
 
 LORA = crossencoder.Lora(rank=144, learning_rate=5e-4)
@@ -209,25 +202,3 @@ def calibration_pairs(root: Path) -> list[calibrate.Pair]:
     ours = calibrate.read_pairs(paths.shipped("eval", "paraphrases.jsonl"))
     _, records, _ = datasets.split_medquad(datasets.medquad(root))
     return ours + near_misses(records, MEDQUAD_PAIRS, seed=0)
-
-
-def calibrated(
-    encoder: Encoder, model: PairModel, pairs: Sequence[calibrate.Pair], name: str, max_wrong: float
-) -> Matching:
-    """How the model's logits and the cosines of `encoder`, which is called `name`, are weighed, by logistic regression, and the
-    threshold that `calibrate` finds with these weights: on pairs that the model wasn't trained on."""
-    alike = np.array(calibrate.cosines(encoder, pairs))
-    asked = [(pair.a, pair.b) for pair in pairs]
-    rows = [row for row, (a, b) in enumerate(asked) if comparable(a, b)]
-    logits = QuestionMatcher(model, Weights(), 0.0).logits([asked[row] for row in rows])
-    same = [pairs[row].same for row in rows]
-    [of_logit, of_cosine], shift = logistic(np.stack([logits, alike[rows]], axis=1), same)
-    weights = Weights(round(of_logit, 4), round(of_cosine, 4), round(shift, 4))
-    found = calibrate.calibrate(encoder, QuestionMatcher(model, weights, 0.0), pairs, max_wrong, Cache().min_cosine)
-    return Matching(
-        encoder=name,
-        of_logit=weights.of_logit,
-        of_cosine=weights.of_cosine,
-        shift=weights.shift,
-        min_same=found.min_same,
-    )

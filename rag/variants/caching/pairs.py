@@ -46,7 +46,7 @@ def judged(loaded: Loaded, chosen: Sequence[tuple[str, Pair]], first: int = 0) -
     for start in range(0, len(chosen), AT_ONCE):
         some = chosen[start : start + AT_ONCE]
         alike = calibrate.cosines(encoder, [pair for _, pair in some])
-        same = judge.probabilities([(pair.a, pair.b) for _, pair in some], alike)
+        same = judge.probabilities([(pair.a, pair.b) for _, pair in some])
         for number, ((source, pair), cosine, probability) in enumerate(
             zip(some, alike, same.tolist(), strict=True), start
         ):
