@@ -95,9 +95,9 @@ def filled(path: Path) -> Path:
     return fill(
         path,
         entry(GOUT, hits("gout"), 3 * 86_400 + 60),
-        entry(MALARIA, hits("malaria", "gout"), 65),
+        entry(MALARIA, hits("malaria", "gout"), 160),
         entry(SCURVY, (), 7300),
-        entry(MALARIA, hits("rabies"), 20, ELSEWHERE),
+        entry(MALARIA, hits("rabies"), 100, ELSEWHERE),
     )
 
 
@@ -130,11 +130,11 @@ def test_questions_passages_and_ages_are_counted(rag: Rag, filled: Path) -> None
     assert (code, err) == (0, "")
     assert out == (
         f"4 of 2,000 questions, 3 passages, {len(before):,} bytes in {filled}\n"
-        "the newest of 20 s ago, the oldest of 3 d ago\n"
+        "the newest of 2 min ago, the oldest of 3 d ago\n"
     )
     _, out, _ = rag("cache", "stats", "--sample", "--json", "--set", "cache.enabled=true")
     told = json.loads(out)
-    assert (told.pop("newest_s"), told.pop("oldest_s")) == pytest.approx((20, 3 * 86_400 + 60), abs=30)
+    assert (told.pop("newest_s"), told.pop("oldest_s")) == pytest.approx((100, 3 * 86_400 + 60), abs=30)
     assert told == {
         "file": str(filled),
         "bytes": len(before),
@@ -207,8 +207,8 @@ def test_what_is_kept_is_listed_with_the_newest_first(rag: Rag, filled: Path) ->
     code, out, err = rag("cache", "inspect", "--sample")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
-        f"  20 s  {MALARIA}  (where {ELSEWHERE})",
-        f" 1 min  {MALARIA}",
+        f" 2 min  {MALARIA}  (where {ELSEWHERE})",
+        f" 3 min  {MALARIA}",
         f"   2 h  {SCURVY}",
         f"   3 d  {GOUT}",
     ]

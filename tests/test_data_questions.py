@@ -6,12 +6,17 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import combinations
+from pathlib import Path
 
+import pytest
 from test_data import PARAPHRASES, ROOT, Record, plain, questions, read
 
 from rag.cache import normalised
 
 CLUSTERS = ROOT / "data" / "training" / "same_questions.jsonl"
+TERMS = ROOT / "data" / "training" / "terms.jsonl"
+FRAMES = ROOT / "data" / "training" / "frames.jsonl"
+SLOTS = {"disease", "symptom", "drug", "procedure", "organism", "structure", "person"}
 TOLD_APART = ROOT / "eval" / "told_apart.jsonl"
 TRACE = ROOT / "eval" / "trace.jsonl"
 
@@ -50,6 +55,69 @@ def test_there_are_thousands_of_clusters_of_many_topics() -> None:
     assert topics.total() >= 6000
     assert len(topics) >= 4000
     assert max(topics.values()) <= 20
+
+
+@pytest.mark.parametrize(("file", "said"), [(TERMS, "term"), (FRAMES, "frame")], ids=["terms", "frames"])
+def test_every_line_of_the_lexicon_has_the_schema_and_no_wording_twice(file: Path, said: str) -> None:
+    lines = read(file)
+    assert {line["kind"] for line in lines} == SLOTS
+    for number, line in enumerate(lines, start=1):
+        assert set(line) == {"kind", said, "same", "near"}, number
+        assert len(line["same"]) >= 1, number
+        assert len(line["near"]) >= 2, number
+        wordings = [line[said], *line["same"], *line["near"]]
+        assert len({text.lower() for text in wordings}) == len(wordings), number
+        for text in wordings:
+            assert " ".join(text.split()) == text != "", number
+            assert text.count("{}") == (file == FRAMES), number
+
+
+def test_what_one_line_calls_the_same_no_other_one_calls_something_else() -> None:
+    lines = read(TERMS)
+    same = {frozenset(two) for line in lines for two in combinations({*map(term, [line["term"], *line["same"]])}, 2)}
+    near = {
+        frozenset((term(name), term(other)))
+        for line in lines
+        for name in [line["term"], *line["same"]]
+        for other in line["near"]
+    }
+    assert same & near == set()
+
+
+def term(text: str) -> str:
+    """Without its article."""
+    return re.sub(r"^(?:a|an|the) ", "", plain(text))
+
+
+def test_there_are_thousands_of_terms_and_hundreds_of_frames() -> None:
+    assert len(read(TERMS)) >= 6000
+    assert len(read(FRAMES)) >= 900
+
+
+def test_no_measured_pair_is_put_together_of_the_lexicon() -> None:
+    """A question of one may be: of "What causes scurvy?" everybody thinks."""
+    terms: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    for number, line in enumerate(read(TERMS)):
+        for text in [line["term"], *line["same"], *line["near"]]:
+            terms[plain(text)].add((line["kind"], number))
+    frames: dict[tuple[str, ...], set[tuple[str, int]]] = defaultdict(set)
+    for number, line in enumerate(read(FRAMES)):
+        for text in [line["frame"], *line["same"], *line["near"]]:
+            frames[tuple(map(plain, text.split("{}")))].add((line["kind"], number))
+
+    def made(question: str) -> set[tuple[int, int]]:
+        """Lines of the terms and of the frames that it can be put together of."""
+        words = question.split()
+        found = set()
+        for first, after in combinations(range(len(words) + 1), 2):
+            rest = " ".join(words[:first]), " ".join(words[after:])
+            for kind, term in terms.get(" ".join(words[first:after]), ()):
+                found |= {(term, frame) for of, frame in frames.get(rest, ()) if of == kind}
+        return found
+
+    measured = [pair for pair in read(PARAPHRASES) if pair["split"] == "heldout"]
+    assert sum(bool(made(plain(pair["a"]))) for pair in measured) > 0, "some questions are that plain"
+    assert [pair for pair in measured if made(plain(pair["a"])) & made(plain(pair["b"]))] == []
 
 
 def test_no_question_stands_twice_in_a_cluster() -> None:

@@ -188,12 +188,13 @@ def test_a_longer_training_begins_as_a_shorter_one(made: Pairs, pairs: list[Pair
 def test_every_source_has_its_share_and_both_answers_are_common(pairs: list[Pair]) -> None:
     sources = {
         "clusters": of(pairs, "paraphrase", "tiny", "near miss", "same topic"),
+        "lexicon": of(pairs, "same term", "same aspect", "other term", "other aspect"),
         "medquad": of(pairs, "other kind", "other disease"),
         "documents": of(pairs, "same document"),
     }
     assert {name: len(some) / len(pairs) for name, some in sources.items()} == pytest.approx(dict(SHARES), abs=0.02)
-    assert {pair.kind for pair in pairs if pair.same} == {"paraphrase"}
-    for some in (pairs, sources["clusters"]):
+    assert {pair.kind for pair in pairs if pair.same} == {"paraphrase", "same term", "same aspect"}
+    for some in (pairs, sources["clusters"], sources["lexicon"]):
         assert 0.35 < sum(pair.same for pair in some) / len(some) < 0.55
 
 

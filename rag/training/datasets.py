@@ -207,6 +207,12 @@ def same_questions() -> list[dict[str, Any]]:
     return list(_rows(paths.shipped("data", "training", "same_questions.jsonl")))
 
 
+def lexicon() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Expressions with what means the same and nearly, and frames of questions for them."""
+    root = paths.shipped("data", "training")
+    return list(_rows(root / "terms.jsonl")), list(_rows(root / "frames.jsonl"))
+
+
 def documents() -> dict[str, Mapping[str, Any]]:
     """By id the documents of the corpus that no evaluation question is about, and those written for training alone."""
     gold: set[str] = set()

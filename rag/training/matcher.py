@@ -1,8 +1,9 @@
 """Pairs of questions for the matcher, and its training: do they ask the same?
 
-Most are of clusters written for it (`data/training/same_questions.jsonl`): a question, what asks the same in a doctor's, a
+Half are of clusters written for it (`data/training/same_questions.jsonl`): a question, what asks the same in a doctor's, a
 patient's and other words, and what looks like it and asks something else. Every two of a cluster make a pair, so that neither
-style nor shared words tell anything. Beside them stand questions of MedQuAD about one disease or of one kind, and of our documents.
+style nor shared words tell anything. As many are put together of a lexicon (`rag.training.lexicon`), for the model knows too few
+expressions that mean the same. Beside them stand questions of MedQuAD about one disease or of one kind, and of our documents.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from rag import calibrate, paths
 from rag.differences import marked
 from rag.matching import comparable
-from rag.training import crossencoder, datasets
+from rag.training import crossencoder, datasets, lexicon
 from rag.training.examples import draw, shuffled
 
 LORA = crossencoder.Lora(rank=144, learning_rate=5e-4)
@@ -26,7 +27,7 @@ PAIRS_A_STEP, EVERY = 64, 250
 
 MAX_TOKENS = 160
 
-SHARES = {"clusters": 0.85, "medquad": 0.07, "documents": 0.08}
+SHARES = {"clusters": 0.45, "lexicon": 0.45, "medquad": 0.05, "documents": 0.05}
 
 MEDQUAD_PAIRS = 800
 """Near misses that the threshold is found on, at most: those of the diseases for it are fewer."""
@@ -117,6 +118,7 @@ class Pairs:
         questions, _ = datasets.own()
         measured = {pair.topic for pair in calibrate.read_pairs(paths.shipped("eval", "paraphrases.jsonl"), "heldout")}
         self._questions = [row for row in questions if not measured.intersection(row["doc_ids"])]
+        self._terms, self._frames = datasets.lexicon()
 
     def training(self, count: int, seed: int) -> list[Pair]:
         return list(islice(draw(SHARES, self._round, seed), count))
@@ -128,6 +130,8 @@ class Pairs:
     def _round(self, name: str, chance: random.Random) -> Iterator[Pair]:
         if name == "clusters":
             pairs = self._of_clusters(self._clusters, chance)
+        elif name == "lexicon":
+            pairs = (_either_way(Pair(*said), chance) for said in lexicon.pairs(self._terms, self._frames, chance))
         elif name == "medquad":
             pairs = of_medquad(self._records, chance)
         else:
