@@ -217,7 +217,7 @@ def test_what_is_kept_is_listed_with_the_newest_first(rag: Rag, filled: Path) ->
     _, out, _ = rag("cache", "inspect", "--sample", "--json", "--count", "3")
     told = json.loads(out)
     ages = [one.pop("age_s") for one in told["questions"]]
-    assert ages == pytest.approx([20, 65, 7300], abs=30)
+    assert ages == pytest.approx([100, 160, 7300], abs=30)
     assert told == {
         "entries": 4,
         "unusable": None,
