@@ -72,6 +72,7 @@ morning | evening
 inhaled | injected oral swallowed
 oral swallowed | intravenous injected
 newborn newborns neonates baby babies infant infants toddlers | adult adults elderly adolescents teenager teenagers
+newborn newborns neonate neonates | infant infants toddler toddlers child children
 child children | adult adults elderly
 young younger youngest | old older oldest elderly
 men man male males boy boys | women woman female females girl girls
@@ -89,6 +90,8 @@ _CLASSES = [
         ("first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth", re.IGNORECASE),
         ("I{1,3}|IV|VI{0,3}|IX|XI{0,2}", 0),
         ("(?<=hepatitis )[a-e]|(?<=vitamin )[a-k]|(?<=influenza )[a-c]", re.IGNORECASE),
+        # Species of a genus: Enterococcus faecalis and faecium.
+        (r"(?!Which|Where|Whose|Could|Should|Would)[A-Z][a-z]{4,} ([a-z]{3,}(?:um|us|is|ae|ii?|ans|ens))", 0),
         # Drugs, by the stems of their international nonproprietary names (World Health Organization 2018, "Use of stems").
         (
             r"[a-z]{2,}(?:olol|alol|pril|sartan|statin|azole|mab|tinib|cillin|m[yi]cin|floxacin|dipine|gliptin|gliflozin|prazole|setron"

@@ -20,7 +20,7 @@ PAIRS = [Pair(**record, same=False) for record in read(TOLD_APART)]
 def matcher(real_home: Path) -> Iterator[QuestionMatcher]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAG_HOME", str(real_home))
-        loaded = settings.load(models="embedded", environ={})
+        loaded = settings.load(models="embedded", assignments=["cache.model=minilm-same-question"], environ={})
         opened = build.open_matcher(loaded)
         if opened is None:
             pytest.skip("no matcher ships yet")
