@@ -335,7 +335,7 @@ def test_a_repeat_is_not_looked_at_and_nothing_beside_it(rag: Rag, same: Same) -
 @pytest.mark.usefixtures("filled", "encoder")
 def test_what_is_older_than_may_be_is_served_no_more(rag: Rag) -> None:
     """As the cache has it, which drops it when it is looked for."""
-    old = ("--set", "cache.ttl_s=60", *NO_MODEL)
+    old = ("--set", "cache.ttl_s=130", *NO_MODEL)
     assert [row for row in nearest(rag, MALARIA, *old) if row["served"]] == []
     _, out, _ = rag("cache", "stats", "--sample", "--json", *old)
     assert json.loads(out)["entries"] == 1
