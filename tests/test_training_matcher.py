@@ -259,9 +259,6 @@ def test_the_curve_too_is_of_pairs_that_are_not_told_apart_by_rule(made: Pairs) 
     assert [pair for pair in seen if not comparable(pair.a, pair.b)] == []
 
 
-# --- calibration -----------------------------------------------------------------------------------
-
-
 # --- what it begins with ---------------------------------------------------------------------------
 
 LORA = crossencoder.Lora(rank=4, learning_rate=1e-3)

@@ -20,8 +20,8 @@ Said = tuple[str, str, bool, str]
 def pairs(
     terms: Sequence[Mapping[str, Any]], frames: Sequence[Mapping[str, Any]], chance: random.Random
 ) -> Iterator[Said]:
-    """Of each term one pair that asks the same, one about a term that it is easily confused with, and one that asks something else
-    about it."""
+    """Of each term four pairs: two of its names, itself and what it is easily confused with, two aspects of it, and one aspect in two
+    wordings. Half of them ask the same."""
     of_kind: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for frame in frames:
         of_kind[frame["kind"]].append(frame)
@@ -37,7 +37,6 @@ def pairs(
         one, other = chance.choices(named, k=2)
         asked = filled(chance.choice(_wordings(frame)), one)
         yield asked, filled(chance.choice(frame["near"]), other), False, "other aspect"
-        # As many that ask the same as don't: one expression, two wordings.
         a, b = chance.sample(_wordings(chance.choice(of_kind[term["kind"]])), 2)
         name = chance.choice(named)
         yield filled(a, name), filled(b, name), True, "same aspect"
