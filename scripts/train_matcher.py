@@ -27,7 +27,7 @@ def main(
     """Train the matcher on pairs of questions that ask the same, or nearly."""
     loop.require_extra()
     loop.quieten()
-    run = Run("matcher", examples, seed, steps)
+    run = Run("matcher", examples, seed, steps, str(initial) if initial is not None else None)
     record.check(folder, run)
     training, seen = kept(folder, matcher.Pair, examples, held_out, seed, lambda: matcher.Pairs(datasets.folder(data)))
     record.write(folder, run)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ from rag.variants.batching.modes import BATCH, MODES, SINGLE, Mode
 HEAD: dict[str, Any] = {**results.header("batch", "rag bench batch"), "settings": {}}
 NAMES = [mode.name for mode in MODES]
 TEXTS = [question.question for question in SET.first(None)]
+
+MOST_WAITED = 10.0
+"""Seconds until a test fails where fewer are asked at once than are to be."""
 
 
 def quiet(what: str, done: int = 0, total: int = 0) -> None:
@@ -191,11 +194,20 @@ def test_the_report_is_the_same_from_the_same_samples(tmp_path: Path) -> None:
 
 
 class Watched(Engine):
-    """`at_once` tells for each run how many questions it got at most at a time, `asked` which, in their order."""
+    """`at_once` tells for each run how many questions it got at most at a time, `questions` which, in their order.
 
-    def __init__(self, answers: Mapping[str, str | Exception] = ANSWERS, dies_at: str | None = None) -> None:
+    `waits` has for each run how many are to be open before the first is answered: without it a loaded machine could answer some
+    before others are searched."""
+
+    def __init__(
+        self,
+        answers: Mapping[str, str | Exception] = ANSWERS,
+        dies_at: str | None = None,
+        waits: Collection[int] = (),
+    ) -> None:
         super().__init__(answers, dies_at)
         self.at_once: list[int] = []
+        self._waits = list(waits)
         self.questions: list[list[str]] = []
         self._open = 0
 
@@ -211,12 +223,21 @@ class Watched(Engine):
         self._open += question != WARM_UP
         self.at_once[-1] = max(self.at_once[-1], self._open)
         try:
-            await asyncio.sleep(0.01)
+            await self._gathered()
             async with aclosing(super().stream(messages, params)) as items:
                 async for item in items:
                     yield item
         finally:
             self._open -= question != WARM_UP
+
+    async def _gathered(self) -> None:
+        run = len(self.at_once) - 1
+        if self._waits and self._open:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(MOST_WAITED):
+                    while self.at_once[run] < self._waits[run]:
+                        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)  # more than are to be would come now
 
 
 class Opened:
@@ -312,11 +333,7 @@ async def test_each_round_begins_with_another_way(root: Path, tmp_path: Path) ->
 
 
 async def test_a_run_is_all_questions_in_the_way_that_its_mode_has(root: Path, tmp_path: Path) -> None:
-    engine = Watched()
-    await take(root, tmp_path / "out", engine, rounds=1, loads=load("batch.at_once=2"))
-    rows = rows_of(tmp_path / "out")
-    assert [sorted(one) for one in engine.questions] == [sorted(TEXTS)] * 6
-    assert dict(zip(NAMES, engine.at_once, strict=True)) == {
+    at_once = {
         "batch": 2,
         "sequential": 1,
         "gather": 5,
@@ -324,6 +341,11 @@ async def test_a_run_is_all_questions_in_the_way_that_its_mode_has(root: Path, t
         "prefix_order": 2,
         "single_cores": 2,
     }
+    engine = Watched(waits=[at_once[name] for name in NAMES])
+    await take(root, tmp_path / "out", engine, rounds=1, loads=load("batch.at_once=2"))
+    rows = rows_of(tmp_path / "out")
+    assert [sorted(one) for one in engine.questions] == [sorted(TEXTS)] * 6
+    assert dict(zip(NAMES, engine.at_once, strict=True)) == at_once
     by_mode = dict(zip(NAMES, engine.questions, strict=True))
     for name in ("batch", "sequential", "without_lookahead", "single_cores"):
         assert by_mode[name] == TEXTS, name
@@ -350,10 +372,10 @@ async def test_each_run_begins_with_nothing_but_the_instruction_in_the_engine_s_
 async def test_as_many_as_the_engine_takes_are_asked_at_once_where_nothing_else_is_said(
     root: Path, tmp_path: Path
 ) -> None:
-    engine = Watched()
+    at_once = dict.fromkeys(NAMES, 3) | {"sequential": 1, "gather": 5}
+    engine = Watched(waits=[at_once[name] for name in NAMES])
     await take(root, tmp_path / "out", engine, rounds=1, loads=load("generator.max_num_seqs=3"))
-    at_once = dict(zip(NAMES, engine.at_once, strict=True))
-    assert (at_once["batch"], at_once["sequential"], at_once["gather"]) == (3, 1, 5)
+    assert dict(zip(NAMES, engine.at_once, strict=True)) == at_once
 
 
 async def test_some_of_the_questions_are_of_each_type_its_share(root: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ PAIRS_A_STEP, EVERY = 64, 250
 
 MAX_TOKENS = 160
 
-SHARES = {"clusters": 0.65, "lexicon": 0.25, "medquad": 0.05, "documents": 0.05}
+SHARES = {"clusters": 0.75, "lexicon": 0.15, "medquad": 0.05, "documents": 0.05}
 
 MEDQUAD_PAIRS = 800
 """Near misses that the threshold is found on, at most: those of the diseases for it are fewer."""
