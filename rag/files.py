@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from rag.errors import StorageError, UsageError
 
 
@@ -56,6 +58,26 @@ def replacing_folder(target: Path) -> Iterator[Path]:
             temporary.rename(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def only_writer(target: Path, patience: float = 0.0) -> Iterator[None]:
+    """What more than one writes to keep `target` up, a process at a time. Raises `StorageError` where another one is at it, and
+    doesn't end within `patience` seconds."""
+    path = target.parent / f".{target.name}.lock"
+    with explaining_storage(target):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held = FileLock(path).acquire(timeout=patience)
+        except Timeout:
+            raise StorageError(
+                f"Another process is writing {target}. Wait until it ends, or name another one."
+            ) from None
+    with held:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # one that waits for it takes a new one, as nobody could find this
 
 
 @contextmanager

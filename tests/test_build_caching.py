@@ -12,6 +12,7 @@ import pytest
 
 from rag import build, paths, settings
 from rag.build import caching
+from rag.cache import file as cache_file
 from rag.core import Hits, Trace
 from rag.errors import StorageError
 from rag.index import Versions
@@ -122,6 +123,15 @@ def test_what_one_process_found_is_given_again_by_the_next_without_search_or_enc
 
     third = home.open()
     assert [third.ask(question)[1] for question in (GOUT, MALARIA, SCURVY)] == [1.0] * 3
+
+
+def test_what_two_processes_find_at_the_same_time_is_kept_of_both(home: Home) -> None:
+    server, beside = home.open(), home.open()
+    server.ask(MALARIA)
+    beside.ask(SCURVY)
+    server.close()
+    beside.close()
+    assert [home.open().ask(question)[1] for question in (MALARIA, SCURVY)] == [1.0, 1.0]
 
 
 def test_of_a_batch_what_the_last_process_found_is_given_and_the_rest_is_searched(home: Home) -> None:
@@ -334,7 +344,7 @@ def test_where_it_can_not_be_written_the_answer_is_given_and_the_reason_told(
     opened = home.open()
     assert opened.ask(MALARIA)[1] is None
     with monkeypatch.context() as patch:
-        patch.setattr(caching, "save", full)
+        patch.setattr(cache_file, "save", full)
         patch.setattr(caching, "EVERY", 1)
         assert best(opened.ask(GOUT)[0])[0] == "gout"
         opened.close()
@@ -353,7 +363,7 @@ def test_what_can_not_be_written_for_now_is_written_at_the_end(home: Home, monke
 
     opened = home.open()
     with monkeypatch.context() as patch:
-        patch.setattr(caching, "save", full)
+        patch.setattr(cache_file, "save", full)
         patch.setattr(caching, "EVERY", 1)
         opened.ask(MALARIA)
     opened.close()

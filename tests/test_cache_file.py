@@ -19,9 +19,11 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rag.cache import Entry, Memory, load, save
+from rag.cache import Entry, EntryFile, Memory, load, save
+from rag.cache import file as cache_file
 from rag.core import Hit, Hits, Passage, Query
 from rag.errors import StaleCache, StorageError
+from rag.files import only_writer
 
 DIMENSION = 4
 SHAPED_BY: dict[str, Any] = {
@@ -307,6 +309,91 @@ def test_a_folder_in_its_place_is_left_aside(tmp_path: Path) -> None:
     """There it can't be written either, and who opens it should hear why."""
     (tmp_path / "queries").mkdir()
     reason(tmp_path / "queries")
+
+
+# --- several processes ---------------------------------------------------------------------------
+
+
+class Process:
+    """A memory of at most three, and its file."""
+
+    def __init__(self, path: Path, shaped_by: dict[str, Any] = SHAPED_BY) -> None:
+        self.memory: Memory[Hits] = Memory(DIMENSION, 3)
+        self.file = EntryFile(path, shaped_by, DIMENSION)
+        self.memory.add(self.file.load())
+
+    def find(self, *questions: str) -> None:
+        self.memory.add([entry(question) for question in questions])
+
+    def save(self) -> None:
+        self.file.save(self.memory)
+
+
+def kept(path: Path) -> list[str]:
+    return [one.question for one in load(path, SHAPED_BY, DIMENSION)]
+
+
+def test_what_two_processes_have_found_is_kept_of_both(tmp_path: Path) -> None:
+    path = tmp_path / "queries"
+    one, other = Process(path), Process(path)
+    one.find("a")
+    other.find("b")
+    one.save()
+    other.save()
+    assert kept(path) == ["b", "a"]
+    assert [found.question for found in other.memory.entries()] == ["b", "a"], "and serves in both"
+    one.find("c")
+    one.save()
+    assert kept(path) == ["a", "c", "b"]
+
+
+def test_what_one_process_has_evicted_is_not_brought_back_by_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "queries"
+    one, other = Process(path), Process(path)
+    one.find("a", "b", "c")
+    one.save()
+    other.find("x")
+    other.save()
+    assert kept(path) == ["a", "b", "c"], "what another one wrote counts as newer"
+    one.find("d")
+    one.save()
+    assert kept(path) == ["b", "c", "d"]
+
+
+def test_a_file_that_nobody_else_wrote_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "queries"
+    one = Process(path)
+    one.find("a")
+    one.save()
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_file, "load", None)
+        one.find("b")
+        one.save()
+    assert kept(path) == ["a", "b"]
+
+
+def test_what_was_shaped_otherwise_meanwhile_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "queries"
+    one, other = Process(path), Process(path, SHAPED_BY | {"reranker": "another"})
+    one.find("a")
+    other.find("b")
+    other.save()
+    one.save()
+    assert kept(path) == ["a"]
+
+
+def test_one_process_writes_at_a_time_and_one_that_does_not_stop_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_file, "PATIENCE", 0.1)
+    path = tmp_path / "queries"
+    one = Process(path)
+    one.find("a")
+    with only_writer(path), pytest.raises(StorageError, match="Another process is writing"):
+        one.save()
+    assert not path.exists()
+    one.save()
+    assert kept(path) == ["a"]
 
 
 # --- writing -------------------------------------------------------------------------------------

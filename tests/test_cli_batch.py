@@ -15,7 +15,7 @@ import serving
 from conftest import Cli
 from evaluating import ANSWERS, MALARIA, SCURVY, Answering
 
-from rag import build
+from rag import build, files
 from rag.cli import commands
 from rag.errors import EngineError, SettingsError
 from rag.index import Versions, check_current
@@ -363,3 +363,15 @@ def test_a_folder_in_the_place_of_a_file_is_one_line_before_anything_is_asked(
     assert done.last.startswith("rag: ")
     assert command.loaded == []
     assert not (tmp_path / "results.part").exists()
+
+
+def test_of_two_runs_into_one_file_the_second_is_one_line_and_loses_nothing(
+    command: Command, questions: Path, output: Path
+) -> None:
+    with files.only_writer(output):
+        done = command(questions, "-o", output)
+    assert done.code == 1
+    assert done.last == f"rag: Another process is writing {output}. Wait until it ends, or name another one."
+    assert command.loaded == []
+    assert command(questions, "-o", output).code == 0
+    assert [path.name for path in output.parent.iterdir()] == [output.name]

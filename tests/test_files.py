@@ -8,7 +8,10 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rag.errors import StorageError
-from rag.files import explaining_storage, replacing_file, replacing_folder, require_room, sha256
+from rag.files import explaining_storage, only_writer, replacing_file, replacing_folder, require_room, sha256
 
 KIB = 1 << 10
 MB = 1_000_000
@@ -186,6 +189,39 @@ def test_a_replaced_target_has_the_permissions_of_one_that_was_written_directly(
 
 
 # --- a disk that is full or closed -------------------------------------------------------------
+
+
+def test_one_process_writes_at_a_time_and_leaves_nothing_beside_what_it_wrote(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "answers"
+    script = "import sys; from pathlib import Path; from rag.files import only_writer\n"
+    script += "with only_writer(Path(sys.argv[1])): print('in')"
+    other = [sys.executable, "-c", script, str(target)]
+    with only_writer(target):
+        refused = subprocess.run(other, capture_output=True, text=True, check=False)
+        with pytest.raises(StorageError, match=f"Another process is writing {target}. Wait"), only_writer(target, 0.05):
+            pass
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "Another process is writing" in refused.stderr
+    assert list(target.parent.iterdir()) == []
+    assert subprocess.run(other, capture_output=True, text=True, check=True).stdout == "in\n"
+
+
+def test_one_that_waits_goes_on_when_the_other_has_ended(tmp_path: Path) -> None:
+    """Many in turn, each of which removes the lock that the next ones wait for."""
+    at_it = 0
+
+    def write(_: int) -> int:
+        nonlocal at_it
+        with only_writer(tmp_path / "answers", 60):
+            at_it += 1
+            seen = at_it
+            time.sleep(0.002)
+            at_it -= 1
+        return seen
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(write, range(64))) == {1}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_on_a_full_disk_the_old_file_stays_and_the_message_says_what_to_do(mount: Mount) -> None:

@@ -39,6 +39,16 @@ def run(installed: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProc
     )
 
 
+def test_what_only_training_and_measuring_read_stays_out(installed: Path) -> None:
+    (shipped,) = installed.parent.glob("lib/python*/site-packages/rag/_shipped")
+    assert sorted(str(path.relative_to(shipped)) for path in shipped.glob("*/*") if path.is_dir()) == [
+        "configs/models",
+        "configs/profiles",
+        "data/corpus",
+        "data/models",
+    ]
+
+
 def test_it_is_the_wheel_that_runs(installed: Path, tmp_path: Path) -> None:
     where = "import rag, sys; print(rag.__file__)"
     done = subprocess.run([installed / "python", "-c", where], capture_output=True, text=True, cwd=tmp_path, check=True)

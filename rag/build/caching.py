@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import rag
 from rag import index, paths
 from rag.build.parts import Report, quiet, resolve
-from rag.cache import CachedSearcher, Entry, Memory, QuestionCache, RememberingEncoder, load, save
+from rag.cache import CachedSearcher, Entry, EntryFile, Memory, QuestionCache, RememberingEncoder, load
 from rag.core import Hits, Matcher, Searcher
 from rag.errors import StaleCache, StorageError
 from rag.settings import Loaded
@@ -28,8 +27,8 @@ EVERY = 100
 
 
 class QueryCache:
-    """One for a process; `over` gives a searcher of each version of the index its part. Thread-safe. Of two processes that write the
-    same file, as a server and a `rag ask --no-server` beside it, what the last one has stays."""
+    """One for a process; `over` gives a searcher of each version of the index its part. Thread-safe. What two processes find at
+    the same time, as a server and a `rag ask --no-server` beside it, is kept of both."""
 
     def __init__(self, loaded: Loaded, encoder: RememberingEncoder, matcher: Matcher | None, notice: Report) -> None:
         """`notice` is told of a file that can't be used, or written."""
@@ -41,8 +40,7 @@ class QueryCache:
         self._kept = loaded.settings.cache.keep
         self._lock = threading.Lock()
         self._saving = threading.Lock()
-        self._memory: Memory[Hits] = _empty(loaded, encoder.dimension)
-        self._shaped_by: Mapping[str, Any] = {}
+        self._current: tuple[Memory[Hits], EntryFile] | None = None
         self._unsaved = 0
         self._failed = 0
         """Those of them that couldn't be written: they wait until there are `EVERY` more, or the end."""
@@ -50,17 +48,17 @@ class QueryCache:
     def over(self, searcher: Searcher, reader: index.IndexReader) -> CachedSearcher:
         """Before this searcher, with what its file holds for this version. From now on its entries are those that are saved."""
         memory: Memory[Hits] = _empty(self._loaded, self._encoder.dimension)
-        shaped_by = shape(self._loaded, reader)
+        file = EntryFile(self._path, shape(self._loaded, reader), self._encoder.dimension)
         try:
             if self._kept:
-                memory.add(load(self._path, shaped_by, self._encoder.dimension))
+                memory.add(file.load())
         except StaleCache as reason:
             if set(reason.differs) != {VERSION}:  # which is in the order of things
                 self._notice(f"the query cache {self._path} is left aside and begun anew: {reason}")
         for entry in memory.entries():
             self._encoder.know(entry.question, entry.vector)
         with self._lock:
-            self._memory, self._shaped_by = memory, shaped_by
+            self._current = memory, file
             self._unsaved = self._failed = 0
         settings = self._loaded.settings.cache
         return CachedSearcher(searcher, QuestionCache(memory, self._matcher, settings.min_cosine), self._put)
@@ -74,12 +72,15 @@ class QueryCache:
         """Where there is something new. A full disk or a folder that can't be written costs the cache, not the answer."""
         with self._saving:
             with self._lock:
-                memory, shaped_by, unsaved = self._memory, self._shaped_by, self._unsaved + self._failed
+                current, unsaved = self._current, self._unsaved + self._failed
                 self._unsaved = self._failed = 0
-            if not (unsaved and self._kept and self._path.parent.is_dir()):  # the index may have been removed meanwhile
+            if current is None or not unsaved or not self._kept:
                 return
+            if not self._path.parent.is_dir():  # the index was removed meanwhile
+                return
+            memory, file = current
             try:
-                save(self._path, memory.entries(), shaped_by, self._encoder.dimension)
+                file.save(memory)
             except StorageError as error:
                 with self._lock:
                     self._failed += unsaved

@@ -5,7 +5,7 @@ exact repeat is found by its words, before anything is embedded. Of other questi
 "treatment of X" is close to "symptoms of X". Whether it asks the same is said by a `Matcher` (`rag.matching`).
 """
 
-from rag.cache.file import FORMAT, load, save
+from rag.cache.file import FORMAT, EntryFile, load, save
 from rag.cache.memory import Counts, Entry, Memory, normalised
 from rag.cache.searcher import CachedSearcher, QuestionCache, RememberingEncoder
 
@@ -14,6 +14,7 @@ __all__ = [
     "CachedSearcher",
     "Counts",
     "Entry",
+    "EntryFile",
     "Memory",
     "QuestionCache",
     "RememberingEncoder",

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rag.cache.memory import Entry
+from rag.cache.memory import Entry, Key, Memory
 from rag.core import Hit, Hits, Passage
 from rag.errors import StaleCache
-from rag.files import replacing_file
+from rag.files import only_writer, replacing_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,50 @@ if TYPE_CHECKING:
 FORMAT = "1"
 
 VECTORS, RECORDS = "vectors", "records"
+
+PATIENCE = 10.0
+"""Seconds that another process may be writing."""
+
+
+class EntryFile:
+    """The file that a memory's entries are kept in. Other processes may write it too: what they have added since it was last read
+    or written here is taken over before it is replaced. Not thread-safe."""
+
+    def __init__(self, path: Path, shaped_by: Mapping[str, Any], dimension: int) -> None:
+        self._path = path
+        self._shaped_by = shaped_by
+        self._dimension = dimension
+        self._known: Set[Key] = frozenset()
+        """What stood in it then: those of them that the memory has no more were evicted."""
+        self._seen: tuple[int, ...] | None = None
+
+    def load(self) -> list[Entry[Hits]]:
+        """As `load`."""
+        return self._take(self._stat())
+
+    def save(self, memory: Memory[Hits]) -> None:
+        """As `save`. Raises `StorageError` also where another process doesn't stop writing."""
+        with only_writer(self._path, PATIENCE):
+            if (stat := self._stat()) != self._seen:
+                known = self._known
+                with suppress(StaleCache):  # and is replaced
+                    memory.add(entry for entry in self._take(stat) if entry.key not in known)
+            entries = memory.entries()
+            save(self._path, entries, self._shaped_by, self._dimension)
+            self._known, self._seen = {entry.key for entry in entries}, self._stat()
+
+    def _take(self, stat: tuple[int, ...] | None) -> list[Entry[Hits]]:
+        entries = load(self._path, self._shaped_by, self._dimension)
+        self._known, self._seen = {entry.key for entry in entries}, stat
+        return entries
+
+    def _stat(self) -> tuple[int, ...] | None:
+        """Another one for each time that the file is written."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def save(path: Path, entries: Sequence[Entry[Hits]], shaped_by: Mapping[str, Any], dimension: int) -> None:

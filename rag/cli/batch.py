@@ -45,6 +45,7 @@ def batch(
     Goes on where a run of the same questions, settings and index was interrupted. A question that fails is kept with its error, and
     asked again by the next run. Exit code 1 where any failed.
     """
+    from rag import files
     from rag.batch import AnswerFile, for_batch, read
     from rag.cli.console import library_output, naming_log
     from rag.cli.run import run
@@ -60,10 +61,12 @@ def batch(
     spec.check(loaded)
     with library_output(verbose or context.obj.verbose) as (terminal, log), naming_log(log, loaded):
         with terminal.count("preparing") as progress:
-            answers = AnswerFile(output, items, _digest(loaded, sample, progress), overwrite)
-            before = len(items) - len(answers.left)
-            seconds = run(_answer(loaded, answers, len(items), progress)) if answers.left else 0.0
-            answers.finish()
+            digest = _digest(loaded, sample, progress)
+            with files.only_writer(output):
+                answers = AnswerFile(output, items, digest, overwrite)
+                before = len(items) - len(answers.left)
+                seconds = run(_answer(loaded, answers, len(items), progress)) if answers.left else 0.0
+                answers.finish()
         if as_json:
             terminal.json(
                 {

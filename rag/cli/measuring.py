@@ -37,13 +37,14 @@ def run(
 ) -> None:
     """Measure, unless `report_only`, and report: by a line a figure, or as `draw` does it. Raises what `measure` and the
     benchmark's `summarise` raise."""
+    from rag import files
     from rag.cli.console import library_output, naming_log
 
     results = folder(output, loaded.device, bench.BENCH)
     with library_output(verbose) as (terminal, log):
         if not report_only:
             before = _written(results)
-            with terminal.count("preparing") as progress, naming_log(log, loaded):
+            with files.only_writer(results), terminal.count("preparing") as progress, naming_log(log, loaded):
                 measure(results, progress)
             if _written(results) == before:
                 terminal.err.print(f"All samples were there already. Remove {results} to measure again.", markup=False)
