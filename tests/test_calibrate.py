@@ -64,7 +64,7 @@ def asked(number: int, what: str) -> str:
 
 
 def pair(number: int, same: bool) -> Pair:
-    return Pair(a=asked(number, "causes"), b=asked(number, "is the cause of" if same else "cures"), same=same)
+    return Pair(a=asked(number, "causes"), b=asked(number, "is the cause of" if same else "comes of"), same=same)
 
 
 def judged(same: Sequence[float], others: Sequence[float]) -> tuple[list[Pair], Any]:

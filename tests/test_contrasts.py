@@ -30,6 +30,13 @@ from rag.contrasts import contrast
             "Why is diazepam preferred to lorazepam in cirrhosis?",
         ),
         ("What heart rate is normal in infants?", "What heart rate is normal in adolescents?"),
+        ("When does the rash of measles appear?", "Where does the rash of measles appear?"),
+        ("How long do attacks of gout last?", "How often do attacks of gout return?"),
+        ("How is pertussis diagnosed in infants?", "How is pertussis treated in infants?"),
+        ("Which gland is affected in mumps?", "Which gland is spared in mumps?"),
+        ("Does lead poisoning harm the liver?", "Does lead poisoning harm the kidneys?"),
+        ("Which drug can shrink a prolactinoma?", "Which operation can remove a prolactinoma?"),
+        ("Which of my drugs aren't safe with grapefruit?", "Which of my drugs are safe with grapefruit?"),
     ],
 )
 def test_what_cant_be_the_same_is_found_either_way_round(a: str, b: str) -> None:
@@ -51,6 +58,12 @@ def test_what_cant_be_the_same_is_found_either_way_round(a: str, b: str) -> None
         ),
         ("Is aspirin better than heparin after a stroke?", "After a stroke, is aspirin better than heparin?"),
         ("Which stain is used for type II cells?", "Which stain is used for cells?"),
+        ("Why is CRP not reliable in patients on tocilizumab?", "Why is CRP unreliable in patients on tocilizumab?"),
+        ("Why can a patient after a stroke not swallow?", "Why is a patient after a stroke unable to swallow?"),
+        (
+            "When is a fever dangerous, and where is it measured?",
+            "Where is a fever measured, and when is it dangerous?",
+        ),
         ("", "What causes malaria?"),
     ],
 )
@@ -67,5 +80,5 @@ def test_of_questions_that_ask_the_same_hardly_any_are_refused() -> None:
             same, refused = same + 1, refused + contrast(*pair)
         for other in cluster["tiny_near"]:
             near, caught = near + 1, caught + contrast(cluster["question"], other)
-    assert refused / same < 0.004
-    assert caught / near > 0.05
+    assert refused / same < 0.003
+    assert caught / near > 0.15
