@@ -296,7 +296,7 @@ def test_the_generator_learns_and_its_recipe_gives_the_same_loss(wheels: Path, r
 def test_a_matcher_goes_on_from_what_it_begins_with(
     wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a step changes nothing, it ends with that, but for its own head."""
+    """Where a step changes nothing, it ends with that, but for a head of other labels."""
     monkeypatch.setattr(matcher, "LORA", crossencoder.Lora(rank=48, learning_rate=0.0))
     train_matcher(wheels / "site" / "tiny_bert" / "model", tmp_path, steps=1)
     begun, ended = load_file(tmp_path / "begin.safetensors"), end_of(tmp_path)
@@ -304,6 +304,11 @@ def test_a_matcher_goes_on_from_what_it_begins_with(
     assert set(begun) == set(ended)
     assert {name for name in begun if not torch.equal(begun[name], ended[name])} == head
     assert [ended[name].shape[0] for name in sorted(head)] == [1, 1]
+    again = tmp_path / "again"
+    again.mkdir()
+    shutil.copyfile(tmp_path / export.ADAPTER, again / "begin.safetensors")
+    train_matcher(wheels / "site" / "tiny_bert" / "model", again, steps=1)
+    assert all(torch.equal(tensor, ended[name]) for name, tensor in end_of(again).items())
 
 
 # --- stopped and gone on with ----------------------------------------------------------------------

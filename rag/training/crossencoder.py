@@ -57,7 +57,7 @@ def train(
     """Train in `folder`, going on from its last checkpoint; `folder/adapter.safetensors` and the `CrossEncoder` result.
 
     A pair is cut at `max_tokens`. `every` so many steps the held-out loss is taken and a checkpoint written. `begin` is a shipped
-    adapter of the same rank to begin with, but for its head.
+    adapter of the same rank to begin with; its head is another one's where it has other labels.
     """
     import torch
     from datasets import Dataset
@@ -145,7 +145,8 @@ def read_trained(model: Any, checkpoint: Path) -> None:
 
 
 def read_adapter(model: Any, adapter: Path, lora: Lora) -> None:
-    """Into the LoRA matrices and the pooler. Raises `UsageError` where there is none, or one of another model or rank."""
+    """Into the LoRA matrices, the pooler and, where it has as many labels, the head. Raises `UsageError` where there is none, or one
+    of another model or rank."""
     import torch
     from safetensors.torch import load_file
 
@@ -158,7 +159,7 @@ def read_adapter(model: Any, adapter: Path, lora: Lora) -> None:
     with torch.no_grad():
         for name, weight in model.transformers_model.named_parameters():
             known = tensors.get(name.removesuffix(".default.weight"))
-            if known is None or name.startswith("classifier."):
+            if known is None or (name.startswith("classifier.") and known.shape != weight.shape):
                 continue
             if known.shape != weight.shape:
                 raise UsageError(
