@@ -1,4 +1,5 @@
-"""What two questions of much the same words can't both ask: opposites, a negation, two members of one class, roles exchanged. Pure.
+"""What two questions of much the same words can't both ask, and two sentences not both say: opposites, a negation, two members of one
+class, roles exchanged. Pure.
 
 A small model takes "overactive" for another word for "underactive" now and then, as a cosine does. Where two questions differ in
 little else, that it is an opposite is looked up. In longer rewordings an opposite may say the same ("isn't raised", "stays normal"):
@@ -8,9 +9,15 @@ those are the model's to judge.
 from __future__ import annotations
 
 import re
+from typing import TypeAlias
+
+from rag.differences import align
 
 ALIKE, NEARLY_THE_SAME = 0.5, 0.7
 """Shares of the shorter question's words that the other one has too: for an opposite to set them apart, and for a negation."""
+
+LONGEST_REPLACED = 5
+"""Words of a sentence in another's place. More are another clause rather than another word."""
 
 _WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
 _NEGATION = re.compile(
@@ -30,9 +37,7 @@ _LACK = re.compile(
 )
 """What may say as much as a negation: "unreliable", "spared", "rather than". That one of these is none is the model's to judge."""
 
-_OPPOSITES = [
-    [frozenset(side.split()) for side in line.split("|")]
-    for line in """
+_OPPOSITES = """
 raise raises raised raising | lower lowers lowered lowering
 raise raises increase increases | reduce reduces
 increase increases increased increasing | decrease decreases decreased decreasing
@@ -160,13 +165,7 @@ hand hands | foot feet
 finger fingers | toe toes
 arm arms | leg legs
 face | limbs
-when | where
-how | whom
 year | country city
-proportion percentage share | long soon | age
-where | why
-often | long | soon
-long | why
 site | age | duration
 cause causes caused | symptom symptoms sign signs | test tests tested diagnosis diagnosed diagnose diagnosing \
  | treatment treatments treat treats treated treating cure cures | prevention prevent prevents prevented
@@ -179,19 +178,34 @@ drug drugs | operation surgery | test scan
 spread spreads transmitted caught | treated treatment diagnosed symptoms
 gets | described
 inherited transmitted | treated diagnosed
-""".replace("\\\n", "")
-    .strip()
-    .split("\n")
-]
+"""
 """Any two sides of a line. Where neither side was wanted, they were found in `data/training/same_questions.jsonl`: what sets questions
 apart there that ask something else, and hardly ever two that ask the same."""
 
-_PLACES: dict[str, list[tuple[int, int]]] = {}
-"""The lines and sides of each word."""
-for _line, _opposites in enumerate(_OPPOSITES):
-    for _side, _members in enumerate(_opposites):
-        for _word in _members:
-            _PLACES.setdefault(_word, []).append((_line, _side))
+_ASKED = """
+when | where
+where | why
+how | whom
+often | long | soon
+long | why
+proportion percentage share | long soon | age
+"""
+"""As `_OPPOSITES`: what sets two questions apart, and not two statements."""
+
+Sides: TypeAlias = dict[str, list[tuple[int, int]]]
+"""The lines and sides that a word stands on."""
+
+
+def _sides_of_each(lines: str) -> Sides:
+    places: Sides = {}
+    for number, line in enumerate(lines.strip().splitlines()):
+        for side, words in enumerate(line.split("|")):
+            for word in words.split():
+                places.setdefault(word, []).append((number, side))
+    return places
+
+
+_IN_QUESTIONS, _IN_SENTENCES = _sides_of_each(_OPPOSITES + _ASKED.strip()), _sides_of_each(_OPPOSITES)
 
 _CLASSES = [
     re.compile(rf"\b(?:{pattern})\b", flags)
@@ -221,8 +235,27 @@ def contrast(a: str, b: str) -> bool:
         return False
     negated = alike >= NEARLY_THE_SAME and _negated(a, b)
     # Both, as "A is more than B" and "B is less than A", is the same again.
-    turned = _opposed(one, other) != _exchanged(a, b)
+    turned = _opposed(one, other, _IN_QUESTIONS) != _exchanged(a, b)
     return negated or turned or _of_one_class(a, b)
+
+
+def opposite(sentence: str, passage: str) -> bool:
+    """Does a sentence follow one of the passage, but for a word that stands on another side of what can't be the same? What a passage
+    says word for word it says, whatever else it says besides."""
+    aligned = align(sentence, passage)
+    if aligned is None or _plain(sentence) in _plain(passage):
+        return False
+    said = _words(sentence)
+    return any(
+        len(ours) <= LONGEST_REPLACED
+        and len(theirs) <= LONGEST_REPLACED
+        and _opposed(frozenset(ours), frozenset(theirs) - said, _IN_SENTENCES)
+        for ours, theirs in aligned.replaced()
+    )
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))
 
 
 def _negated(a: str, b: str) -> bool:
@@ -231,17 +264,17 @@ def _negated(a: str, b: str) -> bool:
     return one != other and not _LACK.search(b if one else a)
 
 
-def _opposed(one: frozenset[str], other: frozenset[str]) -> bool:
+def _opposed(one: frozenset[str], other: frozenset[str], places: Sides) -> bool:
     """Has each a side of a line that the other hasn't?"""
-    ours, theirs = _sides_of(one), _sides_of(other)
+    ours, theirs = _sides_of(one, places), _sides_of(other, places)
     return any(sides - theirs[line] and theirs[line] - sides for line, sides in ours.items() if line in theirs)
 
 
-def _sides_of(words: frozenset[str]) -> dict[int, set[int]]:
+def _sides_of(words: frozenset[str], places: Sides) -> dict[int, set[int]]:
     """By line the sides that the words stand on."""
     found: dict[int, set[int]] = {}
     for word in words:
-        for line, side in _PLACES.get(word, ()):
+        for line, side in places.get(word, ()):
             found.setdefault(line, set()).add(side)
     return found
 

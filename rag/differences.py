@@ -8,7 +8,8 @@ is found without it, by alignment, and told to it: what it has to judge is wheth
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import TypeAlias
 
@@ -31,20 +32,44 @@ SHARED = 0.5
 _WORD = re.compile(r"[^\W_]+")
 
 
-def marked(sentence: str, passage: str) -> tuple[str, str]:
-    """Both with marks around what differs between the sentence and that sentence of the passage which shares the most
-    content words with it; as they are where no sentence is alike. A support checker reads pairs so, in training too."""
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """A sentence beside that sentence of a passage which shares the most content words with it, word by word."""
+
+    ours: Sequence[re.Match[str]]
+    theirs: Sequence[re.Match[str]]
+    operations: Sequence[tuple[str, int, int, int, int]]
+    """As `difflib` has them: a name, start and end in ours, start and end in theirs."""
+
+    def replaced(self) -> Iterator[tuple[list[str], list[str]]]:
+        """Words of ours, and what theirs has in their place, in lower case."""
+        for name, start, end, first, last in self.operations:
+            if name == "replace":
+                yield _lower(self.ours[start:end]), _lower(self.theirs[first:last])
+
+
+def align(sentence: str, passage: str) -> Aligned | None:
+    """None where no sentence of the passage is alike."""
     nearest = _nearest(sentence, passage)
     if nearest is None:
-        return sentence, passage
+        return None
     ours, theirs = list(_WORD.finditer(sentence)), list(_WORD.finditer(passage, *nearest))
     alignment = SequenceMatcher(None, _lower(ours), _lower(theirs), autojunk=False)
     if sum(block.size for block in alignment.get_matching_blocks()) < SHARED * len(ours):
+        return None
+    return Aligned(ours, theirs, alignment.get_opcodes())
+
+
+def marked(sentence: str, passage: str) -> tuple[str, str]:
+    """Both with marks around what differs between the sentence and that sentence of the passage which shares the most
+    content words with it; as they are where no sentence is alike. A support checker reads pairs so, in training too."""
+    aligned = align(sentence, passage)
+    if aligned is None:
         return sentence, passage
+    ours, theirs, operations = aligned.ours, aligned.theirs, aligned.operations
     known = frozenset(_lower(_WORD.finditer(passage)))
     left: list[tuple[Range, Mark]] = []
     right: list[tuple[Range, Mark]] = []
-    operations = alignment.get_opcodes()
     for row, (name, start, end, first, last) in enumerate(operations):
         if name == "equal" or "".join(_lower(ours[start:end])) == "".join(_lower(theirs[first:last])):
             continue  # "flower pots" is "flowerpots"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 
+from rag.contrasts import opposite
 from rag.core import Sentence, Source, Support
 from rag.differences import marked
 from rag.errors import ModelError
@@ -18,6 +19,15 @@ from rag.text import content_words, cut, sentences
 
 LABELS: tuple[Support, ...] = tuple(label for label in get_args(Support) if label != "unchecked")
 """Best first: a sentence has the best verdict of the passages that it cites."""
+
+
+class Judged(NamedTuple):
+    """A sentence and a passage: the probabilities of `LABELS`, whether the sentence's numbers stand in the passage, with their units,
+    and whether it says the opposite of what it follows otherwise word by word."""
+
+    probabilities: Sequence[float]
+    numbers_stand: bool = True
+    opposite: bool = False
 
 
 class CrossEncoderChecker:
@@ -39,22 +49,25 @@ class CrossEncoderChecker:
         cited = [(row, by_marker[marker]) for row, one in enumerate(sentences) for marker in one.markers]
         judged = self.judge([(sentences[row].text, source) for row, source in cited])
         verdicts: list[Support] = ["not_stated"] * len(sentences)  # and so they stay where nothing is cited
-        for (row, _), (probabilities, stand) in zip(cited, judged, strict=True):
-            found = verdict(probabilities, stand, self._settings.min_support)
-            verdicts[row] = min(verdicts[row], found, key=LABELS.index)
+        for (row, _), one in zip(cited, judged, strict=True):
+            verdicts[row] = min(verdicts[row], verdict(one, self._settings.min_support), key=LABELS.index)
         return tuple(replace(one, support=support) for one, support in zip(sentences, verdicts, strict=True))
 
-    def judge(self, pairs: Sequence[tuple[str, Source]]) -> list[tuple[list[float], bool]]:
-        """What a verdict rests on, for each sentence and one source: the probabilities of `LABELS`, and whether the
-        sentence's numbers stand in it, with their units."""
-        logits = self._model.logits([self._pair(sentence, source) for sentence, source in pairs])
+    def judge(self, pairs: Sequence[tuple[str, Source]]) -> list[Judged]:
+        """What a verdict rests on, for each sentence and one source."""
+        read = [(sentence, self._premise(sentence, source)) for sentence, source in pairs]
+        logits = self._model.logits([marked(*pair) for pair in read])
         return [
-            (_softmax(line.tolist()), numbers_stand(sentence, f"{source.hit.passage.title}\n{source.quote}"))
-            for (sentence, source), line in zip(pairs, logits[:, self._columns], strict=True)
+            Judged(
+                _softmax(line.tolist()),
+                numbers_stand(sentence, f"{source.hit.passage.title}\n{source.quote}"),
+                opposite(sentence, said),
+            )
+            for (sentence, source), (_, said), line in zip(pairs, read, logits[:, self._columns], strict=True)
         ]
 
-    def _pair(self, sentence: str, source: Source) -> tuple[str, str]:
-        return marked(sentence, premise(source.hit.passage.title, source.quote, sentence, self._settings.premise_chars))
+    def _premise(self, sentence: str, source: Source) -> str:
+        return premise(source.hit.passage.title, source.quote, sentence, self._settings.premise_chars)
 
 
 def shown(sentences: Sequence[Sentence], action: Action) -> tuple[bool, ...]:
@@ -65,13 +78,13 @@ def shown(sentences: Sequence[Sentence], action: Action) -> tuple[bool, ...]:
     return (action == "mark" or all(supported),) * len(supported)
 
 
-def verdict(probabilities: Sequence[float], numbers_stand: bool, min_support: float) -> Support:
-    """From the probabilities of `LABELS`. A sentence with a number that its passage hasn't, or has with another unit
-    only, is never supported."""
-    supported, contradicted, not_stated = probabilities
-    if numbers_stand and supported >= min_support:
+def verdict(judged: Judged, min_support: float) -> Support:
+    """A sentence with a number that its passage hasn't, or has with another unit only, is never supported, nor one that says the
+    opposite."""
+    supported, contradicted, not_stated = judged.probabilities
+    if judged.numbers_stand and not judged.opposite and supported >= min_support:
         return "supported"
-    return "contradicted" if contradicted > max(supported, not_stated) else "not_stated"
+    return "contradicted" if judged.opposite or contradicted > max(supported, not_stated) else "not_stated"
 
 
 def premise(title: str, text: str, sentence: str, max_chars: int) -> str:

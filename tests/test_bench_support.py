@@ -99,12 +99,44 @@ def test_pairs_are_judged_as_the_stage_judges_them_and_their_texts_kept_out() ->
     samples = list(judged(checker, chosen))
     assert judge.asked == [(one.sentence, premise(one.title, one.passage, one.sentence, 100)) for one in PAIRS]
     assert [sample.pop("probabilities")["supported"] for sample in samples] == pytest.approx([1 / 3, 1, 1 / 3, 1 / 3])
-    common = {"source": "own", "about": 7}
+    common, said = {"source": "own", "about": 7}, {"opposite": False}
     assert samples == [
-        {**common, "id": "own-0", "kind": "verbatim", "label": "supported", "verbatim": True, "numbers_stand": True},
-        {**common, "id": "own-1", "kind": "verbatim", "label": "supported", "verbatim": True, "numbers_stand": True},
-        {**common, "id": "own-2", "kind": "reworded", "label": "supported", "verbatim": False, "numbers_stand": True},
-        {**common, "id": "own-3", "kind": "number", "label": "contradicted", "verbatim": False, "numbers_stand": False},
+        {
+            **common,
+            "id": "own-0",
+            "kind": "verbatim",
+            "label": "supported",
+            "verbatim": True,
+            "numbers_stand": True,
+            **said,
+        },
+        {
+            **common,
+            "id": "own-1",
+            "kind": "verbatim",
+            "label": "supported",
+            "verbatim": True,
+            "numbers_stand": True,
+            **said,
+        },
+        {
+            **common,
+            "id": "own-2",
+            "kind": "reworded",
+            "label": "supported",
+            "verbatim": False,
+            "numbers_stand": True,
+            **said,
+        },
+        {
+            **common,
+            "id": "own-3",
+            "kind": "number",
+            "label": "contradicted",
+            "verbatim": False,
+            "numbers_stand": False,
+            **said,
+        },
     ]
 
 
@@ -236,7 +268,17 @@ def test_every_figure_is_the_one_computed_by_hand(tmp_path: Path) -> None:
     }
     report = (tmp_path / "report.md").read_text()
     missing = [f"`recall_{kind}`" for kind in KINDS if kind not in ("number", "unit")]
+    missing.append("`recall_direction_without_guard`")
     assert f"Not defined for so few samples: {', '.join(missing)}." in report
+
+
+def test_a_sentence_that_says_the_opposite_is_flagged_whatever_its_probability(tmp_path: Path) -> None:
+    wrong = [
+        sample(27, "contradicted", 0.99, "direction") | {"opposite": True},
+        sample(28, "contradicted", 0.9, "direction"),
+    ]
+    figures = {figure.name: figure.value for figure in summarise(taken(tmp_path, [*RIGHT, *WRONG, *wrong]))}
+    assert (figures["recall_direction"], figures["recall_direction_without_guard"]) == (0.5, 0.0)
 
 
 def test_a_guard_that_flags_too_many_is_no_threshold_and_a_false_alarm_all_the_same(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from test_data import read
 from test_data_questions import CLUSTERS, said
 
-from rag.contrasts import contrast
+from rag.contrasts import contrast, opposite
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,25 @@ def test_of_questions_that_ask_the_same_hardly_any_are_refused() -> None:
             near, caught = near + 1, caught + contrast(cluster["question"], other)
     assert refused / same < 0.003
     assert caught / near > 0.15
+
+
+PASSAGE = (
+    "Gout\nGout is more common in men than in women. Allopurinol lowers urate, and colchicine is often given before it."
+)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "found"),
+    [
+        ("Allopurinol raises urate, and colchicine is often given before it.", True),
+        ("Allopurinol lowers urate, and colchicine is seldom given before it.", True),
+        ("Colchicine is often given before it, and allopurinol lowers urate.", False),  # in another order
+        ("Gout is more common in men than in women.", False),
+        ("Gout is more common in men than in ladies.", False),
+        ("Allopurinol lowers urate, and colchicine is given long before it.", False),  # asks nothing
+        ("Women have less urate than men until they are past the menopause.", False),  # follows no sentence
+        ("", False),
+    ],
+)
+def test_a_sentence_that_says_the_opposite_of_the_one_it_follows_is_found(sentence: str, found: bool) -> None:
+    assert opposite(sentence, PASSAGE) is found

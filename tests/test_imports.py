@@ -25,7 +25,8 @@ PACKAGE = Path(rag.__file__).parent
 LAYERS = (
     {"rag", "rag.core", "rag.errors"},
     {"rag.paths", "rag.files", "rag.metrics", "rag.quantities", "rag.stats", "rag.text", "rag.where", "rag.workers"},
-    {"rag.bert", "rag.contrasts", "rag.differences", "rag.settings", "rag.topics"},
+    {"rag.bert", "rag.differences", "rag.settings", "rag.topics"},
+    {"rag.contrasts"},
     {
         "rag.abstain",
         "rag.cache",
@@ -55,7 +56,7 @@ LAYERS = (
     {"rag.cli"},
     {"rag.__main__"},
 )
-STAGES = LAYERS[3]
+STAGES = LAYERS[4]
 
 # Stages meet in `build`, but for these: (importer, module, what it takes) and why it may.
 EXCEPTIONS = {

@@ -18,7 +18,7 @@ from rag.errors import ModelError
 from rag.pairs import open_pairs
 from rag.settings import Verify
 from rag.testing import FakeSupportChecker
-from rag.verify import LABELS, CrossEncoderChecker, premise, shown, verdict
+from rag.verify import LABELS, CrossEncoderChecker, Judged, premise, shown, verdict
 
 
 def source(marker: int, title: str, text: str) -> Source:
@@ -139,25 +139,33 @@ def test_a_real_cross_encoder_checks(cross_encoder: Callable[[Sequence[str]], Pa
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "numbers_stand", "found"),
+    ("judged", "found"),
     [
-        ((0.6, 0.3, 0.1), True, "supported"),
-        ((0.5, 0.5, 0.0), True, "supported"),
-        ((0.6, 0.3, 0.1), False, "not_stated"),
-        ((0.49, 0.41, 0.1), True, "not_stated"),
-        ((0.3, 0.4, 0.3), True, "contradicted"),
-        ((0.3, 0.4, 0.3), False, "contradicted"),
-        ((0.1, 0.4, 0.5), True, "not_stated"),
+        (Judged((0.6, 0.3, 0.1)), "supported"),
+        (Judged((0.5, 0.5, 0.0)), "supported"),
+        (Judged((0.6, 0.3, 0.1), numbers_stand=False), "not_stated"),
+        (Judged((0.49, 0.41, 0.1)), "not_stated"),
+        (Judged((0.3, 0.4, 0.3)), "contradicted"),
+        (Judged((0.3, 0.4, 0.3), numbers_stand=False), "contradicted"),
+        (Judged((0.1, 0.4, 0.5)), "not_stated"),
+        (Judged((0.9, 0.05, 0.05), opposite=True), "contradicted"),
+        (Judged((0.1, 0.4, 0.5), opposite=True), "contradicted"),
     ],
 )
-def test_a_verdict(probabilities: tuple[float, ...], numbers_stand: bool, found: Support) -> None:
-    assert verdict(probabilities, numbers_stand, 0.5) == found
+def test_a_verdict(judged: Judged, found: Support) -> None:
+    assert verdict(judged, 0.5) == found
 
 
 def test_the_model_is_told_which_words_differ() -> None:
     judge = Judge(Scurvy="contradicted")
     support(judge, "A lack of vitamin D causes scurvy.", 2)
     assert judge.asked == [("A lack of vitamin ⟨D⟩ causes scurvy.", "Scurvy\nA lack of vitamin ⟨C⟩ causes scurvy.")]
+
+
+def test_the_opposite_of_a_passage_is_contradicted_whatever_the_model_says() -> None:
+    judge = Judge(Scurvy="supported")
+    assert support(judge, "A lack of vitamin C causes scurvy.", 2) == "supported"
+    assert support(judge, "A lack of vitamin C prevents scurvy.", 2) == "contradicted"
 
 
 # --- numbers -------------------------------------------------------------------------------------

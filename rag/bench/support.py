@@ -2,7 +2,8 @@
 
 Held-out pairs of `rag.training.support`: other documents, another source of MedQuAD and other words put in than in
 training. They go through the stage itself; a sentence's score is the probability of "supported" that it compares with
-`verify.min_support`, and below every probability where a number of the sentence doesn't stand in the passage.
+`verify.min_support`, and below every probability where a number of the sentence doesn't stand in the passage, or it says the
+opposite of what it follows word by word.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ SENTENCES, CHARS = 3, 800
 ROUNDS, WARM_UP = 50, 5
 AT_ONCE = 32
 
-NUMBERS_MISSING = -1.0
+REFUSED = -1.0
 """Score of a sentence that is never supported, whatever the threshold."""
 
 
@@ -126,7 +127,7 @@ def judged(checker: CrossEncoderChecker, chosen: Sequence[Chosen]) -> Iterator[d
     for start in range(0, len(chosen), AT_ONCE):
         some = chosen[start : start + AT_ONCE]
         said = checker.judge([(one.pair.sentence, _source(one.pair, 1, one.pair.passage)) for one in some])
-        for one, (probabilities, numbers_stand) in zip(some, said, strict=True):
+        for one, found in zip(some, said, strict=True):
             yield {
                 "id": one.id,
                 "source": one.source,
@@ -134,8 +135,9 @@ def judged(checker: CrossEncoderChecker, chosen: Sequence[Chosen]) -> Iterator[d
                 "kind": one.pair.kind,
                 "label": one.pair.label,
                 "verbatim": _plain(one.pair.sentence) in _plain(one.pair.passage),
-                "numbers_stand": numbers_stand,
-                "probabilities": dict(zip(LABELS, probabilities, strict=True)),
+                "numbers_stand": found.numbers_stand,
+                "opposite": found.opposite,
+                "probabilities": dict(zip(LABELS, found.probabilities, strict=True)),
             }
 
 
@@ -204,7 +206,7 @@ class Scores:
         return replace(bootstrap_clusters(self.about, statistic), n=int(rows.sum()))
 
     def _threshold(self, weights: Floats) -> Floats:
-        """Never below 0: a sentence whose numbers are missing is flagged whatever `verify.min_support` is."""
+        """Never below 0: a sentence that is refused is flagged whatever `verify.min_support` is."""
         return np.maximum(metrics.threshold(self.values, FALSE_ALARMS, weights * self.supported), 0.0)
 
 
@@ -217,9 +219,9 @@ def summarise(folder: Path) -> list[results.Figure]:
     supported = np.array([sample["label"] == "supported" for sample in made])
     verbatim = np.array([sample["verbatim"] for sample in made])
     probability = np.array([sample["probabilities"]["supported"] for sample in made])
-    numbers_stand = np.array([sample["numbers_stand"] for sample in made])
+    refused = np.array([not sample["numbers_stand"] or sample.get("opposite", False) for sample in made])
     about = np.array([sample["about"] for sample in made])
-    served = Scores(np.where(numbers_stand, probability, NUMBERS_MISSING), supported, about)
+    served = Scores(np.where(refused, REFUSED, probability), supported, about)
     unguarded = Scores(probability, supported, about)
 
     figures = results.Figures()
@@ -236,7 +238,8 @@ def summarise(folder: Path) -> list[results.Figure]:
     for kind, rows in of_kind.items():
         goal = 0.80 if kind in KINDS else None
         figures.estimated(f"recall_{kind}", served.where(rows).recall, "share", at_least=goal)
-    figures.estimated("recall_number_without_guard", unguarded.where(of_kind["number"]).recall, "share")
+    for kind in ("number", "direction"):
+        figures.estimated(f"recall_{kind}_without_guard", unguarded.where(of_kind[kind]).recall, "share")
     seconds = [sample["seconds"] for sample in samples if "seconds" in sample]
     figures.ms("latency_ms", seconds, at_most=30)
     results.write(folder, head, figures.all, [*_notes(head, made), *figures.notes])
@@ -255,7 +258,8 @@ def _notes(head: Mapping[str, Any], samples: Sequence[Sample]) -> list[str]:
     labels = Counter(sample["label"] for sample in samples)
     return [
         f"Held-out pairs: {_counted(labels)}; {_counted(sources)}. The score is the probability of `supported`, and "
-        f"{NUMBERS_MISSING:g} where a number of the sentence doesn't stand in the passage (the guard of `rag.verify`). "
+        f"{REFUSED:g} where a number of the sentence doesn't stand in the passage, or it says the opposite of what it follows word by "
+        "word (the guards of `rag.verify`). "
         "`auroc`: supported against all others. `threshold` is the highest that no more than "
         f"{FALSE_ALARMS:.0%} of the supported ones lie below, and what `verify.min_support` should be; the recalls are "
         "at it. Intervals: bootstrap over the titles of the passages.",
