@@ -109,6 +109,9 @@ possible | impossible
 lengthen lengthens prolong prolongs | shorten shortens
 strengthen strengthens | weaken weakens
 daily | weekly
+once | twice
+half | quarter
+double | triple
 days | weeks | hours | minutes | months | years
 therapeutic | prophylactic
 hot warm warmer | cold cool cooler

@@ -435,6 +435,8 @@ def test_overwriting_that_was_interrupted_can_be_gone_on_with(output: Path) -> N
     """Without beginning anew once more: that the old file may go has been said."""
     whole(output, settings="s0")
     file = opened(output, overwrite=True)
+    file.add(ITEMS[0], FAILED)
+    assert ids(opened(output).left) == ["q1", "q2", "q3", "q4"], "also where nothing came of it yet"
     file.add(ITEMS[0], came(ITEMS[0]))
     assert ids(opened(output).left) == ["q2", "q3", "q4"]
 

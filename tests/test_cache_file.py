@@ -340,11 +340,11 @@ def test_what_two_processes_have_found_is_kept_of_both(tmp_path: Path) -> None:
     other.find("b")
     one.save()
     other.save()
-    assert kept(path) == ["b", "a"]
-    assert [found.question for found in other.memory.entries()] == ["b", "a"], "and serves in both"
+    assert kept(path) == ["a", "b"], "its own are the last to go"
+    assert [found.question for found in other.memory.entries()] == ["a", "b"], "and serves in both"
     one.find("c")
     one.save()
-    assert kept(path) == ["a", "c", "b"]
+    assert kept(path) == ["b", "a", "c"]
 
 
 def test_what_one_process_has_evicted_is_not_brought_back_by_its_file(tmp_path: Path) -> None:
@@ -354,10 +354,24 @@ def test_what_one_process_has_evicted_is_not_brought_back_by_its_file(tmp_path: 
     one.save()
     other.find("x")
     other.save()
-    assert kept(path) == ["a", "b", "c"], "what another one wrote counts as newer"
+    assert kept(path) == ["b", "c", "x"], "as far as there is room"
+    assert other.memory.counts.evicted == 0
     one.find("d")
     one.save()
-    assert kept(path) == ["b", "c", "d"]
+    assert kept(path) == ["b", "c", "d"], "a is gone, and none of its own goes for x"
+
+
+def test_of_what_both_have_found_the_newer_one_stays(tmp_path: Path) -> None:
+    path = tmp_path / "queries"
+    one, other = Process(path), Process(path)
+    one.memory.add([entry("a", added=1.0), entry("b", added=9.0)])
+    one.save()
+    other.memory.add([entry("a", added=5.0), entry("b", added=5.0)])
+    other.save()
+    one.memory.add([entry("c", added=7.0)])
+    one.save()
+    assert {found.question: found.added for found in one.memory.entries()} == {"a": 5.0, "b": 9.0, "c": 7.0}
+    assert {found.question: found.added for found in load(path, SHAPED_BY, DIMENSION)} == {"a": 5.0, "b": 9.0, "c": 7.0}
 
 
 def test_a_file_that_nobody_else_wrote_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,3 +158,19 @@ def test_a_server_that_cannot_start_says_why_and_leaves_no_word_of_itself(cli: C
 def test_an_address_that_others_reach_is_warned_of(cli: Cli) -> None:
     done = cli("serve", "--port", "0", "--host", "0.0.0.0")
     assert done.stderr.startswith("Whoever reaches 0.0.0.0 can ask: there is no authentication.")
+
+
+@pytest.mark.parametrize(
+    ("argument", "kept"),
+    [
+        ("--detach", ""),
+        ("-d", ""),
+        ("-dv", "-v"),
+        ("-vd", "-v"),
+        ("-v", "-v"),
+        ("--port", "--port"),
+        ("--verbose", "--verbose"),
+    ],
+)
+def test_what_runs_detached_isnt_told_to_detach(argument: str, kept: str) -> None:
+    assert serve._without_detach(argument) == kept

@@ -151,3 +151,17 @@ def test_threads_find_what_one_finds_alone(graph: Path, kind: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         together = [rows.tolist() for _, rows in pool.map(lambda batch: index.search(batch, 10), batches)]
     assert together == alone
+
+
+def test_where_faiss_sees_no_gpu_a_graph_that_has_grown_is_searched_as_on_a_cpu(tmp_path: Path) -> None:
+    settings = Index(exact_up_to=99)
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    after.mkdir()
+    vectors = unit_vectors(300)
+    write(before, vectors, settings)
+    kept = np.ones(300, dtype=np.bool_)
+    kept[3] = False
+    kind = write(after, vectors[kept], settings, dense.Grown(before, kept))
+    _, rows = DenseIndex(after, kind, settings, "cuda").search(vectors[kept], 1)
+    np.testing.assert_array_equal(rows[:, 0], np.arange(299))

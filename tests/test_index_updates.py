@@ -161,14 +161,16 @@ def test_what_a_killed_run_encoded_is_dropped_where_no_source_has_it_now(version
     assert texts(versions) == expected([MALARIA, GOUT_AGAIN])
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "flags"])
 def test_a_damaged_leftover_is_encoded_again(versions: Versions, damage: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         index(versions, [MALARIA, SCURVY], die_after=1)
     (left,) = (versions.root / "unfinished").iterdir()
     data = bytearray(left.read_bytes())
     data[len(data) // 2] ^= 1
-    left.write_bytes({"cut": bytes(data[:-30]), "flip": bytes(data), "empty": b""}[damage])
+    flags = data.rindex(b"PK\x01\x02") + 8
+    encrypted = data[:flags] + bytes([data[flags] | 1]) + data[flags + 1 :]
+    left.write_bytes({"cut": bytes(data[:-30]), "flip": bytes(data), "empty": b"", "flags": bytes(encrypted)}[damage])
     index(versions, [MALARIA, SCURVY])
     assert texts(versions) == expected([MALARIA, SCURVY])
     reader = opened(versions)

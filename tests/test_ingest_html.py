@@ -68,6 +68,12 @@ def test_exponents_are_marked_and_references_dropped(tmp_path: Path) -> None:
     assert "Of 10^6 cells/m2 x few." in read(tmp_path / "a.html", page(f"<p>{TEXT * 3}</p><p>{mixed}</p>"))[0].text
 
 
+def test_an_exponent_in_an_exponent_costs_nothing(tmp_path: Path) -> None:
+    assert (
+        "Of 2" in read(tmp_path / "a.html", page(f"<p>{TEXT * 3}</p><p>Of 2<sup>3<sup>4</sup></sup> few.</p>"))[0].text
+    )
+
+
 def test_tables_are_counted(tmp_path: Path) -> None:
     table = "<table><tr><td>Seven of nine</td></tr></table>"
     document, left_out = read(tmp_path / "a.html", page(f"<p>{TEXT * 3}</p>{table}<p>{TEXT}</p>"))

@@ -205,7 +205,10 @@ async def test_a_new_version_of_the_index_is_taken_while_running_answers_keep_th
     assert "index test/000002" in lines
 
 
-async def test_a_version_that_cannot_be_used_is_told_of_once_and_the_one_at_hand_stays(root: Path) -> None:
+@pytest.mark.parametrize("error", [SearchIndexError, RuntimeError, MemoryError])
+async def test_a_version_that_cannot_be_used_is_told_of_once_and_the_one_at_hand_stays(
+    root: Path, error: type[Exception]
+) -> None:
     lines: list[str] = []
     engines = Engines(root, FakeGenerator(ANSWER))
     looks = 0
@@ -213,7 +216,7 @@ async def test_a_version_that_cannot_be_used_is_told_of_once_and_the_one_at_hand
     def damaged(*_: object) -> None:
         nonlocal looks
         looks += 1
-        raise SearchIndexError("it is damaged")
+        raise error("it is damaged")
 
     warm = WarmPipeline(warm_pipeline(engines)._loaded, lines.append, open_parts=engines, newer=damaged)
     async with living(warm):

@@ -127,7 +127,7 @@ class AnswerFile:
         """What a run left under way replaces what stands in the file itself: that is what its user wanted."""
         if self._part.is_file():
             self._take(self._part, self._part.read_bytes().rpartition(b"\n")[0])
-        if self.path.is_file() and not self._records:
+        elif self.path.is_file():
             self._take(self.path, self.path.read_bytes())
 
     def _take(self, file: Path, content: bytes) -> None:

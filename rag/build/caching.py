@@ -13,12 +13,13 @@ import rag
 from rag import index, paths
 from rag.build.parts import Report, quiet, resolve
 from rag.cache import CachedSearcher, Entry, EntryFile, Memory, QuestionCache, RememberingEncoder, load
+from rag.cache.file import PATIENCE
 from rag.core import Hits, Matcher, Searcher
-from rag.errors import StaleCache, StorageError
+from rag.errors import IndexMissing, SearchIndexError, StaleCache, StorageError
+from rag.files import explaining_storage, only_writer
 from rag.settings import Loaded
 
-ANY = "*queries-*.safetensors*"
-"""The files of all settings, and what a killed process left of one."""
+ENDING = ".safetensors"
 
 VERSION = "version of the index"
 
@@ -28,7 +29,7 @@ EVERY = 100
 
 class QueryCache:
     """One for a process; `over` gives a searcher of each version of the index its part. Thread-safe. What two processes find at
-    the same time, as a server and a `rag ask --no-server` beside it, is kept of both."""
+    the same time, as a server and a `rag ask --no-server` beside it, is kept of both, as far as there is room."""
 
     def __init__(self, loaded: Loaded, encoder: RememberingEncoder, matcher: Matcher | None, notice: Report) -> None:
         """`notice` is told of a file that can't be used, or written."""
@@ -40,7 +41,8 @@ class QueryCache:
         self._kept = loaded.settings.cache.keep
         self._lock = threading.Lock()
         self._saving = threading.Lock()
-        self._current: tuple[Memory[Hits], EntryFile] | None = None
+        self._current: tuple[Memory[Hits], EntryFile, str] | None = None
+        """The last one is the version of the index."""
         self._unsaved = 0
         self._failed = 0
         """Those of them that couldn't be written: they wait until there are `EVERY` more, or the end."""
@@ -58,7 +60,7 @@ class QueryCache:
         for entry in memory.entries():
             self._encoder.know(entry.question, entry.vector)
         with self._lock:
-            self._current = memory, file
+            self._current = memory, file, reader.version
             self._unsaved = self._failed = 0
         settings = self._loaded.settings.cache
         return CachedSearcher(searcher, QuestionCache(memory, self._matcher, settings.min_cosine), self._put)
@@ -76,12 +78,14 @@ class QueryCache:
                 self._unsaved = self._failed = 0
             if current is None or not unsaved or not self._kept:
                 return
-            if not self._path.parent.is_dir():  # the index was removed meanwhile
-                return
-            memory, file = current
+            memory, file, version = current
             try:
-                file.save(memory)
-            except StorageError as error:
+                # The index may have been removed meanwhile, or have a newer version, whose entries stand in the file.
+                if index_versions(self._loaded).current()[0] == version:
+                    file.save(memory)
+            except (IndexMissing, SearchIndexError):
+                return
+            except (StorageError, OSError) as error:
                 with self._lock:
                     self._failed += unsaved
                 self._notice(f"the query cache isn't kept: {error}")
@@ -94,10 +98,30 @@ class QueryCache:
             self.save()
 
 
+def index_versions(loaded: Loaded) -> index.Versions:
+    return index.Versions(paths.indexes_dir(), loaded.settings.index.name)
+
+
+def forget(loaded: Loaded) -> list[Path]:
+    """Remove the files of all settings, and what killed processes left of them. Raises `StorageError`."""
+    folder = cache_path(loaded).parent
+    removed = []
+    for name in sorted(
+        {path.name.removeprefix(".").partition(ENDING)[0] + ENDING for path in folder.glob(f"*queries-*{ENDING}*")}
+    ):
+        with only_writer(folder / name, PATIENCE):
+            for path in [*folder.glob(name), *folder.glob(f".{name}.*")]:
+                if path.suffix != ".lock":
+                    with explaining_storage(path):
+                        path.unlink(missing_ok=True)
+                    removed.append(path)
+    return removed
+
+
 def cache_path(loaded: Loaded) -> Path:
     """Beside the versions of the index; other settings of a search have another file."""
     digest = hashlib.sha256(json.dumps(_sections(loaded), sort_keys=True).encode()).hexdigest()
-    return index.Versions(paths.indexes_dir(), loaded.settings.index.name).root / f"queries-{digest[:12]}.safetensors"
+    return index_versions(loaded).root / f"queries-{digest[:12]}{ENDING}"
 
 
 def _sections(loaded: Loaded) -> dict[str, Any]:
@@ -125,7 +149,7 @@ def kept_questions(loaded: Loaded) -> list[Entry[Hits]]:
     """What the file of the index's current version holds and isn't over, in order of its use. Raises `StaleCache` where it won't be
     used, and `IndexMissing` and `SearchIndexError` as `check_index` does."""
     path = cache_path(loaded)
-    checked = index.check_current(index.Versions(paths.indexes_dir(), loaded.settings.index.name))
+    checked = index.check_current(index_versions(loaded))
     if not path.exists():
         return []  # and no model is built to find that out
     memory: Memory[Hits] = _empty(loaded, checked.manifest.dimension)

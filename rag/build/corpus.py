@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag import index, paths
+from rag.build.caching import index_versions
 from rag.build.parts import Report, open_encoder, quiet, resolve
-from rag.build.search import check_index, index_versions
+from rag.build.search import check_index
 from rag.core import Document, Encoder, Passage
 from rag.errors import SearchIndexError
 from rag.files import require_room

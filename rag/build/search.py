@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rag import index, paths
-from rag.build.caching import QueryCache
+from rag import index
+from rag.build.caching import QueryCache, index_versions
 from rag.build.parts import Report, fetch, open_encoder, open_matcher, open_reranker, quiet, resolve
 from rag.cache import RememberingEncoder
 from rag.core import Encoder, Hits, Query, Reranker, Searcher, Trace
@@ -110,7 +110,3 @@ def open_reader(loaded: Loaded, checked: index.CheckedVersion) -> index.IndexRea
             if checked.folder.is_dir():
                 raise
             checked = check_index(loaded)
-
-
-def index_versions(loaded: Loaded) -> index.Versions:
-    return index.Versions(paths.indexes_dir(), loaded.settings.index.name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence, Set
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -30,15 +31,15 @@ PATIENCE = 10.0
 
 
 class EntryFile:
-    """The file that a memory's entries are kept in. Other processes may write it too: what they have added since it was last read
-    or written here is taken over before it is replaced. Not thread-safe."""
+    """The file that a memory's entries are kept in. Other processes may write it too: what they have found since it was last read or
+    written here joins the memory, as far as there is room, before it is replaced. Not thread-safe."""
 
     def __init__(self, path: Path, shaped_by: Mapping[str, Any], dimension: int) -> None:
         self._path = path
         self._shaped_by = shaped_by
         self._dimension = dimension
-        self._known: Set[Key] = frozenset()
-        """What stood in it then: those of them that the memory has no more were evicted."""
+        self._known: Mapping[Key, float] = {}
+        """What stood in it then, and since when: those of them that the memory has no more were evicted, or are over."""
         self._seen: tuple[int, ...] | None = None
 
     def load(self) -> list[Entry[Hits]]:
@@ -51,14 +52,14 @@ class EntryFile:
             if (stat := self._stat()) != self._seen:
                 known = self._known
                 with suppress(StaleCache):  # and is replaced
-                    memory.add(entry for entry in self._take(stat) if entry.key not in known)
+                    memory.join([entry for entry in self._take(stat) if entry.added > known.get(entry.key, -math.inf)])
             entries = memory.entries()
             save(self._path, entries, self._shaped_by, self._dimension)
-            self._known, self._seen = {entry.key for entry in entries}, self._stat()
+            self._known, self._seen = {entry.key: entry.added for entry in entries}, self._stat()
 
     def _take(self, stat: tuple[int, ...] | None) -> list[Entry[Hits]]:
         entries = load(self._path, self._shaped_by, self._dimension)
-        self._known, self._seen = {entry.key for entry in entries}, stat
+        self._known, self._seen = {entry.key: entry.added for entry in entries}, stat
         return entries
 
     def _stat(self) -> tuple[int, ...] | None:

@@ -6,7 +6,7 @@ import threading
 import time
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
@@ -144,6 +144,21 @@ class Memory(Generic[V]):
                 if len(self._entries) > self._most:
                     self._drop(next(iter(self._entries)))
                     self.counts.evicted += 1
+
+    def join(self, entries: Sequence[Entry[V]]) -> None:
+        """Entries from elsewhere, in their order before those that are here, so that they go first. None of these goes for them, and
+        of the same words the newer one stays."""
+        with self._lock:
+            self._expire(self._entries)
+            for entry in reversed(entries):
+                here = self._entries.get(entry.key)
+                if self._is_over(entry) or (here is not None and here.added >= entry.added):
+                    continue
+                if here is None and len(self._entries) >= self._most:
+                    continue
+                self._drop(entry.key)
+                self._insert(entry)
+                self._entries.move_to_end(entry.key, last=here is not None)
 
     def clear(self) -> None:
         with self._lock:

@@ -121,18 +121,14 @@ def clear(
     assignments: options.Assignments = None,
 ) -> None:
     """Forget what is kept on disk, by whatever settings. A running server keeps what it has in memory."""
-    from rag.build import cache_path
-    from rag.build.caching import ANY
+    from rag.build.caching import forget
     from rag.cli.console import Terminal
-    from rag.files import explaining_storage
 
     loaded = _load(context, profile, models_file, assignments, index_name, sample)
-    found = sorted(cache_path(loaded).parent.glob(ANY))
-    for path in found:
-        with explaining_storage(path):
-            path.unlink(missing_ok=True)
+    removed = forget(loaded)
+    for path in removed:
         Terminal().err.print(f"removed {path}", markup=False)
-    if not found:
+    if not removed:
         Terminal().err.print(f"Nothing is kept beside index {loaded.settings.index.name!r}.", markup=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -103,7 +104,7 @@ def _detach(terminal: Terminal) -> None:
     """The same command without `--detach`, in a session of its own; waits until it is ready."""
     from rag.cli.console import new_log
 
-    command = [one for one in sys.argv[1:] if one not in ("--detach", "-d")]
+    command = [kept for one in sys.argv[1:] if (kept := _without_detach(one))]
     log = new_log("server")
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT, 0o600), "w") as out:
         child = subprocess.Popen(
@@ -121,6 +122,13 @@ def _detach(terminal: Terminal) -> None:
         child.wait()
         raise
     terminal.out.print(f"http://{ready.address}  pid {ready.pid}  log {log}", markup=False)
+
+
+def _without_detach(argument: str) -> str:
+    """Nothing where it is all that it says; `-dv` is two flags."""
+    if argument == "--detach":
+        return ""
+    return argument.replace("d", "").removesuffix("-") if re.fullmatch("-[dv]+", argument) else argument
 
 
 def _wait_until_ready(child: subprocess.Popen[bytes], log: Path, report: StepReport) -> ServerState:

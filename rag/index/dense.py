@@ -124,10 +124,11 @@ class DenseIndex:
 
         self.vectors = read_vectors(folder)
         self._exact_up_to = settings.exact_up_to
-        self._lock = threading.Lock() if device == "cuda" else None
+        on_gpu = device == "cuda" and faiss.get_num_gpus() > 0
+        self._lock = threading.Lock() if on_gpu else None
         self._parameters = None
         self._nodes: NDArray[np.int64] | None = None
-        if device == "cuda" and faiss.get_num_gpus() > 0:
+        if on_gpu:
             self._index: Any = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self._flat(faiss))
         elif kind == "hnsw":
             self._index = faiss.read_index(str(folder / GRAPH))

@@ -186,7 +186,14 @@ class Unfinished:
                 passages = sum(record["passages"] for record in records)
                 if not passages == len(batch["vectors"]) == len(_lines(batch["passages"])):
                     return None
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            KeyError,
+            RuntimeError,
+            zipfile.BadZipFile,
+        ):  # "is encrypted" is a RuntimeError
             return None
         return [(record["id"], record["sha256"]) for record in records]
 

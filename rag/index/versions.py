@@ -56,13 +56,12 @@ class Versions:
         """One process at a time. Raises `SearchIndexError` where another one is writing this index, unless told to `wait`."""
         with explaining_storage(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / "writer.lock")
-        try:
-            held = lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            raise SearchIndexError(
-                f"Index {self.name!r} is being written by another process. Try again later, or with --wait."
-            ) from None
+            try:
+                held = FileLock(self.root / "writer.lock").acquire(timeout=-1 if wait else 0)
+            except Timeout:
+                raise SearchIndexError(
+                    f"Index {self.name!r} is being written by another process. Try again later, or with --wait."
+                ) from None
         with held:
             self._sweep()
             yield

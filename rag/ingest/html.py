@@ -80,6 +80,8 @@ def _title(tree: Any) -> str:
 def _mark_exponents(tree: Any) -> None:
     """trafilatura keeps a superscript's text alone: 10^6 would be 106. What marks a reference there goes."""
     for sup in list(tree.iter("sup")):
+        if sup.getparent() is None:  # stood in another one, whose text has its own already
+            continue
         previous = sup.getprevious()
         before = (previous.tail if previous is not None else sup.getparent().text) or ""
         inside = sup.text_content().strip()

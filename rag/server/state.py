@@ -115,7 +115,8 @@ def announced(state: ServerState) -> Iterator[None]:
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)
+        with _locked():
+            file.unlink(missing_ok=True)
 
 
 def servers() -> list[ServerState]:
