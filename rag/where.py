@@ -177,7 +177,8 @@ def _same(found: Value, wanted: str) -> bool:
 
 
 def _number(value: Value) -> float | None:
-    """Without `nan`, which is neither smaller nor larger than anything."""
+    """Whole numbers as such, for a long id is none that a float can hold."""
     if isinstance(value, int | float):
-        return float(value)
-    return float(value) if re.fullmatch(r"[+-]?\d+(?:\.\d+)?", value.strip()) else None
+        return value
+    found = re.fullmatch(r"([+-]?\d{1,300})(\.\d{1,300})?", value.strip())
+    return None if found is None else float(found[0]) if found[2] else int(found[0])

@@ -263,6 +263,18 @@ def test_a_process_that_goes_over_to_a_newer_version_mixes_nothing_of_both(home:
         assert not {hit.passage.text for hit in hits} & {DOCUMENTS["malaria"][1]}
 
 
+def test_an_index_that_was_removed_and_begun_again_is_a_newer_one_of_the_same_number(home: Home) -> None:
+    loaded = load("cache.enabled=true")
+    old = home.open()
+    number = old.search.index.version
+    Versions(paths.indexes_dir(), NAME).remove()
+    assert home.index(malaria="Malaria is caused by bad air, some said. A mosquito carries it.") == number
+    found = build.newer(loaded, old.search)
+    assert found is not None
+    assert best(Opened(found).ask(MALARIA)[0]) == ("malaria", home.documents["malaria"][1])
+    assert build.newer(loaded, found) is None
+
+
 def test_after_a_roll_back_nothing_of_the_later_version_is_given(home: Home) -> None:
     home.index(malaria="Malaria is caused by bad air, some said. A mosquito carries it.")
     later = home.open()

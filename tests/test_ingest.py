@@ -138,6 +138,15 @@ def test_documents_come_one_by_one_before_a_later_file_is_looked_at(tmp_path: Pa
     assert [one.where for one in left_out.skipped] == [f"{tmp_path}/a.jsonl:2", f"{tmp_path}/b.txt"]
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_a_value_that_is_no_number_costs_its_document_alone(tmp_path: Path, number: str) -> None:
+    line = '{"id": "%s", "text": "Text.", "dose": %s}\n'
+    write_bytes(tmp_path / "a.jsonl", (line % ("a", number) + line % ("b", "5")).encode())
+    left_out = LeftOut()
+    assert [one.document.id for one in read_corpus(find_files([tmp_path], left_out), left_out)] == ["b"]
+    assert "dose is" in left_out.skipped[0].reason
+
+
 def test_a_bad_file_is_named_and_those_around_it_are_read(tmp_path: Path) -> None:
     for name, content in (("a.txt", b"A."), ("b.txt", b"caf\xe9"), ("c.txt", b"C.")):
         write_bytes(tmp_path / name, content)

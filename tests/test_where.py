@@ -108,6 +108,14 @@ def test_what_is_no_condition_is_named_with_its_place(text: str, said: str) -> N
 VALUES: st.SearchStrategy[Value] = st.one_of(st.integers(-99, 99), st.sampled_from(["a", "B", "b c", "7"]))
 
 
+def test_long_numbers_are_told_apart_to_their_last_digit() -> None:
+    condition = parse("id=9007199254740993")
+    assert condition.meets({"id": 9007199254740993})
+    assert condition.meets({"id": "9007199254740993"})
+    assert not condition.meets({"id": 9007199254740992})
+    assert parse("n>5.5").meets({"n": 10**400})
+
+
 @given(left=VALUES, right=VALUES)
 def test_exactly_one_of_smaller_equal_and_larger_is_met(left: Value, right: Value) -> None:
     met = [parse(f'x{sign}"{right}"').meets({"x": left}) for sign in ("<", "=", ">")]

@@ -83,8 +83,9 @@ def newer(loaded: Loaded, search: Search) -> Search | None:
 
     Raises what `check_index` raises.
     """
-    version, _ = index_versions(loaded).current()
-    if version == search.index.version:
+    version, folder = index_versions(loaded).current()
+    # An index that was removed begins at its first number again.
+    if version == search.index.version and index.read_manifest(folder) == search.index.manifest:
         return None
     reader = open_reader(loaded, check_index(loaded))
     return _over(reader, loaded, search.encoder, search.reranker, search.cache)

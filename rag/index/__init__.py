@@ -13,6 +13,7 @@ from rag.index.checks import CheckedVersion, VersionStatus, all_versions, check,
 from rag.index.dense import DenseIndex
 from rag.index.lexical import LexicalIndex, Tokenizer
 from rag.index.manifest import Manifest
+from rag.index.manifest import read as read_manifest
 from rag.index.store import PassageStore, document_ids
 from rag.index.update import Changes, Shape, Update, content_sha256, corpus_sha256, updating
 from rag.index.versions import Versions
@@ -35,6 +36,7 @@ __all__ = [
     "document_ids",
     "folder_size",
     "open_index",
+    "read_manifest",
     "updating",
 ]
 

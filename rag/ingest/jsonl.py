@@ -7,6 +7,7 @@ A line that can't be read is skipped alone.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -79,6 +80,8 @@ def _metadata(record: dict[str, Any]) -> dict[str, str | int | float]:
         if isinstance(value, bool):
             if value:  # what isn't so isn't there: `--where retracted` asks for what has it
                 values[key] = "yes"
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise CorpusError(f"{key} is {value}, which no condition can ask for. Leave it out, or give it a number.")
         elif isinstance(value, str | int | float):
             values[key] = value
         elif isinstance(value, list) and value and all(isinstance(item, str) for item in value):
