@@ -33,6 +33,7 @@ def replacing_file(target: Path) -> Iterator[Path]:
             temporary.chmod(0o666 & ~_umask())
             _sync(temporary)
             temporary.replace(target)
+            _sync(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -49,13 +50,14 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             yield temporary
-            for path in temporary.rglob("*"):
-                if path.is_file():
+            for path in (temporary, *temporary.rglob("*")):
+                if path.is_file() or path.is_dir():
                     _sync(path)
             temporary.chmod(0o777 & ~_umask())
             if target.exists():
                 shutil.rmtree(target)
             temporary.rename(target)
+            _sync(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -133,8 +135,12 @@ def sha256(path: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """A folder too: a name that was given in it is only then on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _cannot_hold(error: OSError, where: Path) -> bool:

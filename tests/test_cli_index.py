@@ -90,7 +90,7 @@ def test_an_index_lives_from_day_to_day(cli: Cli, corpus: Path, home: Path) -> N
     assert rebuilt == {**counts, "version": "000004", "documents": 1, "added": 1}
 
     assert cli("index", "remove", "default", stdin="n\n").returncode == 1
-    assert Versions(home / "data" / "indexes", "default").all() == ["000002", "000003", "000004"]
+    assert Versions(home / "data" / "indexes", "default").all() == ["000001", "000002", "000004"]
     assert cli("index", "remove", "--yes", "default").stdout == "Index 'default' is removed.\n"
     assert cli("index", "list", "--json").stdout == "[]\n"
     assert "No index named 'default'" in cli("index", "remove", "--yes", "default").stderr

@@ -310,3 +310,29 @@ def test_a_pointer_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes/CURRENT").write_text("000009\n")
     with pytest.raises(SearchIndexError, match="version '000009', which isn't there"):
         versions.current()
+
+
+def test_what_was_rolled_back_from_goes_with_the_next_version_and_not_what_was_rolled_back_to(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    for content in ("good", "bad", "bad"):
+        write(versions, content)
+    assert versions.roll_back("000001") == "000001"
+    assert versions.all() == ["000001", "000002", "000003"], "until then it can be gone forward to"
+    assert write(versions, "better") == "000004"
+    assert versions.all() == ["000001", "000004"]
+    assert versions.roll_back() == "000001"
+
+
+def test_a_version_that_is_named_can_be_rolled_back_to_where_the_current_one_is_lost(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    write(versions)
+    (versions.root / "CURRENT").write_text("000009\n")
+    assert versions.roll_back("000001") == "000001"
+    assert versions.current()[0] == "000001"
+
+
+@pytest.mark.parametrize("to", [None, "000001"])
+def test_rolling_back_an_index_that_is_not_there_makes_none(tmp_path: Path, to: str | None) -> None:
+    with pytest.raises(IndexMissing):
+        Versions(tmp_path, "typo").roll_back(to)
+    assert list(tmp_path.iterdir()) == []

@@ -68,7 +68,9 @@ class Versions:
 
     @contextmanager
     def new(self) -> Iterator[Path]:
-        """An empty folder for a new version, which becomes the current one on success. Only while `writing`."""
+        """An empty folder for a new version, which becomes the current one on success. Only while `writing`. Later ones that were
+        rolled back from go with the oldest."""
+        before = self._current_or_none()
         number = f"{int(self.all()[-1]) + 1 if self.all() else 1:06d}"
         target = self.folder(number)
         with replacing_folder(target) as folder:
@@ -78,23 +80,25 @@ class Versions:
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)
             raise
-        for old in self.all()[:-KEPT]:
-            shutil.rmtree(self.folder(old), ignore_errors=True)
+        left = [version for version in self.all() if before is None or not before < version < number]
+        for version in {*self.all()} - {*left[-KEPT:]}:
+            self._remove(version)
 
     def roll_back(self, to: str | None = None) -> str:
         """Switch to version `to`, else to the one before the current one; its number.
 
         Raises `IndexMissing`, and `SearchIndexError` where that one isn't there or another process is writing.
         """
+        if not self.root.is_dir():
+            self.current()
         with self.writing():
-            current, _ = self.current()
-            before = [version for version in self.all() if version < current]
-            chosen = to if to is not None else before[-1] if before else None
-            if chosen not in self.all():
-                there = ", ".join(self.all())
-                raise SearchIndexError(
-                    f"Index {self.name!r} has no version {to if to is not None else f'before {current}'}. It has {there}."
-                )
+            chosen, wanted = to, to
+            if to is None:
+                current, _ = self.current()
+                wanted = f"before {current}"
+                chosen = max((version for version in self.all() if version < current), default=None)
+            if chosen is None or chosen not in self.all():
+                raise SearchIndexError(f"Index {self.name!r} has no version {wanted}. It has {', '.join(self.all())}.")
             self._point_to(chosen)
             return chosen
 
@@ -109,6 +113,19 @@ class Versions:
     def _point_to(self, number: str) -> None:
         with replacing_file(self.root / "CURRENT") as pointer:
             pointer.write_text(number + "\n", encoding="ascii")
+
+    def _current_or_none(self) -> str | None:
+        try:
+            return self.current()[0]
+        except (IndexMissing, SearchIndexError):
+            return None
+
+    def _remove(self, version: str) -> None:
+        """At once for a reader, who mustn't find half of it."""
+        folder = self.folder(version)
+        gone = folder.with_name(f".{version}.gone")
+        folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _sweep(self) -> None:
         """Remove what a killed writer left behind. Safe under the lock: nobody else writes here."""

@@ -46,8 +46,8 @@ def measure(folder: Path, size: int, counts: Counts, command: str, progress: Pro
         _kill(soaked, counts.kills, samples, taken[KILL], progress)
         if soaked.newest() == 0:
             write_next(soaked)
-        _change(soaked, counts.changes, samples, len(taken[BYTES]), progress)
-        _update(soaked, counts, samples, len(taken[READ]), progress)
+        _change(soaked, counts.changes, samples, sum(one["changes"] for one in taken[BYTES]), progress)
+        _update(soaked, counts, samples, sum(one["updates"] for one in taken[READ]), progress)
 
 
 def _kill(soaked: Soaked, count: int, samples: results.Samples, taken: Sequence[Sample], progress: Progress) -> None:
@@ -62,19 +62,19 @@ def _kill(soaked: Soaked, count: int, samples: results.Samples, taken: Sequence[
 
 
 def _change(soaked: Soaked, count: int, samples: results.Samples, taken: int, progress: Progress) -> None:
-    for number in range(taken, -(-count // CHUNK)):
-        few = min(CHUNK, count - number * CHUNK)
-        missed = changes(soaked.loaded, few, random.Random(f"{SEED}-{number}"))
-        samples.add({"kind": BYTES, "id": number, "changes": few, "missed": missed})
-        progress("changed bytes", number * CHUNK + few, count)
+    for done in range(taken, count, CHUNK):
+        few = min(CHUNK, count - done)
+        missed = changes(soaked.loaded, few, random.Random(f"{SEED}-{done}"))
+        samples.add({"kind": BYTES, "id": done, "changes": few, "missed": missed})
+        progress("changed bytes", done + few, count)
 
 
 def _update(soaked: Soaked, counts: Counts, samples: results.Samples, taken: int, progress: Progress) -> None:
     def update(revision: int) -> None:
         commands.run(soaked.write(revision))
 
-    for number in range(taken, -(-counts.updates // AT_ONCE)):
-        progress("updates while readers search", number * AT_ONCE, counts.updates)
+    for done in range(taken, counts.updates, AT_ONCE):
+        progress("updates while readers search", done, counts.updates)
         first = soaked.check() + 1
-        some = range(first, first + min(AT_ONCE, counts.updates - number * AT_ONCE))
-        samples.add({"kind": READ, "id": number, **read_during(soaked, some, counts.readers, update)})
+        some = range(first, first + min(AT_ONCE, counts.updates - done))
+        samples.add({"kind": READ, "id": done, **read_during(soaked, some, counts.readers, update)})
