@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from test_data import read
+from test_data import PARAPHRASES, read
 from test_data_questions import CLUSTERS, said
 
 from rag.contrasts import contrast, opposite
@@ -82,6 +82,14 @@ def test_of_questions_that_ask_the_same_hardly_any_are_refused() -> None:
             near, caught = near + 1, caught + contrast(cluster["question"], other)
     assert refused / same < 0.003
     assert caught / near > 0.15
+
+
+def test_so_it_is_with_questions_that_the_opposites_were_not_found_in() -> None:
+    """Those for calibration: what is held out stays so."""
+    pairs = [pair for pair in read(PARAPHRASES) if pair["split"] == "calibration"]
+    refused = [pair["same"] for pair in pairs if contrast(pair["a"], pair["b"])]
+    assert sum(refused) <= 0.003 * sum(pair["same"] for pair in pairs)
+    assert len(refused) - sum(refused) >= 0.12 * sum(not pair["same"] for pair in pairs)
 
 
 PASSAGE = (
