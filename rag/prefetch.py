@@ -104,10 +104,12 @@ class PrefetchSearcher:
     def close(self) -> None:
         """The batch under way is let end, and thrown away."""
         with self._changed:
-            self._closed = True
+            before, self._closed = self._closed, True
             self._changed.notify_all()
         self._thread.join()
-        self.counts.wasted += self._waiting
+        if not before:
+            left = [future for futures in self._fetched.values() for future in futures]
+            self.counts.wasted += sum(future.done() and future.result() is not None for future in left)
 
     @property
     def _waiting(self) -> int:

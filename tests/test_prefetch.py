@@ -467,6 +467,7 @@ def test_after_it_is_closed_questions_are_still_answered() -> None:
     settled(finding, 2)
     ahead.close()
     ahead.close()
+    assert ahead.counts.wasted == 2, "counted once"
     for one in numbered(4):
         assert ask(ahead, one) == [finding.hits(one)]
     assert ahead.peek(("q5", None)) == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +64,14 @@ def _of_pairs(figures: results.Figures, samples: Sequence[Sample], min_same: flo
     figures.estimated("auroc_cosine", lambda: _area(cosine, same, topics), "area")
     # As many paraphrases served by the cosine alone: how many others are, too.
     alike = float(np.quantile(cosine[same], 1 - hits.mean())) if hits.any() else 1.0
-    figures.add("cosine_wrong_rate_at_same_hit_rate", (cosine[~same] >= alike).astype(float), np.mean, "share")
+    wrongly = partial(_share, cosine[~same] >= alike, topics[~same])
+    figures.estimated("cosine_wrong_rate_at_same_hit_rate", wrongly, "share")
     for least in USUAL:
-        figures.add(f"cosine_{least:.2f}_hit_rate", (cosine[same] >= least).astype(float), np.mean, "share")
-        figures.add(f"cosine_{least:.2f}_wrong_rate", (cosine[~same] >= least).astype(float), np.mean, "share")
-    rows = [f"| {source} | {of} | {kept} | {n} |" for source, of, kept, n in _by_kind(samples, served >= min_same)]
+        for name, rows in (("hit", same), ("wrong", ~same)):
+            figures.estimated(
+                f"cosine_{least:.2f}_{name}_rate", partial(_share, cosine[rows] >= least, topics[rows]), "share"
+            )
+    table = [f"| {source} | {of} | {kept} | {n} |" for source, of, kept, n in _by_kind(samples, served >= min_same)]
     return [
         f"{len(samples) - others} pairs that ask the same and {others} that don't, none of a topic that was calibrated on; served "
         f"from a probability of {min_same:.4f} on. `wrong_hit_upper95` is the one-sided upper 95% bound (Clopper and Pearson) of "
@@ -75,7 +79,7 @@ def _of_pairs(figures: results.Figures, samples: Sequence[Sample], min_same: flo
         "",
         "| source | kind | served | of |",
         "|---|---|---|---|",
-        *rows,
+        *table,
         "",
     ]
 
