@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TypeAlias
 
-from rag.differences import align
+from rag.differences import Aligned
 
 ALIKE, NEARLY_THE_SAME = 0.5, 0.7
 """Shares of the shorter question's words that the other one has too: for an opposite to set them apart, and for a negation."""
@@ -242,10 +242,9 @@ def contrast(a: str, b: str) -> bool:
     return negated or turned or _of_one_class(a, b)
 
 
-def opposite(sentence: str, passage: str) -> bool:
-    """Does a sentence follow one of the passage, but for a word that stands on another side of what can't be the same? What a passage
-    says word for word it says, whatever else it says besides."""
-    aligned = align(sentence, passage)
+def opposite(sentence: str, passage: str, aligned: Aligned | None) -> bool:
+    """Does a sentence follow the one of the passage that it is aligned with, but for a word on another side of what can't be the
+    same? What a passage says word for word it says, whatever else it says besides."""
     if aligned is None or _plain(sentence) in _plain(passage):
         return False
     said = _words(sentence)

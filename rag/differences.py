@@ -63,7 +63,11 @@ def align(sentence: str, passage: str) -> Aligned | None:
 def marked(sentence: str, passage: str) -> tuple[str, str]:
     """Both with marks around what differs between the sentence and that sentence of the passage which shares the most
     content words with it; as they are where no sentence is alike. A support checker reads pairs so, in training too."""
-    aligned = align(sentence, passage)
+    return mark(sentence, passage, align(sentence, passage))
+
+
+def mark(sentence: str, passage: str, aligned: Aligned | None) -> tuple[str, str]:
+    """As `marked`, of both as they were aligned."""
     if aligned is None:
         return sentence, passage
     ours, theirs, operations = aligned.ours, aligned.theirs, aligned.operations

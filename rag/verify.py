@@ -10,7 +10,7 @@ import numpy as np
 
 from rag.contrasts import opposite
 from rag.core import Sentence, Source, Support
-from rag.differences import marked
+from rag.differences import align, mark
 from rag.errors import ModelError
 from rag.pairs import PairModel
 from rag.quantities import numbers, numbers_stand
@@ -56,14 +56,17 @@ class CrossEncoderChecker:
     def judge(self, pairs: Sequence[tuple[str, Source]]) -> list[Judged]:
         """What a verdict rests on, for each sentence and one source."""
         read = [(sentence, self._premise(sentence, source)) for sentence, source in pairs]
-        logits = self._model.logits([marked(*pair) for pair in read])
+        aligned = [align(*pair) for pair in read]
+        logits = self._model.logits([mark(*pair, one) for pair, one in zip(read, aligned, strict=True)])
         return [
             Judged(
                 _softmax(line.tolist()),
                 numbers_stand(sentence, f"{source.hit.passage.title}\n{source.quote}"),
-                opposite(sentence, said),
+                opposite(sentence, said, one),
             )
-            for (sentence, source), (_, said), line in zip(pairs, read, logits[:, self._columns], strict=True)
+            for (sentence, source), (_, said), one, line in zip(
+                pairs, read, aligned, logits[:, self._columns], strict=True
+            )
         ]
 
     def _premise(self, sentence: str, source: Source) -> str:

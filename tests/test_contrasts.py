@@ -9,6 +9,7 @@ from test_data import PARAPHRASES, read
 from test_data_questions import CLUSTERS, said
 
 from rag.contrasts import contrast, opposite
+from rag.differences import align
 
 
 @pytest.mark.parametrize(
@@ -111,4 +112,4 @@ PASSAGE = (
     ],
 )
 def test_a_sentence_that_says_the_opposite_of_the_one_it_follows_is_found(sentence: str, found: bool) -> None:
-    assert opposite(sentence, PASSAGE) is found
+    assert opposite(sentence, PASSAGE, align(sentence, PASSAGE)) is found
