@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from rag.errors import StorageError, UsageError
+from rag.errors import RagError, StorageError, UsageError
 
 
 @contextmanager
@@ -63,16 +63,16 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def only_writer(target: Path, patience: float = 0.0) -> Iterator[None]:
-    """What more than one writes to keep `target` up, a process at a time. Raises `StorageError` where another one is at it, and
-    doesn't end within `patience` seconds."""
+def only_writer(target: Path, patience: float = 0.0, refusal: RagError | None = None) -> Iterator[None]:
+    """A process at a time keeps `target` up, a file or a folder. Raises `refusal`, else a `StorageError`, where another one is at
+    it and doesn't end within `patience` seconds, of which -1 are endless."""
     path = target.parent / f".{target.name}.lock"
     with explaining_storage(target):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             held = FileLock(path).acquire(timeout=patience)
         except Timeout:
-            raise StorageError(
+            raise refusal or StorageError(
                 f"Another process is writing {target}. Wait until it ends, or name another one."
             ) from None
     with held:

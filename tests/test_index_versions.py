@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import subprocess
 import sys
 import threading
@@ -52,7 +53,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
-        if path.name != "writer.lock"
+        if path.name != ".notes.lock"
     }
 
 
@@ -245,7 +246,38 @@ def test_a_pointer_that_a_killed_writer_left_half_written_is_swept(tmp_path: Pat
     write(versions)
     (tmp_path / "notes/.CURRENT.k3j2h1").write_text("0000")
     write(versions)
-    assert sorted(path.name for path in (tmp_path / "notes").iterdir()) == ["CURRENT", "versions", "writer.lock"]
+    assert sorted(path.name for path in (tmp_path / "notes").iterdir()) == ["CURRENT", "versions"]
+
+
+def test_who_waits_for_a_removal_begins_a_new_index_and_loses_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = Versions(tmp_path, "notes")
+    write(versions, "old")
+    began, deletes = threading.Event(), shutil.rmtree
+
+    def write_when_it_may() -> None:
+        began.set()
+        with versions.writing(wait=True), versions.new() as folder:
+            (folder / "data").write_text("new")
+
+    waiting = threading.Thread(target=write_when_it_may)
+
+    def delete_slowly(folder: Path, **options: bool) -> None:
+        if folder.is_dir() and not began.is_set():
+            waiting.start()
+            began.wait()
+            time.sleep(0.3)
+            assert waiting.is_alive()
+            assert not versions.root.exists()
+        deletes(folder, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", delete_slowly)
+    versions.remove()
+    waiting.join(20)
+    version, folder = versions.current()
+    assert (version, (folder / "data").read_text()) == ("000001", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
 
 
 # --- keeping -----------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class VersionStatus:
 
 
 def all_versions(indexes: Path) -> Iterator[VersionStatus]:
-    for root in sorted(indexes.iterdir()) if indexes.is_dir() else ():
+    for root in sorted(indexes.glob("[!.]*")):
         versions = Versions(indexes, root.name)
         for version in versions.all():
             yield _status(versions, version)

@@ -1,7 +1,7 @@
 """The folders of an index: numbered versions, one writer at a time, an atomic switch between them.
 
+    indexes/.NAME.lock              held while a version is being written
     indexes/NAME/CURRENT            the number of the version in use; replaced by rename
-    indexes/NAME/writer.lock        held while a version is being written
     indexes/NAME/versions/000007/   one version, never changed once it is there
     indexes/NAME/unfinished/        what a writer has encoded and not put into a version yet
 
@@ -15,10 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from rag.errors import IndexMissing, SearchIndexError
-from rag.files import explaining_storage, replacing_file, replacing_folder
+from rag.files import explaining_storage, only_writer, replacing_file, replacing_folder
 
 KEPT = 3
 
@@ -54,15 +52,10 @@ class Versions:
     @contextmanager
     def writing(self, wait: bool = False) -> Iterator[None]:
         """One process at a time. Raises `SearchIndexError` where another one is writing this index, unless told to `wait`."""
-        with explaining_storage(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            try:
-                held = FileLock(self.root / "writer.lock").acquire(timeout=-1 if wait else 0)
-            except Timeout:
-                raise SearchIndexError(
-                    f"Index {self.name!r} is being written by another process. Try again later, or with --wait."
-                ) from None
-        with held:
+        written = SearchIndexError(
+            f"Index {self.name!r} is being written by another process. Try again later, or with --wait."
+        )
+        with only_writer(self.root, -1 if wait else 0, written):
             self._sweep()
             yield
 
@@ -106,9 +99,11 @@ class Versions:
         """All versions. Raises `IndexMissing` where there is none, `SearchIndexError` where another process is writing."""
         if not self.root.is_dir():
             self.current()
+        gone = self.root.with_name(f".{self.name}.gone")
         with self.writing(), explaining_storage(self.root):
-            (self.root / "CURRENT").unlink(missing_ok=True)  # first: half of an index is none
-            shutil.rmtree(self.root)
+            shutil.rmtree(gone, ignore_errors=True)  # of one that was killed here
+            self.root.rename(gone)  # half of an index is none
+            shutil.rmtree(gone)
 
     def _point_to(self, number: str) -> None:
         with replacing_file(self.root / "CURRENT") as pointer:
