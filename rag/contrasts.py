@@ -141,6 +141,8 @@ men man male males boy boys | women woman female females girl girls
 mother mothers maternal | father fathers paternal
 fetal | maternal
 donor | recipient
+people person persons patient patients individual individuals human humans man men woman women child children volunteers \
+ | animal animals mouse mice rat rats rodent rodents monkeys
 dog dogs | cat cats | cattle | sheep | pig pigs | bird birds | bat bats | horse horses
 gram-positive | gram-negative
 bacterial | viral | fungal

@@ -104,6 +104,7 @@ PASSAGE = (
         ("Allopurinol raises urate, and colchicine is often given before it.", True),
         ("Allopurinol lowers urate, and colchicine is seldom given before it.", True),
         ("Colchicine is often given before it, and allopurinol lowers urate.", False),  # in another order
+        ("Gout is more common in mice than in women.", True),
         ("Gout is more common in men than in women.", False),
         ("Gout is more common in men than in ladies.", False),
         ("Allopurinol lowers urate, and colchicine is given long before it.", False),  # asks nothing

@@ -30,7 +30,7 @@ from rag.models import ModelStore
 from rag.settings import Loaded
 from rag.stats import Estimate, Floats, bootstrap_clusters
 from rag.training import support
-from rag.training.corruption import KINDS
+from rag.training.corruption import KINDS, Kind
 from rag.training.support import Pair
 from rag.verify import LABELS, CrossEncoderChecker
 
@@ -45,6 +45,9 @@ SENTENCES, CHARS = 3, 800
 
 ROUNDS, WARM_UP = 50, 5
 AT_ONCE = 32
+
+GUARDED: tuple[Kind, ...] = ("number", "direction", "subgroup")
+"""Kinds of corruption that the guards of `rag.verify` help with: what the model finds alone is reported beside it."""
 
 REFUSED = -1.0
 """Score of a sentence that is never supported, whatever the threshold."""
@@ -238,7 +241,7 @@ def summarise(folder: Path) -> list[results.Figure]:
     for kind, rows in of_kind.items():
         goal = 0.80 if kind in KINDS else None
         figures.estimated(f"recall_{kind}", served.where(rows).recall, "share", at_least=goal)
-    for kind in ("number", "direction"):
+    for kind in GUARDED:
         figures.estimated(f"recall_{kind}_without_guard", unguarded.where(of_kind[kind]).recall, "share")
     seconds = [sample["seconds"] for sample in samples if "seconds" in sample]
     figures.ms("latency_ms", seconds, at_most=30)
