@@ -21,6 +21,7 @@ from rag.stats import (
     permutation_test,
     power,
     ratio,
+    reaches,
 )
 
 SAMPLES = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=20)
@@ -232,6 +233,11 @@ def test_the_p_is_even_where_nothing_differs_in_truth() -> None:
 )
 def test_no_loss_is_shown_by_an_interval_above_the_margin_and_by_enough_pairs(lo: float, n: int, shown: bool) -> None:
     assert non_inferiority(Estimate(0.1, lo, 0.2, n), 0.10) is shown
+
+
+@pytest.mark.parametrize(("lo", "n", "shown"), [(1.0, 6, True), (1.2, 5, False), (0.999, 60, False)])
+def test_a_ratio_is_shown_to_reach_a_value_by_its_interval_and_by_six_rounds(lo: float, n: int, shown: bool) -> None:
+    assert reaches(Estimate(1.5, lo, 2.0, n), 1.0) is shown
 
 
 def test_a_smaller_margin_takes_more_pairs() -> None:

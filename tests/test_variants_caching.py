@@ -128,6 +128,8 @@ def test_every_figure_is_the_one_computed_by_hand(tmp_path: Path) -> None:
         name: pytest.approx(value, abs=1e-6)
         for name, value in {
             "wrong_hit_upper95": 0.657408,  # (1 - p)^5 + 5 p (1 - p)^4 = 0.05
+            "wrong_hit_upper95@medquad": upper_bound(0, 3),
+            "wrong_hit_upper95@paraphrases": upper_bound(1, 2),
             "paraphrase_hit_rate": 2 / 4,
             "auroc": (5 + 4 + 4 + 3) / 20,
             "auroc_cosine": (5 + 2 + 2 + 1) / 20,
@@ -202,7 +204,7 @@ def test_the_report_says_what_is_served_of_each_kind(tmp_path: Path) -> None:
     assert "served from a probability of 0.9000 on" in report
     assert "1 wrong hits of 5" in report
     assert "The trace: 2 questions by both" in report
-    assert "that no more than 0.1 is lost isn't shown. 0 failed." in report
+    assert "that no more than 0.1 is lost isn't shown. 0 failed, and count" in report
 
 
 def test_that_no_key_fact_is_lost_is_said_where_it_is_shown(tmp_path: Path) -> None:
@@ -229,7 +231,11 @@ def test_a_question_that_failed_is_an_answer_without_its_facts_and_is_told_of(tm
     rows = [*TRACED[:4], *passed(2, (0.1, False, 0.0), (0.1, False, 0.0), error="no room"), *TRACED[6:]]
     figures = summarised(tmp_path, [*PAIRS, *rows])
     assert figures["trace_key_fact_difference"].value == pytest.approx((0 - 0.5 - 1 - 0.5) / 4)
-    assert "2 failed." in (tmp_path / "report.md").read_text()
+    assert "skewed_trace_gain" not in figures, "each place was asked in vain once"
+    assert "2 failed, and count for the facts alone." in (tmp_path / "report.md").read_text()
+    [failed, *others] = passed(2, (0.1, False, 0.0), (0.5, True, 0.5))
+    rows = [*TRACED[:4], failed | {"error": "no room"}, *others, *TRACED[6:]]
+    assert summarised(tmp_path / "one", [*PAIRS, *rows])["skewed_trace_gain"].value == 1.5 / 0.5
 
 
 def test_what_is_not_measured_yet_is_named(tmp_path: Path) -> None:

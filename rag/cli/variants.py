@@ -246,7 +246,7 @@ def batch(
             "--questions", min=1, help="Questions, at most: of each type its share.", show_default="all of them"
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="Times that the set is asked in each way.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Times that the set is asked in each way.")] = 6,
     output: Results = None,
     report_only: ReportOnly = False,
     sample: options.Sample = False,

@@ -9,10 +9,12 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from rag.bench import SEED
 from rag.evaluate import Question
+
+T = TypeVar("T")
 
 BLOCK = 4
 """Questions."""
@@ -46,7 +48,7 @@ def turns(questions: Sequence[Question], variants: Sequence[str], cold: Collecti
                 yield Turn(variant, block, question)
 
 
-def order(variants: Sequence[str], block: int) -> list[str]:
-    """Drawn for each second block, and backwards in the one after it."""
+def order(variants: Sequence[T], block: int) -> list[T]:
+    """What takes turns, in a block or round: drawn for each second block, and backwards in the one after it."""
     drawn = random.Random(f"{SEED}/{block // 2}").sample(variants, len(variants))
     return drawn if block % 2 == 0 else drawn[::-1]

@@ -24,6 +24,7 @@ from rag.variants import running
 from rag.variants.asking import prepare
 from rag.variants.batching.figures import BENCH, summarise
 from rag.variants.batching.modes import MODES, Mode
+from rag.variants.turns import order
 
 __all__ = ["BENCH", "measure", "summarise"]
 
@@ -57,8 +58,7 @@ async def measure(
     samples = results.Samples(folder)
     taken = {(sample["round"], sample["mode"]) for sample in samples.resume(head)}
     modes = [mode for mode in MODES if mode.can_be_had(loads[mode.of].settings.batch)]
-    # The order is another one in each round, so that none always comes after the same.
-    turns = [(n, modes[(place + n) % len(modes)]) for n in range(rounds) for place in range(len(modes))]
+    turns = [(number, mode) for number in range(rounds) for mode in order(modes, number)]
     left = [(number, mode) for number, mode in turns if (number, mode.name) not in taken]
     if not left:
         return

@@ -9,7 +9,7 @@ import numpy as np
 
 from rag.bench import results
 from rag.bench.results import Figure, Sample
-from rag.stats import ratio
+from rag.stats import Estimate, ratio, reaches
 from rag.variants.batching.modes import MODES
 
 BENCH = "batch"
@@ -50,9 +50,12 @@ def _notes(figures: Sequence[Figure], samples: Sequence[Sample]) -> list[str]:
     notes = [f"{samples[0]['questions']} questions a run."]
     for gather in figures:
         if gather.name == "batch_over_gather":
-            shown = "is shown" if gather.lo >= 1 else "isn't shown"
+            shown = (
+                "is shown" if reaches(Estimate(gather.value, gather.lo, gather.hi, gather.n), 1.0) else "isn't shown"
+            )
             notes.append(
-                f"That `rag batch` isn't slower than asking all at once {shown}: the interval begins at {gather.lo:.3f}."
+                f"That `rag batch` isn't slower than asking all at once {shown}: in {gather.n} rounds the interval begins at "
+                f"{gather.lo:.3f}."
             )
     ahead = [s["lookahead"] for s in samples if s["mode"] == "batch" and s["lookahead"] is not None]
     if ahead:

@@ -52,12 +52,7 @@ def _of_pairs(figures: results.Figures, samples: Sequence[Sample], min_same: flo
     others = int((~same).sum())
     wrong = int((served[~same] >= min_same).sum())
     hits = served[same] >= min_same
-    bound = upper_bound(wrong, others)
-    figures.all.append(
-        results.figure(
-            "wrong_hit_upper95", Estimate(bound, wrong / max(1, others), bound, others), "share", at_most=0.01
-        )
-    )
+    figures.all.append(_bound("wrong_hit_upper95", wrong, others, at_most=0.01))
     topics = np.array([sample["topic"] or f"{sample['source']} {number}" for number, sample in enumerate(samples)])
     figures.estimated("paraphrase_hit_rate", lambda: _share(hits, topics[same]), "share", at_least=0.60)
     figures.estimated("auroc", lambda: _area(served, same, topics), "area")
@@ -71,17 +66,27 @@ def _of_pairs(figures: results.Figures, samples: Sequence[Sample], min_same: flo
             figures.estimated(
                 f"cosine_{least:.2f}_{name}_rate", partial(_share, cosine[rows] >= least, topics[rows]), "share"
             )
+    for source in sorted({sample["source"] for sample in samples if not sample["same"]}):
+        of_source = np.array([sample["source"] == source for sample in samples])[~same]
+        some, of = int((served[~same] >= min_same)[of_source].sum()), int(of_source.sum())
+        figures.all.append(_bound(f"wrong_hit_upper95@{source}", some, of))
     table = [f"| {source} | {of} | {kept} | {n} |" for source, of, kept, n in _by_kind(samples, served >= min_same)]
     return [
         f"{len(samples) - others} pairs that ask the same and {others} that don't, none of a topic that was calibrated on; served "
         f"from a probability of {min_same:.4f} on. `wrong_hit_upper95` is the one-sided upper 95% bound (Clopper and Pearson) of "
-        f"{wrong} wrong hits of {others}; its interval begins at the rate itself. The others are by topic.",
+        f"{wrong} wrong hits of {others}, as if no two were of one topic, and beside it that of each source; its interval begins at "
+        "the rate itself. Those of other figures are by topic.",
         "",
         "| source | kind | served | of |",
         "|---|---|---|---|",
         *table,
         "",
     ]
+
+
+def _bound(name: str, wrong: int, of: int, at_most: float | None = None) -> results.Figure:
+    bound = upper_bound(wrong, of)
+    return results.figure(name, Estimate(bound, wrong / max(1, of), bound, of), "share", at_most=at_most)
 
 
 def _by_kind(samples: Sequence[Sample], served: NDArray[np.bool_]) -> list[tuple[str, str, int, int]]:
@@ -115,7 +120,11 @@ def _of_trace(figures: results.Figures, samples: Sequence[Sample]) -> list[str]:
         for place, cached in by_variant["cached"].items()
         if place in by_variant["plain"]
     ]
-    seconds = [(plain.seconds, cached.seconds) for plain, cached in both]
+    seconds = [
+        (plain.seconds, cached.seconds)
+        for plain, cached in both
+        if plain.seconds is not None and cached.seconds is not None
+    ]
     figures.add("skewed_trace_gain", seconds, ratio(), "ratio", at_least=1.3)
     figures.add("trace_hit_rate", [cached.hit for _, cached in both], np.mean, "share")
     facts = [
@@ -132,7 +141,7 @@ def _of_trace(figures: results.Figures, samples: Sequence[Sample]) -> list[str]:
     return [
         f"The trace: {len(both)} questions by both, each pass with empty caches; {HOT}. Key facts of the cached pipeline's answers "
         f"less those of the plain one's ({before:.3f}), by question: that no more than {MARGIN:g} is lost {shown}. "
-        f"{failed} failed.",
+        f"{failed} failed, and count for the facts alone. Intervals of time and hits are over the places of this very trace.",
         "",
     ]
 
@@ -147,10 +156,10 @@ def _lost(facts: Sequence[tuple[str, float, float]]) -> Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place of the trace: means over the passes. `id` is the question's."""
+    """A place of the trace: means over the passes. `id` is the question's; no `seconds` where it failed, however fast."""
 
     id: str
-    seconds: float
+    seconds: float | None
     hit: float
     key_facts: float | None
 
@@ -162,7 +171,7 @@ def _by_place(samples: Sequence[Sample]) -> dict[int, Place]:
     return {
         place: Place(
             some[0]["id"],
-            float(np.mean([one["seconds"] for one in some])),
+            None if any(one["error"] for one in some) else float(np.mean([one["seconds"] for one in some])),
             float(np.mean([one["hit"] for one in some])),
             None if some[0]["key_facts"] is None else float(np.mean([one["key_facts"] or 0.0 for one in some])),
         )
