@@ -74,11 +74,20 @@ def comparable(a: str, b: str) -> bool:
     (`rag.contrasts`)? One may tell more: "the 2020 pandemic"."""
     same_numbers = numbers_stand(a, b) or numbers_stand(b, a)
     short = max(len(a), len(b)) <= LONGEST
-    return short and same_numbers and _RAISED.findall(a) == _RAISED.findall(b) and not contrast(a, b)
+    alike = _RAISED.findall(a) == _RAISED.findall(b) and not _other_capitals(a, b)
+    return short and same_numbers and alike and not contrast(a, b)
 
 
 _RAISED = re.compile("[\u00b2\u00b3\u00b9\u2070-\u2079]+")
 """Superscripts: 10⁵ is no 10."""
+
+_UNIT = re.compile(r"(?<=\d)[ \u00a0]?([A-Za-z]{1,3})\b")
+
+
+def _other_capitals(a: str, b: str) -> bool:
+    """Is a unit written as another one but for its capitals: "5 mM" and "5 mm"? The models read small letters alone."""
+    one, other = ({unit.lower(): unit for unit in _UNIT.findall(text)} for text in (a, b))
+    return any(one[unit] != other[unit] for unit in one.keys() & other.keys())
 
 
 def threshold(probabilities: Sequence[float], same: Sequence[bool], max_wrong: float) -> float:

@@ -84,14 +84,14 @@ def use(memory: Memory[str], text: str) -> None:
     "other",
     [
         "What causes malaria?",
-        "what causes MALARIA",
+        "what Causes Malaria",
         "  What\tcauses\n\nmalaria ?  ",
         "What causes malaria?!?",
         "What causes malaria.",
         "What causes\u00a0malaria\u2009?",
     ],
 )
-def test_case_white_space_and_the_marks_at_the_end_do_not_make_another_question(other: str) -> None:
+def test_initial_capitals_white_space_and_the_marks_at_the_end_do_not_make_another_question(other: str) -> None:
     assert normalised(other) == normalised("What causes malaria?")
 
 
@@ -109,6 +109,9 @@ def test_two_ways_to_write_one_letter_are_one() -> None:
         ("Are 1.5 mg safe?", "Are 15 mg safe?"),
         ("Is a temperature of -5 safe?", "Is a temperature of 5 safe?"),
         ("Is p53 mutated?", "Is p63 mutated?"),
+        ("Is 5 mM much?", "Is 5 mm much?"),
+        ("What does WHO say?", "What does who say?"),
+        ("Is Mg toxic?", "Is mg toxic?"),
         ("Are 10\u2075 bacteria per ml an infection?", "Are 105 bacteria per ml an infection?"),
         ("Are 2\u00b3 tablets too many?", "Are 23 tablets too many?"),
         ("Does it take 1\u00bd hours?", "Does it take 11\u20442 hours?"),
@@ -126,7 +129,7 @@ def test_no_text_depends_on_what_stands_around_it(text: str, behind: str, before
 
 @given(st.lists(st.text("abcXYZ059-", min_size=1, max_size=5), max_size=6))
 def test_words_that_are_written_alike_stay_as_many_as_they_are(words: list[str]) -> None:
-    assert normalised("  ".join(words).upper()).split() == [word.lower() for word in words]
+    assert len(normalised("  ".join(words)).split()) == len(words)
 
 
 def test_an_exact_repeat_is_found_by_its_words_whatever_its_vector() -> None:
@@ -152,8 +155,8 @@ def test_the_same_words_under_another_condition_are_another_question() -> None:
 
 def test_the_same_words_take_the_place_of_what_was_found_before() -> None:
     memory = filled(["one", "two", "three"])
-    memory.put(query("ONE?", AXES[5]), "anew")
-    assert questions(memory) == ["two", "three", "ONE?"]
+    memory.put(query("One?", AXES[5]), "anew")
+    assert questions(memory) == ["two", "three", "One?"]
     entry = memory.exact("one")
     assert entry is not None
     assert entry.value == "anew"

@@ -130,8 +130,9 @@ def test_questions_with_other_numbers_are_never_the_same_and_not_read(a: str, b:
         ("Are 5 mg of it safe?", "Are 5 g of it safe?"),
         ("Is it gone after 2 weeks?", "Is it gone after 2 months?"),
         ("Are 10\u2075 bacteria many?", "Are 10\u2076 bacteria many?"),
+        ("Is it seen at 5 mM?", "Is it seen at 5mm?"),
     ],
-    ids=["mg or g", "weeks or months", "powers of ten"],
+    ids=["mg or g", "weeks or months", "powers of ten", "millimolar or millimetres"],
 )
 def test_a_dose_or_a_time_of_another_unit_is_never_the_same(a: str, b: str) -> None:
     """A dose is never nearly another one, and its unit is half of it."""

@@ -401,9 +401,9 @@ async def test_a_repeated_question_gets_its_answer_again_and_nothing_is_searched
 ) -> None:
     kept = Keeping(index)
     first = await kept.pipeline.answer(CAUSE)
-    again = await kept.pipeline.answer(f"  {CAUSE.upper()} ")
+    again = await kept.pipeline.answer(f"  {CAUSE.lower()} ")
     assert (len(kept.generator.asked), kept.searcher.asked) == (1, (CAUSE,))
-    assert again.question == CAUSE.upper()
+    assert again.question == CAUSE.lower()
     assert (again.answer, again.citations, again.sentences) == (first.answer, first.citations, first.sentences)
     assert (again.abstained, again.confidence, again.route, again.profile) == (
         first.abstained,
