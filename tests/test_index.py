@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from rag.index import (
     document_ids,
     folder_size,
     open_index,
+    store,
 )
 from rag.index.manifest import Manifest
 from rag.ingest import chunk
@@ -202,6 +204,23 @@ def test_a_version_that_was_checked_opens_after_a_newer_one_was_written(versions
     write(versions, batch(DOCUMENTS[1:]))
     index = open_index(checked, Index(), Retrieve(), "cpu")
     assert (index.version, index.passages.get([0])[0].doc_id) == ("000001", "malaria")
+
+
+def test_threads_that_ask_for_more_conditions_than_are_remembered_get_what_meets_each(
+    versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "REMEMBERED", 2)
+    write(versions, batch(DOCUMENTS))
+    passages = store.PassageStore(versions.current()[1])
+    wanted = [passage.doc_id == "malaria" for passage in batch(DOCUMENTS)[1]]
+
+    def ask(number: int) -> bool:
+        condition = f"year>={1800 + number % 7 * 10}"
+        return passages.where(condition).tolist() == wanted
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(2000)))
+    assert len(passages._met) == 2
 
 
 def test_a_corpus_that_fails_half_way_leaves_the_old_version_and_what_was_encoded(versions: Versions) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from serving import ANSWER, DOCUMENTS, QUESTION, Engines, SlowGenerator, living, until, warm_pipeline, write
 
@@ -27,6 +28,7 @@ def root(tmp_path: Path) -> Path:
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK", 0.01)
     monkeypatch.setattr(module, "LOOK_AT_INDEX", 0.02)
+    monkeypatch.setattr(module, "LONGEST_LOOK_AT_INDEX", 0.16)
     monkeypatch.setattr(module, "GRACE", 0.2)
 
 
@@ -209,17 +211,20 @@ async def test_a_new_version_of_the_index_is_taken_while_running_answers_keep_th
 async def test_a_version_that_cannot_be_used_is_told_of_once_and_the_one_at_hand_stays(
     root: Path, error: type[Exception]
 ) -> None:
+    """And looked at less and less often, as all of it is read each time."""
     lines: list[str] = []
     engines = Engines(root, FakeGenerator(ANSWER))
-    looks = 0
+    looks: list[float] = []
 
     def damaged(*_: object) -> None:
-        nonlocal looks
-        looks += 1
+        looks.append(time.monotonic())
         raise error("it is damaged")
 
     warm = WarmPipeline(warm_pipeline(engines)._loaded, lines.append, open_parts=engines, newer=damaged)
     async with living(warm):
-        await until(lambda: looks >= 3)
+        await until(lambda: len(looks) >= 8)
         assert (await ask(warm)).cache.index_version == "test/000001"
     assert lines.count("index test/000001 stays in use: it is damaged") == 1
+    gaps = np.diff(looks)
+    assert np.all(gaps[:3] >= (0.04, 0.08, 0.16))
+    assert np.min(gaps[3:]) < 0.3, "the longest pause is kept to"

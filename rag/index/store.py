@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -112,7 +114,8 @@ class PassageStore:
     def __init__(self, folder: Path) -> None:
         self._passages = Lines(folder, PASSAGES)
         self._documents = Lines(folder, DOCUMENTS)
-        self._met: dict[str, NDArray[np.bool_]] = {}
+        self._met: OrderedDict[str, NDArray[np.bool_]] = OrderedDict()
+        self._lock = threading.Lock()
         self._owners: NDArray[np.int32] = np.load(folder / _OWNERS, mmap_mode="r", allow_pickle=False)
 
     def __len__(self) -> int:
@@ -124,21 +127,30 @@ class PassageStore:
     def where(self, condition: str) -> NDArray[np.bool_]:
         """By passage, whether its document meets a condition. The last ones are remembered. Raises `UsageError` for what
         is none, and for a name that no document has, but for `NOTICES`."""
-        if condition not in self._met:
-            while len(self._met) >= REMEMBERED:
-                self._met.pop(next(iter(self._met)), None)
-            self._met[condition] = self._meeting(where.parse(condition))
-        return self._met[condition]
+        with self._lock:
+            met = self._met.get(condition)
+        if met is None:
+            met = self._meeting(where.parse(condition))
+        with self._lock:
+            self._met[condition] = met
+            self._met.move_to_end(condition)
+            while len(self._met) > REMEMBERED:
+                self._met.popitem(last=False)
+        return met
 
     def _meeting(self, where: Where) -> NDArray[np.bool_]:
-        metadata = [self._metadata(row) for row in range(len(self._documents))]
-        known = set().union(*metadata)
+        known: set[str] = set()
+        met = np.empty(len(self._documents), dtype=np.bool_)
+        for row in range(len(met)):
+            metadata = self._metadata(row)
+            known.update(metadata)
+            met[row] = where.meets(metadata)
         if unknown := sorted(where.names - known - NOTICES):
             raise UsageError(
                 f"No document of this index has {', '.join(map(repr, unknown))}, which {where.text!r} asks for. "
                 f"There is {', '.join(sorted(known)) or 'no metadata at all'}."
             )
-        return np.array([where.meets(one) for one in metadata], dtype=np.bool_)[self._owners]
+        return met[self._owners]
 
     def _metadata(self, document: int) -> Metadata:
         metadata: Metadata = json.loads(self._documents[document])["metadata"]

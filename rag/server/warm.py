@@ -26,6 +26,9 @@ LOOK = 0.5
 LOOK_AT_INDEX = 2.0
 """Seconds between two looks at whether there is another version of the index: a file of six digits is read."""
 
+LONGEST_LOOK_AT_INDEX = 60.0
+"""As long as there is one that can't be used, each time is twice the last one, up to this: all of it is read to see whether it can."""
+
 TICK = 0.02
 """Seconds between two looks at whether the last request has ended."""
 
@@ -149,12 +152,14 @@ class WarmPipeline:
                 )
 
     async def _follow_index(self, pipeline: Pipeline, search: build.Search) -> None:
+        pause = LOOK_AT_INDEX
         while True:
-            await asyncio.sleep(LOOK_AT_INDEX)
+            await asyncio.sleep(pause)
             if (found := await self._look_for_newer(search)) is not None:
                 search = found
                 await self._set(pipeline.over(search.searcher), None)
                 self._report(f"index {search.searcher.index_version}")
+            pause = LOOK_AT_INDEX if self._refused is None else min(2 * pause, LONGEST_LOOK_AT_INDEX)
 
     async def _look_for_newer(self, search: build.Search) -> build.Search | None:
         """A version that can't be used is told of once; the one at hand stays."""
