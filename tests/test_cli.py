@@ -192,6 +192,14 @@ def test_search_works_from_another_folder_and_prints_text(cli: Cli, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("indexed")
+def test_the_sample_that_is_up_to_date_is_told_of_as_any_index(cli: Cli) -> None:
+    done = cli("index", "--sample", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["index"], told["unchanged"], told["added"]) == ("sample", told["documents"], 0)
+
+
+@pytest.mark.usefixtures("indexed")
 def test_a_corpus_of_ones_own_becomes_searchable(cli: Cli, tmp_path: Path) -> None:
     corpus = tmp_path / "notes"
     corpus.mkdir()

@@ -216,7 +216,8 @@ def test_threads_that_ask_for_more_conditions_than_are_remembered_get_what_meets
 
     def ask(number: int) -> bool:
         condition = f"year>={1800 + number % 7 * 10}"
-        return passages.where(condition).tolist() == wanted
+        found: list[bool] = passages.where(condition).tolist()
+        return found == wanted
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(2000)))

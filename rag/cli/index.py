@@ -68,8 +68,8 @@ def build(
     """Index files and folders, or what changed in them. The version before stays in use until the new one is complete.
 
     Documents that are there as they are aren't encoded again. An interrupted run goes on where it stopped. What can't be read
-    is skipped, and named with its reason on standard error. With --sample, nothing is done where the index of the shipped
-    corpus is up to date.
+    is skipped, and named with its reason on standard error. With --sample, the index is made one of the shipped corpus as it is,
+    whatever there was before, and another writer is waited for.
     """
     from rag import build as building
     from rag.cli.console import StepReport, library_output
@@ -94,15 +94,12 @@ def build(
                 report(what)
 
             progress = building.Progress(update, step)
-            if sample:
-                built = building.ensure_sample_index(loaded, progress)
-            else:
+            built = building.ensure_sample_index(loaded, progress) if sample and not rebuild else None
+            if built is None:
+                corpus = building.sample_corpus() if sample else list(sources or [])
                 built = building.build_index(
-                    loaded, list(sources or []), progress, prune=prune, rebuild=rebuild, wait=wait
+                    loaded, corpus, progress, prune=prune or sample, rebuild=rebuild, wait=wait or sample
                 )
-        if built is None:
-            terminal.err.print("The sample index is up to date.")
-            return
         _show(built, as_json, terminal)
         if prune and not built.pruned:
             terminal.err.print("Nothing was pruned: what was skipped may hold documents of the index.", style="yellow")
