@@ -88,3 +88,19 @@ def test_what_is_no_zip_is_named(tmp_path: Path, content: bytes) -> None:
 )
 def test_a_damaged_part_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     assert refusal(tmp_path / "a.docx", made.word("Text.", parts={name: content})).startswith("a damaged DOCX (")
+
+
+@pytest.mark.parametrize(
+    ("declared", "name"),
+    [
+        ('<Override PartName="/word/document.bin" ContentType="{}"/>', "/word/document.bin"),
+        ('<Default Extension="PNG" ContentType="{}"/>', ".PNG"),
+    ],
+)
+def test_what_would_be_parsed_and_was_not_counted_as_xml_is_refused(tmp_path: Path, declared: str, name: str) -> None:
+    kind = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
+    types = (
+        f'<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">{declared.format(kind)}</Types>'
+    )
+    content = made.word("Text.", parts={"[Content_Types].xml": types.encode(), "word/document.bin": b"<a/>"})
+    assert refusal(tmp_path / "a.docx", content) == f"it declares '{name}' as XML. Save it anew."

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
+
+from lxml import etree
 
 from rag.core import Document, Located
 from rag.errors import CorpusError
@@ -27,6 +30,8 @@ MAX_PARTS = 10_000
 
 MAX_RUNS = 100_000
 """Paragraphs, and runs of one formatting in them. Each becomes an object of Python."""
+
+_XML = (".xml", ".rels")
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 """What begins Word's older format, and the shell around an encrypted file."""
@@ -57,7 +62,7 @@ def _check(content: bytes) -> None:
         raise CorpusError(f"no DOCX file ({error}). Save it anew.") from error
     expanded = {True: 0, False: 0}
     for part in parts:
-        expanded[part.filename.lower().endswith((".xml", ".rels"))] += part.file_size
+        expanded[part.filename.lower().endswith(_XML)] += part.file_size
         if ".." in PurePosixPath(part.filename.replace("\\", "/")).parts or part.filename.startswith(("/", "\\")):
             raise CorpusError(f"it names a part outside of itself ({part.filename!r}). Don't trust it.")
     if len(parts) > MAX_PARTS:
@@ -68,6 +73,23 @@ def _check(content: bytes) -> None:
             raise CorpusError(
                 f"its {kind} would expand to {expanded[is_xml] >> 20:,} MiB, at most {limit >> 20}. A bomb?"
             )
+    if (hidden := _xml_by_another_name(content)) is not None:
+        raise CorpusError(f"it declares {hidden!r} as XML. Save it anew.")
+
+
+def _xml_by_another_name(content: bytes) -> str | None:
+    """A part, or an ending of parts, of which the package says that it is XML and which wasn't counted as such. python-docx goes by
+    what is said there. Only after the sizes were checked."""
+    with zipfile.ZipFile(io.BytesIO(content)) as package:
+        try:
+            types = etree.fromstring(package.read("[Content_Types].xml"), etree.XMLParser(resolve_entities=False))
+        except (KeyError, etree.XMLSyntaxError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise CorpusError(f"a damaged DOCX ({error}). Save it anew.") from error
+    for one in types.iter("{*}Override", "{*}Default"):
+        name = one.get("PartName") or f".{one.get('Extension', '')}"
+        if one.get("ContentType", "").lower().rstrip().endswith("xml") and not name.lower().endswith(_XML):
+            return name
+    return None
 
 
 def _read(content: bytes) -> tuple[str, list[str], int]:
