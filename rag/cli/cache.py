@@ -223,18 +223,20 @@ def _newest(entries: Sequence[Entry[Hits]]) -> list[tuple[dict[str, object], str
 def _nearest(
     loaded: Loaded, question: str, where: str | None, entries: Sequence[Entry[Hits]]
 ) -> list[tuple[dict[str, object], str]]:
-    """As the cache would look: of others than exact repeats only the nearest is looked at twice."""
+    """As the cache would look: a repeat is served, and only where there is none the nearest is looked at twice."""
     from rag.build import open_encoder, open_matcher
     from rag.cache import normalised
 
     vector = open_encoder(loaded).encode_queries([question])[0]
     matcher, settings = open_matcher(loaded), loaded.settings.cache
     alike = [(float(entry.vector @ vector), entry) for entry in entries if entry.where == where]
+    words = normalised(question)
+    repeated = any(normalised(entry.question) == words for _, entry in alike)
     rows: list[tuple[dict[str, object], str]] = []
     for place, (cosine, entry) in enumerate(sorted(alike, key=lambda one: -one[0])):
-        exact = normalised(entry.question) == normalised(question)
+        exact = normalised(entry.question) == words
         same = None
-        if matcher is not None and place == 0 and not exact and cosine >= settings.min_cosine:
+        if matcher is not None and place == 0 and not repeated and cosine >= settings.min_cosine:
             same = float(matcher.probabilities([(question, entry.question)])[0])
         served = exact or (matcher is not None and same is not None and same >= matcher.min_same)
         row = {"question": entry.question, "cosine": cosine, "exact": exact, "same": same, "served": served}
