@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -120,6 +121,17 @@ def test_a_folder_in_place_of_a_file_is_named(versions: Versions) -> None:
     path.unlink()
     path.mkdir()
     assert f"{path} is missing" in refusal(versions)
+
+
+def test_a_file_that_cannot_be_read_is_named(versions: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read everything, and tests may be root's."""
+
+    def failing(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(manifest, "sha256", failing)
+    path = versions.current()[1] / FILES[0]
+    assert f"The index file {path} can't be read (Input/output error). Build" in refusal(versions)
 
 
 # --- the manifest itself -----------------------------------------------------------------------

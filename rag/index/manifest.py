@@ -92,15 +92,19 @@ def read(folder: Path) -> Manifest:
 
 
 def verify(folder: Path, manifest: Manifest) -> None:
-    """Raises `SearchIndexError`, naming the file, where one is missing, cut short or changed."""
+    """Raises `SearchIndexError`, naming the file, where one is missing, cut short, changed or unreadable."""
     for name, entry in manifest.files.items():
         path = folder / name
-        if not path.is_file():
-            problem = "is missing"
-        elif (size := path.stat().st_size) != entry.size:
-            problem = f"has {size:,} bytes instead of {entry.size:,}"
-        elif sha256(path) != entry.sha256:
-            problem = "has changed since it was written (SHA-256 differs)"
-        else:
-            continue
-        raise SearchIndexError(f"The index file {path} {problem}. Build the index again: rag index PATH --rebuild.")
+        if (problem := _problem(path, entry)) is not None:
+            raise SearchIndexError(f"The index file {path} {problem}. Build the index again: rag index PATH --rebuild.")
+
+
+def _problem(path: Path, entry: FileEntry) -> str | None:
+    if not path.is_file():
+        return "is missing"
+    try:
+        if (size := path.stat().st_size) != entry.size:
+            return f"has {size:,} bytes instead of {entry.size:,}"
+        return None if sha256(path) == entry.sha256 else "has changed since it was written (SHA-256 differs)"
+    except OSError as error:  # also where its version goes in this moment
+        return f"can't be read ({error.strerror})"
