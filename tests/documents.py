@@ -1,15 +1,22 @@
-"""Small PDF and DOCX files, written by hand: what the tests of their readers, and of hostile files, are made of."""
+"""Small PDF and DOCX files, written by hand: what the tests of their readers, and of hostile files, are made of; and the
+ids that a folder's files have."""
 
 from __future__ import annotations
 
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import docx
 
 ENCRYPTED = f"/Encrypt << /Filter /Standard /V 1 /R 2 /P -4 /O <{'5a' * 32}> /U <{'a5' * 32}> >> /ID [<00> <00>]"
 """For a PDF's trailer: no password fits."""
+
+
+def ids_in(folder: Path, *names: str) -> list[str]:
+    """What the documents of these files, named by their place in a folder that is given, are called."""
+    return [f"{folder.name}/{name}" for name in names]
 
 
 def pdf(pages: Sequence[Sequence[str]], title: str = "", trailer: str = "", stream: bytes | None = None) -> bytes:

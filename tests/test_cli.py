@@ -212,7 +212,7 @@ def test_a_corpus_of_ones_own_becomes_searchable(cli: Cli, tmp_path: Path) -> No
     assert (report["documents"], report["passages"], report["left_out"]) == (2, 2, {".png files": 1})
     assert (report["skipped"], report["deleted"]) == ([], [])
     hits = json.loads(cli("search", "--index", "notes", "--json", "How do bees tell about flowers?").stdout)["hits"]
-    assert hits[0]["passage"]["doc_id"] == "bees.md"
+    assert hits[0]["passage"]["doc_id"] == "notes/bees.md"
 
 
 @pytest.mark.usefixtures("indexed")

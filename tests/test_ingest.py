@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import ids_in
 
 from rag.core import Document, Located
 from rag.errors import CorpusError
@@ -68,12 +69,11 @@ def refusal(*sources: Path) -> str:
 
 def test_files_come_in_the_same_order_whatever_the_order_of_their_creation(tmp_path: Path) -> None:
     names = ["z.txt", "b/1.txt", "b/a/0.txt", "a/2.txt", "a.txt", "B.txt", "b/10.txt"]
-    orders = []
     for folder, created in ((tmp_path / "one", names), (tmp_path / "two", sorted(names))):
         for name in created:
             write_bytes(folder / name, name.encode())
-        orders.append(find(folder))
-    assert orders[0] == orders[1] == ["B.txt", "a.txt", "z.txt", "a/2.txt", "b/1.txt", "b/10.txt", "b/a/0.txt"]
+        in_order = ("B.txt", "a.txt", "z.txt", "a/2.txt", "b/1.txt", "b/10.txt", "b/a/0.txt")
+        assert find(folder) == ids_in(folder, *in_order)
 
 
 def test_sources_are_read_in_the_order_given(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_hidden_files_and_folders_are_left_out_and_not_counted(tmp_path: Path) -
     for name in ("seen.txt", ".hidden.txt", ".git/notes.txt", "sub/.DS_Store"):
         write_bytes(tmp_path / name, b"Text.")
     left_out = LeftOut()
-    assert [file.name for file in find_files([tmp_path], left_out)] == ["seen.txt"]
+    assert [file.name for file in find_files([tmp_path], left_out)] == ids_in(tmp_path, "seen.txt")
     assert left_out == LeftOut()
 
 
@@ -93,14 +93,14 @@ def test_files_of_other_types_are_counted_by_suffix(tmp_path: Path) -> None:
     for name in ("a.txt", "b.PNG", "sub/c.png", "d.odt", "LICENSE"):
         write_bytes(tmp_path / name, b"Text.")
     left_out = LeftOut()
-    assert [file.name for file in find_files([tmp_path], left_out)] == ["a.txt"]
+    assert [file.name for file in find_files([tmp_path], left_out)] == ids_in(tmp_path, "a.txt")
     assert left_out.counts == {".png files": 2, ".odt files": 1, "LICENSE files": 1}
 
 
 def test_a_suffix_in_capitals_is_known(tmp_path: Path) -> None:
     write_records(tmp_path / "A.JSONL", {"id": "a", "text": "Text."})
     write_bytes(tmp_path / "B.TXT", b"Text.")
-    assert [document.id for document in documents(tmp_path)] == ["a", "B.TXT"]
+    assert [document.id for document in documents(tmp_path)] == ["a", *ids_in(tmp_path, "B.TXT")]
 
 
 def test_an_empty_folder_is_refused_with_the_types_that_would_do(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_bad_file_is_named_and_those_around_it_are_read(tmp_path: Path) -> Non
     for name, content in (("a.txt", b"A."), ("b.txt", b"caf\xe9"), ("c.txt", b"C.")):
         write_bytes(tmp_path / name, content)
     assert read_what_can_be(tmp_path) == (
-        ["a.txt", "c.txt"],
+        ids_in(tmp_path, "a.txt", "c.txt"),
         [Skipped(f"{tmp_path}/b.txt", "not valid UTF-8 (byte 4). Convert the file.")],
     )
 
@@ -168,7 +168,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Path, "open", refusing)
     reason = "Permission denied. Mend its permissions, or leave it out."
-    assert read_what_can_be(tmp_path) == (["a.txt"], [Skipped(str(locked), reason)])
+    assert read_what_can_be(tmp_path) == (ids_in(tmp_path, "a.txt"), [Skipped(str(locked), reason)])
 
 
 @pytest.mark.parametrize(("first", "second"), [("same", "same"), (7, "7")])
@@ -354,10 +354,9 @@ def test_the_longest_line_that_is_read(tmp_path: Path, length: int, read_well: b
 
 
 def test_a_text_file_is_a_document_named_by_its_place_in_the_folder(tmp_path: Path) -> None:
-    path = write_bytes(tmp_path / "wards/night notes.txt", b"Quiet.\r\nAll slept.")
-    assert read(tmp_path) == [
-        Located(Document("wards/night notes.txt", "night notes", "Quiet.\r\nAll slept."), str(path), 18)
-    ]
+    path = write_bytes(tmp_path / "hospital/wards/night notes.txt", b"Quiet.\r\nAll slept.")
+    document = Document("hospital/wards/night notes.txt", "night notes", "Quiet.\r\nAll slept.")
+    assert read(tmp_path / "hospital") == [Located(document, str(path), 18)]
 
 
 @pytest.mark.parametrize(
@@ -374,7 +373,7 @@ def test_a_text_file_is_a_document_named_by_its_place_in_the_folder(tmp_path: Pa
 )
 def test_the_first_heading_of_a_markdown_file_is_its_title(tmp_path: Path, body: str, title: str, text: str) -> None:
     write_bytes(tmp_path / "note.md", body.encode())
-    assert documents(tmp_path) == [Document("note.md", title, text)]
+    assert documents(tmp_path) == [Document(f"{tmp_path.name}/note.md", title, text)]
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.md", "a.markdown"])
@@ -429,8 +428,32 @@ def test_a_heading_in_fenced_code_is_no_title(tmp_path: Path) -> None:
     assert located.document.title == "Gout"
 
 
+# --- what a folder's documents are called ------------------------------------------------------
+
+
 def test_files_of_the_same_name_in_two_sources_are_two_documents(tmp_path: Path) -> None:
+    one, two = (write_bytes(tmp_path / folder / "README.md", b"Text.") for folder in ("a", "b"))
+    assert [document.id for document in documents(one.parent, two.parent)] == ["a/README.md", "b/README.md"]
+
+
+def test_folders_that_are_read_one_after_the_other_replace_nothing_of_each_other(tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "README.md").write_text(f"# {folder}\n\nText.", encoding="utf-8")
-    assert [document.id for document in documents(tmp_path / "a", tmp_path / "b")] == ["a/README.md", "b/README.md"]
+        write_bytes(tmp_path / folder / "README.md", b"Text.")
+    assert [[document.id for document in documents(tmp_path / folder)] for folder in ("a", "b")] == [
+        ["a/README.md"],
+        ["b/README.md"],
+    ]
+
+
+def test_a_document_is_called_the_same_however_many_sources_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else all would be encoded again, and stand in the index twice."""
+    for name in ("a/README.md", "a/sub/note.txt", "b/README.md"):
+        write_bytes(tmp_path / name, b"Text.")
+    alone = write_bytes(tmp_path / "alone.txt", b"Text.")
+    monkeypatch.chdir(tmp_path / "a")
+    apart = [find(source) for source in (tmp_path / "a", tmp_path / "b", alone)]
+    assert apart == [["a/README.md", "a/sub/note.txt"], ["b/README.md"], ["alone.txt"]]
+    assert find(tmp_path / "a", tmp_path / "b", alone) == [name for names in apart for name in names]
+    assert find(Path()) == find(Path("sub/..")) == find(Path("../a/")) == apart[0]

@@ -201,6 +201,13 @@ def test_the_id_is_that_of_pmc_or_the_doi_or_the_file(path: Path, meta: str, ide
     assert document.id == identity
 
 
+def test_the_name_of_a_file_is_no_id_of_pmc(tmp_path: Path) -> None:
+    (tmp_path / "PMC").mkdir()
+    (tmp_path / "PMC" / "PMC46.xml").write_text(article(), encoding="utf-8")
+    [located] = read_corpus(find_files([tmp_path / "PMC"], LeftOut()), LeftOut())
+    assert located.document.id == "PMC/PMC46.xml"
+
+
 def test_articles_of_one_file_have_ids_and_places_of_their_own(path: Path) -> None:
     read(path, f"<pmc-articleset>{article()}{article()}{article(meta=PMC)}</pmc-articleset>")
     located = list(jats.read(File(path, "a.nxml"), LeftOut()))

@@ -79,7 +79,7 @@ def test_entities_are_neither_expanded_nor_fetched(tmp_path: Path, case: str) ->
     (tmp_path / "bad.xml").write_bytes(content)
     (tmp_path / "good.txt").write_text("Urate falls.")
     ids, skipped = read_bounded(tmp_path)
-    assert ids == ["good.txt"]
+    assert ids == made.ids_in(tmp_path, "good.txt")
     assert list(skipped) == ["bad.xml"]
     assert reason in skipped["bad.xml"]
 
@@ -87,7 +87,7 @@ def test_entities_are_neither_expanded_nor_fetched(tmp_path: Path, case: str) ->
 def test_a_dtd_elsewhere_is_not_fetched(tmp_path: Path) -> None:
     """Files of the archives name one; it isn't needed."""
     (tmp_path / "a.xml").write_bytes(jats(f'PUBLIC "-//NLM//DTD" "{SECRET}"'))
-    assert read_bounded(tmp_path) == (["a.xml"], {})
+    assert read_bounded(tmp_path) == (made.ids_in(tmp_path, "a.xml"), {})
 
 
 # --- size --------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def test_what_would_fill_the_memory_is_skipped(tmp_path: Path, case: str) -> Non
         path.write_bytes(make())  # type: ignore[call-arg, arg-type]
     (tmp_path / "good.txt").write_text("Urate falls.")
     ids, skipped = read_bounded(tmp_path)
-    assert ids == ["good.txt"]
+    assert ids == made.ids_in(tmp_path, "good.txt")
     assert reason in list(skipped.values())[-1]
 
 
@@ -203,14 +203,14 @@ def test_the_largest_xml_that_is_read_stays_within_the_memory(tmp_path: Path) ->
     content = b"<article><body><p>Urate falls.</p>" + b"<a/>" * (xml.MAX_ELEMENTS - 2)
     content += b"x" * ((xml.MAX_RECORD >> 1) - len(content)) + b"</body></article>"
     (tmp_path / "a.xml").write_bytes(content)
-    assert read_bounded(tmp_path) == (["a.xml"], {})
+    assert read_bounded(tmp_path) == (made.ids_in(tmp_path, "a.xml"), {})
 
 
 def test_the_largest_docx_that_is_read_stays_within_the_memory(tmp_path: Path) -> None:
     content = WORD + b"<a/>" * (15_000_000 // 4) + b"</w:body></w:document>"
     (tmp_path / "a.docx").write_bytes(made.word("T", parts={"word/document.xml": content}))
     ids, skipped = read_bounded(tmp_path)
-    assert (ids, skipped) == (["a.docx"], {})
+    assert (ids, skipped) == (made.ids_in(tmp_path, "a.docx"), {})
 
 
 def test_wrong_lines_fill_the_memory_no_more_than_a_large_file_may(
@@ -230,7 +230,7 @@ def test_wrong_lines_fill_the_memory_no_more_than_a_large_file_may(
 @pytest.mark.parametrize("blanks", ["# {}x", "---\ntitle: {}x\n---\nText.", "#{}"])
 def test_a_line_of_blanks_takes_no_quadratic_time(tmp_path: Path, blanks: str) -> None:
     (tmp_path / "a.md").write_text(blanks.format(" " * 5_000_000) + " " * 5_000_000)
-    assert read_bounded(tmp_path) == (["a.md"], {})
+    assert read_bounded(tmp_path) == (made.ids_in(tmp_path, "a.md"), {})
 
 
 def test_a_gz_may_expand_to_what_text_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +273,7 @@ def test_links_that_lead_out_of_the_folder_are_skipped(tmp_path: Path, outside: 
     (inside / "again").symlink_to("sub")
     (inside / "loop").symlink_to(".")
     ids, skipped = read_here(inside)
-    assert ids == ["in.txt", "sub/a.txt"]
+    assert ids == ["inside/in.txt", "inside/sub/a.txt"]
     reasons = {Path(one.where).name: one.reason for one in skipped}
     assert {name for name, reason in reasons.items() if "leads out of the folder" in reason} == {
         "out.txt",
@@ -286,7 +286,13 @@ def test_links_that_lead_out_of_the_folder_are_skipped(tmp_path: Path, outside: 
 
 def test_a_folder_given_by_a_link_is_read(tmp_path: Path, outside: Path) -> None:
     (tmp_path / "link").symlink_to(outside)
-    assert read_here(tmp_path / "link") == (["secret.txt"], [])
+    assert read_here(tmp_path / "link") == (["outside/secret.txt"], [])
+
+
+def test_a_link_to_itself_that_is_given_is_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "self").symlink_to("self")
+    with pytest.raises(CorpusError, match="No such file or folder"):
+        read_here(tmp_path / "self")
 
 
 def test_no_id_holds_a_way_up(tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +308,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "good.txt").write_text("Urate falls.")
     os.mkfifo(tmp_path / "pipe.txt")
     ids, skipped = read_bounded(tmp_path)
-    assert (ids, skipped) == (["good.txt"], {"pipe.txt": "no regular file."})
+    assert (ids, skipped) == (made.ids_in(tmp_path, "good.txt"), {"pipe.txt": "no regular file."})
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.txt", b"two\nlines.txt", b"\x1b[31mred.txt"])
@@ -310,9 +316,19 @@ def test_a_name_that_cannot_be_shown_is_skipped_and_shown_all_the_same(tmp_path:
     (tmp_path / "good.txt").write_text("Urate falls.")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_text("Text.")
     ids, [skipped] = read_here(tmp_path)
-    assert ids == ["good.txt"]
+    assert ids == made.ids_in(tmp_path, "good.txt")
     assert skipped.where.isprintable()
     json.dumps(skipped.where, ensure_ascii=False).encode()
+
+
+def test_a_folder_whose_name_cannot_be_shown_gives_it_to_no_id(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    for name in (tmp_path / "good" / "a.txt", folder / "b.txt"):
+        name.parent.mkdir()
+        name.write_text("Urate falls.")
+    ids, [skipped] = read_here(tmp_path / "good", folder)
+    assert ids == ["good/a.txt"]
+    assert skipped.reason == "its name, or its folder's, holds characters that can't be shown. Rename it."
 
 
 @pytest.mark.parametrize("name", ["../../evil.xml", "/etc/evil", "word/..\\..\\evil"])
@@ -320,7 +336,7 @@ def test_a_docx_that_names_parts_outside_of_itself_is_refused(tmp_path: Path, na
     (tmp_path / "a.docx").write_bytes(made.word("Text.", parts={name: b"evil"}))
     (tmp_path / "good.txt").write_text("Urate falls.")
     ids, [skipped] = read_here(tmp_path)
-    assert ids == ["good.txt"]
+    assert ids == made.ids_in(tmp_path, "good.txt")
     assert "names a part outside of itself" in skipped.reason
     assert not list(tmp_path.rglob("evil*"))
 
@@ -335,7 +351,7 @@ def test_a_part_that_is_larger_than_it_says_is_not_expanded(tmp_path: Path) -> N
     (tmp_path / "a.docx").write_bytes(content)
     (tmp_path / "good.txt").write_text("Urate falls.")
     ids, skipped = read_bounded(tmp_path)
-    assert ids == ["good.txt"]
+    assert ids == made.ids_in(tmp_path, "good.txt")
     assert "a damaged DOCX" in skipped["a.docx"]
 
 

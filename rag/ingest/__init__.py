@@ -55,21 +55,21 @@ def find_files(sources: Sequence[Path], left_out: LeftOut) -> list[File]:
     found: list[File] = []
     known = f"{', '.join(READERS)}, each also .gz"
     for source in sources:
-        # Two folders may hold files of the same name. Resolved, since `..` has no name.
-        prefix = f"{source.resolve().name}/" if len(sources) > 1 else ""
         if source.is_file():
             if suffix(source.name) not in READERS:
                 raise CorpusError(f"Can't read {source}: {source.suffix or 'no suffix'} isn't a known type ({known}).")
             found.append(File(source, source.name))
         elif source.is_dir():
+            # Two folders may hold files of the same name, also where they are read one after the other. `..` has no name itself.
+            own_name = Path(os.path.realpath(source)).name
             for path in _walk(source, left_out):
-                name = path.relative_to(source).as_posix()
+                name = Path(own_name, path.relative_to(source)).as_posix()
                 if suffix(path.name) not in READERS:
                     left_out.counts[f"{path.suffix.lower() or path.name} files"] += 1
                 elif reason := _unfit(path, name, source):
                     left_out.skip(path, reason)
                 else:
-                    found.append(File(path, prefix + name))
+                    found.append(File(path, name))
         else:
             raise CorpusError(f"No such file or folder: {source}. Give files or folders of these types: {known}.")
     if not found:
@@ -142,7 +142,7 @@ def _unfit(path: Path, name: str, folder: Path) -> str | None:
     if not path.is_file():
         return "a link that leads nowhere." if path.is_symlink() else "no regular file."
     if "\ufffd" in name.encode("utf-8", "replace").decode() or not name.isprintable():
-        return "its name holds characters that can't be shown. Rename it."
+        return "its name, or its folder's, holds characters that can't be shown. Rename it."
     return None
 
 

@@ -66,7 +66,8 @@ def read(file: File, left_out: LeftOut) -> Iterator[Located]:
         meta = article.find("front/article-meta")
         metadata = _metadata(article, meta)
         own_name = file.name if number == 1 else f"{file.name}#{number}"
-        identity = str(metadata.get("pmcid", metadata.get("doi", own_name))).replace("PMC", "pmc-")
+        known = str(metadata.get("pmcid", metadata.get("doi", "")))
+        identity = known.replace("PMC", "pmc-") or own_name
         title = text(meta.find("title-group/article-title"), _INLINE) if meta is not None else ""
         yield Located(Document(identity, title, body, metadata), where, size)
 

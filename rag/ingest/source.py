@@ -53,7 +53,8 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """`name` is the path relative to the folder given: ids are made of it. `.gz` is expanded in passing."""
+    """`name` is the path from the folder given on, that folder's own name first, or the bare name of a file given by itself.
+    Ids are made of it. `.gz` is expanded in passing."""
 
     path: Path
     name: str

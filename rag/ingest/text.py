@@ -1,4 +1,4 @@
-"""Plain text and Markdown: one document a file, its id the path relative to the folder given."""
+"""Plain text and Markdown: one document a file, its id the file's `name`: the path from the folder given on."""
 
 from __future__ import annotations
 
