@@ -46,6 +46,8 @@ high higher highest | low lower lowest
 more most | less least fewer fewest
 many | few
 little | much
+elevated raised increased | reduced lowered decreased
+deficiency deficient deficit lack shortage | excess excessive surplus overload
 gain gains | loss lose loses
 lost | kept | spared
 lacking | raised
@@ -81,7 +83,7 @@ best | worst
 mild | severe
 benign | malignant cancer
 common commoner commonest | rare rarer rarest | dangerous deadly
-often frequently | rarely seldom
+often frequently usually commonly | rarely seldom
 overactive hyperthyroidism | underactive hypothyroidism
 hypertension | hypotension
 constipation | diarrhoea

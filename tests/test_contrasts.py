@@ -94,7 +94,8 @@ def test_so_it_is_with_questions_that_the_opposites_were_not_found_in() -> None:
 
 
 PASSAGE = (
-    "Gout\nGout is more common in men than in women. Allopurinol lowers urate, and colchicine is often given before it."
+    "Gout\nGout is more common in men than in women. Allopurinol lowers urate, and colchicine is often given before it. "
+    "Gout follows from an excess of urate in the blood."
 )
 
 
@@ -105,6 +106,7 @@ PASSAGE = (
         ("Allopurinol lowers urate, and colchicine is seldom given before it.", True),
         ("Colchicine is often given before it, and allopurinol lowers urate.", False),  # in another order
         ("Gout is more common in mice than in women.", True),
+        ("Gout follows from a deficiency of urate in the blood.", True),
         ("Gout is more common in men than in women.", False),
         ("Gout is more common in men than in ladies.", False),
         ("Allopurinol lowers urate, and colchicine is given long before it.", False),  # asks nothing
