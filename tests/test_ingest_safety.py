@@ -175,7 +175,7 @@ SIZES: dict[str, tuple[str, Callable[[], bytes] | Callable[[Path], None], str]] 
         lambda: made.word("T", parts={f"media/{number}": b"" for number in range(10_001)}),
         "parts, at most 10,000",
     ),
-    "a PDF that deflates twice": ("bad.pdf", nested_pdf, ""),
+    "a PDF that deflates twice": ("bad.pdf", nested_pdf, "a PDF that PDFium breaks on"),
     "a PDF of 50 million words": ("bad.pdf", loud_pdf, "isn't read after 8 s"),
     "a PDF of too many pages": ("bad.pdf", lambda: made.pdf([["T"]] * 5001), "a PDF of 5,001 pages, at most 5,000"),
     "an encrypted PDF": ("bad.pdf", lambda: made.pdf([["Text."]], trailer=made.ENCRYPTED), "an encrypted PDF"),
