@@ -187,7 +187,7 @@ gets | described
 inherited transmitted | treated diagnosed
 """
 """Any two sides of a line. Most were found in `data/training/same_questions.jsonl`: what sets questions apart there that ask something
-else, and hardly ever two that ask the same. Some were added after reading what the support checker had missed (`rag bench support`)."""
+else, and hardly ever two that ask the same. Some were added after reading what the support checker missed (`rag bench support`)."""
 
 _ASKED = """
 when | where
