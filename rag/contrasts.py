@@ -20,6 +20,9 @@ LONGEST_REPLACED = 5
 """Words of a sentence in another's place. More are another clause rather than another word."""
 
 _WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
+_PART = re.compile(r"[^\W_]+")
+"""As `rag.differences` has words: "low-fat" is two."""
+
 _NEGATION = re.compile(
     r"\b(?:not|no|never|cannot|nor|neither|none|without|unlike|non|avoid(?:s|ed|ing)?|forbid(?:s|den)?|fail(?:s|ed)?|contraindicated|unsuitable|useless)\b"
     r"|n['\u2019]t\b",
@@ -50,7 +53,6 @@ elevated raised increased | reduced lowered decreased
 deficiency deficient deficit lack shortage | excess excessive surplus overload
 gain gains | loss lose loses
 lost | kept | spared
-lacking | raised
 improve improves better | worsen worsens worse
 before | after
 above over | below under
@@ -98,13 +100,12 @@ painful | painless
 acid | alkaline
 confirmed | suspected
 differ different differs distinguished | resemble resembles alike
-placed | taken
 direct | indirect
 one single | both
 help helps helped | harm harms harmed hinder hinders
 safe safely safer safest | unsafe dangerous harmful
 useful effective | dangerous hazardous
-prevents | triggers provokes
+prevent prevents prevented | cause causes caused trigger triggers triggered provoke provokes
 relieves | causes worsens
 able | unable
 possible | impossible
@@ -172,6 +173,11 @@ hand hands | foot feet
 finger fingers | toe toes
 arm arms | leg legs
 face | limbs
+"""
+"""Any two sides of a line. Most were found in `data/training/same_questions.jsonl`: what sets questions apart there that ask something
+else, and hardly ever two that ask the same. Some were added after reading what the support checker missed (`rag bench support`)."""
+
+_ASKED = """
 year | country city
 site | age | duration
 cause causes caused | symptom symptoms sign signs | test tests tested diagnosis diagnosed diagnose diagnosing \
@@ -185,11 +191,8 @@ drug drugs | operation surgery | test scan
 spread spreads transmitted caught | treated treatment diagnosed symptoms
 gets | described
 inherited transmitted | treated diagnosed
-"""
-"""Any two sides of a line. Most were found in `data/training/same_questions.jsonl`: what sets questions apart there that ask something
-else, and hardly ever two that ask the same. Some were added after reading what the support checker missed (`rag bench support`)."""
-
-_ASKED = """
+lacking | raised
+placed | taken
 when | where
 where | why
 how | whom
@@ -199,20 +202,23 @@ proportion percentage share | long soon | age
 """
 """As `_OPPOSITES`: what sets two questions apart, and not two statements."""
 
+_AMBIGUOUS = frozenset({"least", "most", "last"})
+"""In statements: "at least", "at most", "they last"."""
+
 Sides: TypeAlias = dict[str, list[tuple[int, int]]]
 """The lines and sides that a word stands on."""
 
 
-def _sides_of_each(lines: str) -> Sides:
+def _sides_of_each(lines: str, without: frozenset[str] = frozenset()) -> Sides:
     places: Sides = {}
     for number, line in enumerate(lines.strip().splitlines()):
         for side, words in enumerate(line.split("|")):
-            for word in words.split():
+            for word in set(words.split()) - without:
                 places.setdefault(word, []).append((number, side))
     return places
 
 
-_IN_QUESTIONS, _IN_SENTENCES = _sides_of_each(_OPPOSITES + _ASKED.strip()), _sides_of_each(_OPPOSITES)
+_IN_QUESTIONS, _IN_SENTENCES = _sides_of_each(_OPPOSITES + _ASKED.strip()), _sides_of_each(_OPPOSITES, _AMBIGUOUS)
 
 _CLASSES = [
     re.compile(rf"\b(?:{pattern})\b", flags)
@@ -247,17 +253,21 @@ def contrast(a: str, b: str) -> bool:
 
 
 def opposite(sentence: str, passage: str, aligned: Aligned | None) -> bool:
-    """Does a sentence follow the one of the passage that it is aligned with, but for a word on another side of what can't be the
-    same? What a passage says word for word it says, whatever else it says besides."""
+    """Does a sentence follow the one of the passage that it is aligned with, but for one word on another side of what can't be the
+    same? What a passage says word for word it says, whatever else it says besides. Where two words are turned, or roles too, or one of
+    both sentences is negated, they may say the same ("isn't safe", "is unsafe"): that is the model's to judge."""
     if aligned is None or _plain(sentence) in _plain(passage):
         return False
-    said = _words(sentence)
-    return any(
-        len(ours) <= LONGEST_REPLACED
-        and len(theirs) <= LONGEST_REPLACED
-        and _opposed(frozenset(ours), frozenset(theirs) - said, _IN_SENTENCES)
-        for ours, theirs in aligned.replaced()
-    )
+    said, told = aligned.texts
+    if bool(_NEGATION.search(said)) != bool(_NEGATION.search(told)):
+        return False
+    ours, theirs = (frozenset(_PART.findall(text.lower())) for text in (said, told))
+    turned = [
+        _opposed(frozenset(new) - theirs, frozenset(old) - ours, _IN_SENTENCES)
+        for new, old in aligned.replaced()
+        if max(len(new), len(old)) <= LONGEST_REPLACED
+    ]
+    return sum(turned) == 1 and not _exchanged(said, told)
 
 
 def _plain(text: str) -> str:

@@ -41,11 +41,20 @@ class Aligned:
     operations: Sequence[tuple[str, int, int, int, int]]
     """As `difflib` has them: a name, start and end in ours, start and end in theirs."""
 
+    @property
+    def texts(self) -> tuple[str, str]:
+        """The sentence, and that of the passage, from their first word to their last."""
+        return _between(self.ours), _between(self.theirs)
+
     def replaced(self) -> Iterator[tuple[list[str], list[str]]]:
         """Words of ours, and what theirs has in their place, in lower case."""
         for name, start, end, first, last in self.operations:
             if name == "replace":
                 yield _lower(self.ours[start:end]), _lower(self.theirs[first:last])
+
+
+def _between(words: Sequence[re.Match[str]]) -> str:
+    return words[0].string[words[0].start() : words[-1].end()] if words else ""
 
 
 def align(sentence: str, passage: str) -> Aligned | None:

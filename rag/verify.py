@@ -18,7 +18,7 @@ from rag.settings import Action, Verify
 from rag.text import content_words, cut, sentences
 
 LABELS: tuple[Support, ...] = tuple(label for label in get_args(Support) if label != "unchecked")
-"""Best first: a sentence has the best verdict of the passages that it cites."""
+"""Most telling first: a sentence has the first of these that a passage that it cites gives it."""
 
 
 class Judged(NamedTuple):
@@ -83,11 +83,13 @@ def shown(sentences: Sequence[Sentence], action: Action) -> tuple[bool, ...]:
 
 def verdict(judged: Judged, min_support: float) -> Support:
     """A sentence with a number that its passage hasn't, or has with another unit only, is never supported, nor one that says the
-    opposite."""
+    opposite: that is contradicted, unless the model rather takes it for something that isn't told, as of "liver" for "heart"."""
     supported, contradicted, not_stated = judged.probabilities
     if judged.numbers_stand and not judged.opposite and supported >= min_support:
         return "supported"
-    return "contradicted" if judged.opposite or contradicted > max(supported, not_stated) else "not_stated"
+    if judged.opposite:
+        return "contradicted" if contradicted >= not_stated else "not_stated"
+    return "contradicted" if contradicted > max(supported, not_stated) else "not_stated"
 
 
 def premise(title: str, text: str, sentence: str, max_chars: int) -> str:

@@ -111,8 +111,30 @@ PASSAGE = (
         ("Gout is more common in men than in ladies.", False),
         ("Allopurinol lowers urate, and colchicine is given long before it.", False),  # asks nothing
         ("Women have less urate than men until they are past the menopause.", False),  # follows no sentence
+        ("Allopurinol is not unsafe, and colchicine is often given before it.", False),
         ("", False),
     ],
 )
 def test_a_sentence_that_says_the_opposite_of_the_one_it_follows_is_found(sentence: str, found: bool) -> None:
     assert opposite(sentence, PASSAGE, align(sentence, PASSAGE)) is found
+
+
+@pytest.mark.parametrize(
+    ("sentence", "passage"),
+    [
+        ("Aspirin is not safe for children.", "Aspirin is unsafe for children."),
+        ("The lump is not painful at all.", "The lump is painless at all times."),
+        ("Fever is more severe in older people.", "Fever is less severe in younger people."),
+        ("The risk is higher after surgery than before it.", "The risk is lower before surgery than after it."),
+        ("At least one in three patients has a relapse.", "More than one in three patients has a relapse."),
+        ("Treatment of the cause relieves it.", "Management of the cause relieves it."),
+        ("It is fatal within days if left untreated.", "It is fatal within days if not treated right away."),
+        ("Symptoms of it last for two weeks.", "Symptoms of it at first persist for two weeks."),
+        (
+            "Warfarin is used to prevent blood clots in atrial fibrillation.",
+            "Warfarin is used to treat blood clots and to prevent them in atrial fibrillation.",
+        ),
+    ],
+)
+def test_what_may_follow_from_a_passage_is_left_to_the_model(sentence: str, passage: str) -> None:
+    assert not opposite(sentence, passage, align(sentence, passage))

@@ -149,7 +149,8 @@ def test_a_real_cross_encoder_checks(cross_encoder: Callable[[Sequence[str]], Pa
         (Judged((0.3, 0.4, 0.3), numbers_stand=False), "contradicted"),
         (Judged((0.1, 0.4, 0.5)), "not_stated"),
         (Judged((0.9, 0.05, 0.05), opposite=True), "contradicted"),
-        (Judged((0.1, 0.4, 0.5), opposite=True), "contradicted"),
+        (Judged((0.1, 0.4, 0.5), opposite=True), "not_stated"),
+        (Judged((0.9, 0.06, 0.04), opposite=True), "contradicted"),
     ],
 )
 def test_a_verdict(judged: Judged, found: Support) -> None:

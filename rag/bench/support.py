@@ -30,7 +30,7 @@ from rag.models import ModelStore
 from rag.settings import Loaded
 from rag.stats import Estimate, Floats, bootstrap_clusters
 from rag.training import support
-from rag.training.corruption import KINDS, Kind
+from rag.training.corruption import KINDS
 from rag.training.support import Pair
 from rag.verify import LABELS, CrossEncoderChecker
 
@@ -45,9 +45,6 @@ SENTENCES, CHARS = 3, 800
 
 ROUNDS, WARM_UP = 50, 5
 AT_ONCE = 32
-
-GUARDED: tuple[Kind, ...] = ("number", "direction", "subgroup")
-"""Kinds of corruption that the guards of `rag.verify` help with: what the model finds alone is reported beside it."""
 
 REFUSED = -1.0
 """Score of a sentence that is never supported, whatever the threshold."""
@@ -121,7 +118,7 @@ def _depends_on(loaded: Loaded, model: Path, count: int) -> dict[str, Any]:
         "pairs": count,
         "backend": bert.choose(model, loaded.device, settings.backend),
         "weights": provenance.weights(model),
-        "verify": settings.model_dump(exclude={"action", "min_support"}),  # what is made of the probabilities
+        "verify": settings.model_dump(exclude={"action"}),  # what is made of verdicts
     }
 
 
@@ -200,6 +197,16 @@ class Scores:
     def recall(self) -> Estimate:
         return self._flagged(~self.supported)
 
+    def flagged_below(self, limit: float, rows: NDArray[np.bool_]) -> Estimate:
+        """The share of these rows below a threshold that is set."""
+        below = self.values < limit
+
+        def statistic(weights: Floats) -> Floats:
+            share: Floats = (weights * (rows & below)).sum(axis=1) / (weights * rows).sum(axis=1)
+            return share
+
+        return replace(bootstrap_clusters(self.about, statistic), n=int(rows.sum()))
+
     def _flagged(self, rows: NDArray[np.bool_]) -> Estimate:
         """The share of these rows below the threshold. Each resample has a threshold of its own."""
 
@@ -222,7 +229,7 @@ def summarise(folder: Path) -> list[results.Figure]:
     supported = np.array([sample["label"] == "supported" for sample in made])
     verbatim = np.array([sample["verbatim"] for sample in made])
     probability = np.array([sample["probabilities"]["supported"] for sample in made])
-    refused = np.array([not sample["numbers_stand"] or sample.get("opposite", False) for sample in made])
+    refused = np.array([not sample["numbers_stand"] or sample["opposite"] for sample in made])
     about = np.array([sample["about"] for sample in made])
     served = Scores(np.where(refused, REFUSED, probability), supported, about)
     unguarded = Scores(probability, supported, about)
@@ -241,8 +248,11 @@ def summarise(folder: Path) -> list[results.Figure]:
     for kind, rows in of_kind.items():
         goal = 0.80 if kind in KINDS else None
         figures.estimated(f"recall_{kind}", served.where(rows).recall, "share", at_least=goal)
-    for kind in GUARDED:
+    for kind in KINDS:
         figures.estimated(f"recall_{kind}_without_guard", unguarded.where(of_kind[kind]).recall, "share")
+    as_set = head["settings"]["verify"]["min_support"]
+    figures.estimated("false_alarms_as_set", partial(served.flagged_below, as_set, supported), "share")
+    figures.estimated("recall_as_set", partial(served.flagged_below, as_set, ~supported), "share")
     seconds = [sample["seconds"] for sample in samples if "seconds" in sample]
     figures.ms("latency_ms", seconds, at_most=30)
     results.write(folder, head, figures.all, [*_notes(head, made), *figures.notes])
@@ -264,8 +274,10 @@ def _notes(head: Mapping[str, Any], samples: Sequence[Sample]) -> list[str]:
         f"{REFUSED:g} where a number of the sentence doesn't stand in the passage, or it says the opposite of what it follows word by "
         "word (the guards of `rag.verify`). "
         "`auroc`: supported against all others. `threshold` is the highest that no more than "
-        f"{FALSE_ALARMS:.0%} of the supported ones lie below, and what `verify.min_support` should be; the recalls are "
-        "at it. Intervals: bootstrap over the titles of the passages.",
+        f"{FALSE_ALARMS:.0%} of the supported ones lie below, the recalls are at it. `_as_set`: at "
+        f"`verify.min_support`, {settings['verify']['min_support']:g}, all kinds together. `_without_guard`: by the model alone, at "
+        "the threshold that it needs then. Some of the opposites were written after reading what was missed on these pairs. Intervals: "
+        "bootstrap over the titles of the passages.",
         "",
         f"`{settings['verify']['model']}` runs on {settings['backend']}. `latency_ms`: `check` of an answer of "
         f"{SENTENCES} sentences, each citing a passage of {CHARS} characters; the median of answers checked once each.",

@@ -173,6 +173,6 @@ def _show(compared: Comparison, terminal: Terminal) -> None:
     line(f"It isn't shown for: {', '.join(compared.shown(False)) or 'nothing'}.")
     line(
         f"{compared.questions} questions. Intervals: paired bootstrap; p: paired permutation test, not corrected for the number of "
-        "figures; shown: the interval lies above the margin, one-sided at 2.5%.",
+        "figures; shown: the interval lies above the margin, one-sided at 2.5%, of enough pairs.",
         "dim",
     )

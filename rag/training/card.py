@@ -62,15 +62,16 @@ def _figures(path: Path) -> str:
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     host = summary["host"]
     rows = [
-        f"| `{f['name']}` | {f['value']:.3f} | {f['lo']:.3f} to {f['hi']:.3f} | {f['unit']} | {f['n']} | {f['goal'] or ''} |"
+        f"| `{f['name']}` | {f['value']:.3f} | {f['lo']:.3f} to {f['hi']:.3f} | {f['unit']} | {f['n']} | {f['goal'] or ''} | "
+        f"{'' if f['met'] is None else 'yes' if f['met'] else '**no**'} |"
         for f in summary["figures"]
     ]
     return "\n".join(
         [
             f"`{summary['command']}`, {summary['date'][:10]}, {host['gpu'] or host['cpu']}:",
             "",
-            "| figure | value | 95% interval | unit | n | goal |",
-            "|---|---|---|---|---|---|",
+            "| figure | value | 95% interval | unit | n | goal | met |",
+            "|---|---|---|---|---|---|---|",
             *rows,
         ]
     )

@@ -99,8 +99,8 @@ EXPLAINED = (
     "itself, asked a second time, is the noise that the others have to be read against; `noise_half_width` is half of its "
     "interval. `…_ratio_of_ratios` is that ratio over the source's (of the middle of a range that it expects): 1 where as much is "
     "gained here as there. `…_key_fact_difference`: key facts found in the answers, less those of the first variant; met where "
-    "the interval lies above the margin. `span_coverage_min`: of all answers the smallest share of the time that the stages' "
-    "spans account for. Intervals: bootstrap over questions."
+    "the interval lies above the margin, of enough questions with key facts (36 for 10 points). `span_coverage_min`: of all "
+    "answers the smallest share of the time that the stages' spans account for. Intervals: bootstrap over questions."
 )
 
 STAGES = (

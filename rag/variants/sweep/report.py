@@ -211,6 +211,6 @@ def _notes(swept: Swept) -> list[str]:
 EXPLAINED = (
     "Within a block each value answers all its questions in turn, one by one, in an order that is drawn and then reversed, with a "
     "prefix cache that holds the instruction alone. `total_ratio`: the median over questions of its seconds over those of the base; "
-    "`key_fact_difference`: key facts found in its answers, less those of the base; met where the interval lies above the margin. "
-    "Intervals: bootstrap over questions."
+    "`key_fact_difference`: key facts found in its answers, less those of the base; met where the interval lies above the margin, of "
+    "enough questions with key facts (36 for 10 points). Intervals: bootstrap over questions."
 )
