@@ -275,9 +275,9 @@ def _notes(head: Mapping[str, Any], samples: Sequence[Sample]) -> list[str]:
         "word (the guards of `rag.verify`). "
         "`auroc`: supported against all others. `threshold` is the highest that no more than "
         f"{FALSE_ALARMS:.0%} of the supported ones lie below, the recalls are at it. `_as_set`: at "
-        f"`verify.min_support`, {settings['verify']['min_support']:g}, all kinds together. `_without_guard`: by the model alone, at "
-        "the threshold that it needs. Some of the opposites were written after reading what was missed on these pairs. Intervals: bootstrap "
-        "over the titles of the passages.",
+        f"`verify.min_support`, {settings['verify']['min_support']:g}, all kinds together. `_without_guard`: by the model alone, "
+        "at the threshold that it needs. Some of the opposites were written after reading what was missed on these pairs. Intervals: "
+        "bootstrap over the titles of the passages.",
         "",
         f"`{settings['verify']['model']}` runs on {settings['backend']}. `latency_ms`: `check` of an answer of "
         f"{SENTENCES} sentences, each citing a passage of {CHARS} characters; the median of answers checked once each.",
