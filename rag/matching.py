@@ -54,7 +54,7 @@ class QuestionMatcher:
         return bool(probability >= self.min_same)
 
     def probabilities(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-        """Shape (pairs,). 0 where they aren't `comparable`: a dose, an age or a year in numerals is never nearly the same."""
+        """Shape (pairs,). 0 where they aren't `comparable`: one dose, age or year is never nearly another one."""
         found = np.zeros(len(pairs))
         rows = [row for row, (a, b) in enumerate(pairs) if comparable(a, b)]
         if rows:

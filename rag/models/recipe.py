@@ -35,7 +35,7 @@ class WheelBase(_Part):
     path: str
 
     def __str__(self) -> str:
-        return f"{self.path} of the wheel {self.wheel}"
+        return f"{'' if self.path == '.' else f'{self.path} of '}the wheel {self.wheel}"
 
 
 class HubBase(_Part):
