@@ -340,4 +340,12 @@ def test_a_run_goes_on_where_it_was_interrupted(
     assert now[:40] == lines[:40]
     assert [json.loads(line).get("id") for line in now] == [json.loads(line).get("id") for line in lines]
     assert sum('"seconds"' in line for line in now) == support.ROUNDS
+
+    head = json.loads(lines[0])
+    rules = head["settings"]["rules"]
+    assert sorted(rules) == ["rag.contrasts", "rag.differences", "rag.quantities"]
+    rules["rag.contrasts"] = "of other opposites"
+    path.write_text("".join([f"{json.dumps(head)}\n", *lines[1:]]))
+    assert cli(*command, *settings).returncode == 0
+    assert (tmp_path / "samples.before.jsonl").is_file(), "what other rules judged isn't mixed in"
     assert not home.exists() or not (home / "data").exists(), "no index is needed"

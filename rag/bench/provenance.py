@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rag import files
@@ -49,6 +52,11 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def sources(*modules: ModuleType) -> dict[str, str]:
+    """SHA-256 of the text of each, by name: of rules that samples were judged by."""
+    return {one.__name__: hashlib.sha256(inspect.getsource(one).encode()).hexdigest() for one in modules}
 
 
 def weights(folder: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rag import bert, build, metrics
+from rag import bert, build, contrasts, differences, metrics, quantities
 from rag.bench import SEED, Progress, provenance, results
 from rag.bench.results import Sample
 from rag.bench.timing import timed
@@ -118,6 +118,7 @@ def _depends_on(loaded: Loaded, model: Path, count: int) -> dict[str, Any]:
         "pairs": count,
         "backend": bert.choose(model, loaded.device, settings.backend),
         "weights": provenance.weights(model),
+        "rules": provenance.sources(contrasts, differences, quantities),
         "verify": settings.model_dump(exclude={"action"}),  # what is made of verdicts
     }
 
