@@ -20,9 +20,6 @@ LONGEST_REPLACED = 5
 """Words of a sentence in another's place. More are another clause rather than another word."""
 
 _WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
-_PART = re.compile(r"[^\W_]+")
-"""As `rag.differences` has words: "low-fat" is two."""
-
 _NEGATION = re.compile(
     r"\b(?:not|no|never|cannot|nor|neither|none|without|unlike|non|avoid(?:s|ed|ing)?|forbid(?:s|den)?|fail(?:s|ed)?|contraindicated|unsuitable|useless)\b"
     r"|n['\u2019]t\b",
@@ -261,7 +258,7 @@ def opposite(sentence: str, passage: str, aligned: Aligned | None) -> bool:
     said, told = aligned.texts
     if bool(_NEGATION.search(said)) != bool(_NEGATION.search(told)):
         return False
-    ours, theirs = (frozenset(_PART.findall(text.lower())) for text in (said, told))
+    ours, theirs = aligned.words
     turned = [
         _opposed(frozenset(new) - theirs, frozenset(old) - ours, _IN_SENTENCES)
         for new, old in aligned.replaced()

@@ -46,6 +46,11 @@ class Aligned:
         """The sentence, and that of the passage, from their first word to their last."""
         return _between(self.ours), _between(self.theirs)
 
+    @property
+    def words(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Of both, in lower case."""
+        return frozenset(_lower(self.ours)), frozenset(_lower(self.theirs))
+
     def replaced(self) -> Iterator[tuple[list[str], list[str]]]:
         """Words of ours, and what theirs has in their place, in lower case."""
         for name, start, end, first, last in self.operations:

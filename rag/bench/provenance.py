@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
 import platform
@@ -56,7 +55,7 @@ def versions() -> dict[str, str]:
 
 def sources(*modules: ModuleType) -> dict[str, str]:
     """SHA-256 of the text of each, by name: of rules that samples were judged by."""
-    return {one.__name__: hashlib.sha256(inspect.getsource(one).encode()).hexdigest() for one in modules}
+    return {one.__name__: files.sha256(Path(inspect.getfile(one))) for one in modules}
 
 
 def weights(folder: Path) -> dict[str, str]:

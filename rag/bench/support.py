@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -200,19 +200,14 @@ class Scores:
 
     def flagged_below(self, limit: float, rows: NDArray[np.bool_]) -> Estimate:
         """The share of these rows below a threshold that is set."""
-        below = self.values < limit
+        return self._flagged(rows, lambda weights: np.full(len(weights), limit))
+
+    def _flagged(self, rows: NDArray[np.bool_], threshold: Callable[[Floats], Floats] | None = None) -> Estimate:
+        """The share of these rows below the threshold. Each resample has one of its own, unless another is given."""
+        limit_of = threshold if threshold is not None else self._threshold
 
         def statistic(weights: Floats) -> Floats:
-            share: Floats = (weights * (rows & below)).sum(axis=1) / (weights * rows).sum(axis=1)
-            return share
-
-        return replace(bootstrap_clusters(self.about, statistic), n=int(rows.sum()))
-
-    def _flagged(self, rows: NDArray[np.bool_]) -> Estimate:
-        """The share of these rows below the threshold. Each resample has a threshold of its own."""
-
-        def statistic(weights: Floats) -> Floats:
-            return metrics.share_below(self.values, self._threshold(weights), weights * rows)
+            return metrics.share_below(self.values, limit_of(weights), weights * rows)
 
         return replace(bootstrap_clusters(self.about, statistic), n=int(rows.sum()))
 

@@ -229,12 +229,15 @@ def _nearest(
 
     vector = open_encoder(loaded).encode_queries([question])[0]
     matcher, settings = open_matcher(loaded), loaded.settings.cache
-    alike = [(float(entry.vector @ vector), entry) for entry in entries if entry.where == where]
     words = normalised(question)
-    repeated = any(normalised(entry.question) == words for _, entry in alike)
+    alike = [
+        (float(entry.vector @ vector), normalised(entry.question) == words, entry)
+        for entry in entries
+        if entry.where == where
+    ]
+    repeated = any(exact for _, exact, _ in alike)
     rows: list[tuple[dict[str, object], str]] = []
-    for place, (cosine, entry) in enumerate(sorted(alike, key=lambda one: -one[0])):
-        exact = normalised(entry.question) == words
+    for place, (cosine, exact, entry) in enumerate(sorted(alike, key=lambda one: -one[0])):
         same = None
         if matcher is not None and place == 0 and not repeated and cosine >= settings.min_cosine:
             same = float(matcher.probabilities([(question, entry.question)])[0])

@@ -75,7 +75,7 @@ class Versions:
             raise
         left = [version for version in self.all() if before is None or not before < version < number]
         for version in {*self.all()} - {*left[-KEPT:]}:
-            self._remove(version)
+            _remove(self.folder(version), ignore_errors=True)
 
     def roll_back(self, to: str | None = None) -> str:
         """Switch to version `to`, else to the one before the current one; its number.
@@ -99,11 +99,8 @@ class Versions:
         """All versions. Raises `IndexMissing` where there is none, `SearchIndexError` where another process is writing."""
         if not self.root.is_dir():
             self.current()
-        gone = self.root.with_name(f".{self.name}.gone")
         with self.writing(), explaining_storage(self.root):
-            shutil.rmtree(gone, ignore_errors=True)  # of one that was killed here
-            self.root.rename(gone)  # half of an index is none
-            shutil.rmtree(gone)
+            _remove(self.root)
 
     def _point_to(self, number: str) -> None:
         with replacing_file(self.root / "CURRENT") as pointer:
@@ -115,16 +112,17 @@ class Versions:
         except (IndexMissing, SearchIndexError):
             return None
 
-    def _remove(self, version: str) -> None:
-        """At once for a reader, who mustn't find half of it."""
-        folder = self.folder(version)
-        gone = folder.with_name(f".{version}.gone")
-        folder.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
-
     def _sweep(self) -> None:
         """Remove what a killed writer left behind. Safe under the lock: nobody else writes here."""
         for folder in (self.root / "versions").glob(".*"):
             shutil.rmtree(folder, ignore_errors=True)
         for pointer in self.root.glob(".CURRENT.*"):
             pointer.unlink(missing_ok=True)
+
+
+def _remove(folder: Path, ignore_errors: bool = False) -> None:
+    """At once for a reader, who mustn't find half of it."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)  # of one that was killed here
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=ignore_errors)

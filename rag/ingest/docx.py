@@ -57,9 +57,10 @@ def _check(content: bytes) -> None:
     if content.startswith(_OLE):
         raise CorpusError("encrypted, or a .doc by another name. Save it as .docx without a password.")
     try:
-        parts = zipfile.ZipFile(io.BytesIO(content)).infolist()
+        package = zipfile.ZipFile(io.BytesIO(content))
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
         raise CorpusError(f"no DOCX file ({error}). Save it anew.") from error
+    parts = package.infolist()
     expanded = {True: 0, False: 0}
     for part in parts:
         expanded[part.filename.lower().endswith(_XML)] += part.file_size
@@ -73,18 +74,17 @@ def _check(content: bytes) -> None:
             raise CorpusError(
                 f"its {kind} would expand to {expanded[is_xml] >> 20:,} MiB, at most {limit >> 20}. A bomb?"
             )
-    if (hidden := _xml_by_another_name(content)) is not None:
+    if (hidden := _xml_by_another_name(package)) is not None:
         raise CorpusError(f"it declares {hidden!r} as XML. Save it anew.")
 
 
-def _xml_by_another_name(content: bytes) -> str | None:
+def _xml_by_another_name(package: zipfile.ZipFile) -> str | None:
     """A part, or an ending of parts, of which the package says that it is XML and which wasn't counted as such. python-docx goes by
     what is said there. Only after the sizes were checked."""
-    with zipfile.ZipFile(io.BytesIO(content)) as package:
-        try:
-            types = etree.fromstring(package.read("[Content_Types].xml"), etree.XMLParser(resolve_entities=False))
-        except (KeyError, etree.XMLSyntaxError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise CorpusError(f"a damaged DOCX ({error}). Save it anew.") from error
+    try:
+        types = etree.fromstring(package.read("[Content_Types].xml"), etree.XMLParser(resolve_entities=False))
+    except (KeyError, etree.XMLSyntaxError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise CorpusError(f"a damaged DOCX ({error}). Save it anew.") from error
     for one in types.iter("{*}Override", "{*}Default"):
         name = one.get("PartName") or f".{one.get('Extension', '')}"
         if one.get("ContentType", "").lower().rstrip().endswith("xml") and not name.lower().endswith(_XML):

@@ -67,9 +67,9 @@ def _of_pairs(figures: results.Figures, samples: Sequence[Sample], min_same: flo
                 f"cosine_{least:.2f}_{name}_rate", partial(_share, cosine[rows] >= least, topics[rows]), "share"
             )
     for source in sorted({sample["source"] for sample in samples if not sample["same"]}):
-        of_source = np.array([sample["source"] == source for sample in samples])[~same]
-        some, of = int((served[~same] >= min_same)[of_source].sum()), int(of_source.sum())
-        figures.all.append(_bound(f"wrong_hit_upper95@{source}", some, of))
+        rows = ~same & np.array([sample["source"] == source for sample in samples])
+        some = int((served[rows] >= min_same).sum())
+        figures.all.append(_bound(f"wrong_hit_upper95@{source}", some, int(rows.sum())))
     table = [f"| {source} | {of} | {kept} | {n} |" for source, of, kept, n in _by_kind(samples, served >= min_same)]
     return [
         f"{len(samples) - others} pairs that ask the same and {others} that don't, none of a topic that was calibrated on; served "
