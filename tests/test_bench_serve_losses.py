@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.client import parse_headers
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -117,8 +118,10 @@ def replying(*pieces: bytes, then: Callable[[], object] = lambda: None) -> Itera
 
         def reply() -> None:
             connection, _ = listener.accept()
-            with connection:
-                connection.recv(65536)
+            with connection, connection.makefile("rb") as request:
+                request.readline()
+                # closed with a part of it unread, a connection is reset, and what was said is lost
+                request.read(int(parse_headers(request)["content-length"]))
                 for piece in pieces:
                     connection.sendall(piece)
                 then()
