@@ -41,7 +41,7 @@ check: lint  ## ruff and mypy, then the tests
 lock:  ## resolve requirements/*.lock anew
 	@scripts/lock.sh
 
-bench: bench-start bench-breakdown bench-reranker bench-generator bench-support bench-retrieval bench-index bench-serve bench-batch  ## every benchmark; results in eval/results/
+bench: bench-start bench-breakdown bench-reranker bench-generator bench-support bench-retrieval bench-index bench-serve bench-cache bench-batch  ## every benchmark; results in eval/results/
 
 bench-start: $(DEV)  ## process start to first token, against a bare vLLM script
 	@$(BIN)/rag bench start $(ARGS)
@@ -70,8 +70,8 @@ bench-breakdown: $(DEV)  ## where the time of V3, V3.1, V3.2 and the default goe
 bench-sweep: $(DEV)  ## what the values of a setting take and give: make bench-sweep OVER=context.passages=3,5,10,15
 	@$(BIN)/rag bench sweep --over "$(OVER)" $(ARGS)
 
-bench-cache: $(DEV)  ## with ARGS="--set cache.model=…", wrong hits and hits of the query cache, beside a cosine's; what a hit takes and a skewed trace gains
-	@$(BIN)/rag bench cache $(ARGS)
+bench-cache: $(DEV)  ## wrong hits and hits of the query cache, beside a cosine's; what a hit takes and a skewed trace gains; needs RAG_DATASETS
+	@$(BIN)/rag bench cache --set cache.model=minilm-same-question $(ARGS)
 
 bench-batch: $(DEV)  ## 120 questions one after the other, all at once, and as rag batch asks them
 	@$(BIN)/rag bench batch $(ARGS)
