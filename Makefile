@@ -16,7 +16,7 @@ train-%: export MALLOC_TRIM_THRESHOLD_ = 17179869184
 	train train-reranker train-generator train-support train-matcher eval
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "make %-16s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | awk -F'\t' '{printf "make %-16s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED)  ## install, build the models and the sample index
 	@$(BIN)/rag models build
@@ -41,7 +41,7 @@ check: lint  ## ruff and mypy, then the tests
 lock:  ## resolve requirements/*.lock anew
 	@scripts/lock.sh
 
-bench: bench-start bench-breakdown bench-reranker bench-generator bench-support bench-retrieval bench-index bench-serve bench-cache bench-batch  ## every benchmark; results in eval/results/
+bench: bench-start bench-breakdown bench-reranker bench-generator bench-support bench-retrieval bench-index bench-serve bench-cache bench-batch  ## every benchmark but sweeps, into eval/results/; needs RAG_DATASETS=FOLDER
 
 bench-start: $(DEV)  ## process start to first token, against a bare vLLM script
 	@$(BIN)/rag bench start $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -156,8 +157,13 @@ def reaches(estimate: Estimate, least: float) -> bool:
     return estimate.lo >= least and _enough(estimate.n, 0.5)
 
 
+def pairs_needed(margin: float) -> int:
+    """Pairs below which nothing is shown of a margin, see `non_inferiority`."""
+    return math.ceil(math.log(ALPHA) / math.log1p(-margin))
+
+
 def _enough(pairs: int, margin: float) -> bool:
-    return bool((1 - margin) ** pairs <= ALPHA)
+    return pairs >= pairs_needed(margin)
 
 
 # --- statistics -------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from rag.settings import Device, Loaded
 
 pytestmark = pytest.mark.usefixtures("cpu_with_bf16")
 
-NO_FP8 = "vLLM has no FP8 weight kernels for a CPU (BF16 is used, and is faster there)"
+NO_FP8 = "vLLM has no FP8 weight kernels for a CPU (the weights stay in generator.dtype)"
 MIB = 1024 * 1024
 TECHNIQUES = {"quantization", "attention_backend", "kv_cache_dtype", "prefix_caching", "speculation"}
 

@@ -208,7 +208,9 @@ def test_so_few_questions_show_nothing_even_where_nothing_is_lost(tmp_path: Path
     figures = summarised(tmp_path, told(20, 0), ("v3", "v3_again", "v3_1"), count=20)
     assert (figures["v3_1_key_fact_difference"].value, figures["v3_1_key_fact_difference"].met) == (0.0, False)
     assert figures["v3_1_key_fact_power"].value == 0.0
-    assert "no loss of quality" not in (tmp_path / "report.md").read_text()
+    report = (tmp_path / "report.md").read_text()
+    assert "no loss of quality" not in report
+    assert "n=20): too few questions to tell whether 10 points were lost, which takes 36." in report
 
 
 def test_where_there_are_no_key_facts_nothing_is_said_of_them(tmp_path: Path) -> None:

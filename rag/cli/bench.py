@@ -24,7 +24,7 @@ Datasets = Annotated[
         "--datasets",
         envvar="RAG_DATASETS",
         metavar="FOLDER",
-        help="Where the datasets lie that were held out from training.",
+        help="Folder of the public datasets; only what was held out from training is measured.",
         show_default="datasets",
     ),
 ]

@@ -149,7 +149,7 @@ def calibrate(
     assignments: options.Assignments = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """From which probability on two questions are the same, so that wrong hits stay rare.
+    """From which probability on two questions are the same, so that wrong hits stay rare. It calibrates what `cache.model` names.
 
     The threshold is the lowest at which the upper 95% bound of the rate of wrong hits stays under cache.max_wrong_hits, on these
     pairs. Use questions of your own: what your users ask, and what they might be mistaken for.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Annotated
 
 import typer
+import yaml
 
 from rag.cli import options
 
@@ -42,7 +44,7 @@ def config(
         )
         return
     terminal.out.print(f"profile {loaded.profile}, models file {loaded.models}, device {loaded.device}", style="bold")
-    table = [(key, str(_plain(value)), origin) for key, value, origin in rows]
+    table = [(key, _written(value), origin) for key, value, origin in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     wide = terminal.out.is_terminal and terminal.out.width > sum(widths) + 50
     for cells in table:
@@ -53,3 +55,9 @@ def config(
 
 def _plain(value: object) -> object:
     return dict(value) if isinstance(value, Mapping) else value
+
+
+def _written(value: object) -> str:
+    """As `--set` and a YAML file take it: null and true, and quotes around a text that would be read as another value."""
+    text: str = yaml.safe_dump(_plain(value), default_flow_style=True, allow_unicode=True, width=sys.maxsize)
+    return text.removesuffix("...\n").strip()

@@ -54,7 +54,7 @@ Where = Annotated[
     typer.Option(
         "--where",
         metavar="CONDITION",
-        help='Only documents that meet it, e.g. [cyan]year>=2020 and journal~"Lancet" and not retracted[/cyan].',
+        help='What the sources have to meet, e.g. [cyan]year>=2020 and journal~"Lancet" and not retracted[/cyan].',
         show_default=False,
     ),
 ]

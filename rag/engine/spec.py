@@ -23,7 +23,7 @@ CPU_KV_CACHE_MB = 512
 
 # Seen in vLLM 0.32 on a CPU: online `fp8` crashes at load, and `fp8_per_channel` runs at half the speed
 # of BF16. Checkpoints of the other methods have CPU kernels.
-_NO_CPU_WEIGHTS = {"fp8": "vLLM has no FP8 weight kernels for a CPU (BF16 is used, and is faster there)"}
+_NO_CPU_WEIGHTS = {"fp8": "vLLM has no FP8 weight kernels for a CPU (the weights stay in generator.dtype)"}
 
 _AVX512_WEIGHTS = {"awq", "gptq"}  # vLLM's library for AVX2 has no 4-bit product: the first token fails there
 

@@ -74,7 +74,12 @@ PRODUCTS: Mapping[str, Product] = {
         "all-MiniLM-L6-v2 as a cross-encoder: do two questions ask the same?",
         matcher.LORA.rank,
         matcher.LORA.alpha,
-        (datasets.MEDQUAD, datasets.OWN),
+        (
+            datasets.MEDQUAD,
+            datasets.SCIFACT,
+            datasets.EVIDENCE_INFERENCE,
+            datasets.OWN,
+        ),  # it begins as the support checker
         (matching.LABEL,),
     ),
 }

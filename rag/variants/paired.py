@@ -10,6 +10,7 @@ from rag.evaluate import Difference
 from rag.evaluate.compare import MARGIN, difference
 from rag.evaluate.samples import Sample
 from rag.evaluate.scores import METRICS
+from rag.stats import pairs_needed
 from rag.variants.samples import Taken
 
 KEY_FACTS = next(metric for metric in METRICS if metric.name == "key_fact_recall")
@@ -77,10 +78,15 @@ def said_of_quality(base: str, found: Mapping[str, Difference | None]) -> list[s
             if one.not_worse
             else f"it is **not shown** that no more than {100 * MARGIN:g} points were lost"
         )
+        held = f"- `{name}`: {one.after:.3f} of the key facts, `{base}` {one.before:.3f}; {interval}"
+        if one.n < (needed := pairs_needed(MARGIN)):
+            lines.append(
+                f"{held}: too few questions to tell whether {100 * MARGIN:g} points were lost, which takes {needed}."
+            )
+            continue
         assert one.power is not None
         lines.append(
-            f"- `{name}`: {one.after:.3f} of the key facts, `{base}` {one.before:.3f}; {interval}: {says}. So many questions "
-            f"show it with a probability of {one.power:.2f} where nothing is lost."
+            f"{held}: {says}. So many questions show it with a probability of {one.power:.2f} where nothing is lost."
         )
     return lines
 
