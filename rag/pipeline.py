@@ -114,6 +114,7 @@ class Pipeline:
         self._weighing = weighing
         self._reranker = reranker
         self._answers = answers
+        self._ahead: PrefetchSearcher | None = None
         self._frame: int | None = None
         """Tokens of a prompt without question and sources, once they are known."""
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rag-stages")
@@ -151,7 +152,8 @@ class Pipeline:
             return
         other = copy.copy(self)
         other._encoder = RememberingEncoder(self._encoder, 2 * window)
-        other._searcher = searcher = PrefetchSearcher(self._searcher, other._encoder, stream, window, batch_size)
+        searcher = PrefetchSearcher(self._searcher, other._encoder, stream, window, batch_size)
+        other._searcher = other._ahead = searcher
         try:
             yield other, searcher
         finally:
@@ -195,6 +197,9 @@ class Pipeline:
         """
         question = check_question(question)
         trace = Trace()
+        if self._ahead is not None:
+            with trace.span("retrieve"):  # not on the worker thread, which others have work for
+                await self._ahead.arrival((question, where))
         with trace.span("embed"):
             query = replace(await self._run(self._embed, question), where=where)
         if self._answers is not None and (kept_answer := await self._run(self._given_before, query, trace)) is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from rag.core import Encoder, Hits, Query, Searcher, Trace
@@ -31,11 +32,30 @@ class Counts:
     wasted: int = 0
 
 
+def _running() -> Future[Found | None]:
+    """A future that whoever waits for it can't cancel: others may wait for it too."""
+    future: Future[Found | None] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+@dataclass(slots=True, eq=False)
+class _Next:
+    """A question of the stream that was read. `wanted`: somebody waits for it. `late`: was it asked before it was there? None until it
+    is asked."""
+
+    asked: Asked
+    found: Future[Found | None] = field(default_factory=_running)
+    wanted: bool = False
+    late: bool | None = None
+
+
 class PrefetchSearcher:
     """Before a searcher, over a stream of questions that will be asked of it, about in this order.
 
-    A thread of its own searches at most `window` questions that aren't asked for yet, `batch_size` at a time. What goes wrong with a
-    batch isn't told: each of its questions is searched again when it is asked for, and the one that is at fault fails there.
+    A thread of its own searches at most `window` questions that aren't asked for yet, `batch_size` at a time: fewer where somebody
+    waits for one, or the stream ends. What goes wrong with a batch isn't told: each of its questions is searched again when it is
+    asked for, and the one that is at fault fails there.
 
     Thread-safe. `close` ends the thread.
     """
@@ -44,7 +64,8 @@ class PrefetchSearcher:
         self, searcher: Searcher, encoder: Encoder, stream: Iterable[Asked], window: int, batch_size: int
     ) -> None:
         """`encoder` should remember its vectors (`rag.cache.RememberingEncoder`): else each question is encoded again when it is
-        asked. Raises ValueError where a batch is larger than the window."""
+        asked. The stream has to be there: everybody waits while it is read. Raises ValueError where a batch is larger than the
+        window."""
         if not 1 <= batch_size <= window:
             raise ValueError(f"batches of {batch_size} in a window of {window}")
         self._searcher = searcher
@@ -53,20 +74,34 @@ class PrefetchSearcher:
         self._window = window
         self._batch_size = batch_size
         self._changed = threading.Condition()
-        self._fetched: dict[Asked, deque[Future[Found | None]]] = {}
-        """Of a question that is asked twice, two."""
+        self._fetched: dict[Asked, deque[_Next]] = {}
+        """Those that aren't asked for yet; of a question that is asked twice, two."""
+        self._waiting = 0
+        """How many these are."""
+        self._unsearched: deque[_Next] = deque()
         self._passed_over: Counter[Asked] = Counter()
         """Asked before their turn came: nothing is searched for them when it does."""
         self._asked: Counter[Asked] = Counter()
         self._finished: Counter[Asked] = Counter()
-        self._closed = self._ended = False
+        self._closed = self._ended = self._read_all = False
         self.counts = Counts()
+        with self._changed:
+            self._read_ahead()  # who asks at once shall find that its turn has come
         self._thread = threading.Thread(target=self._run, name="rag-prefetch", daemon=True)
         self._thread.start()
 
     @property
     def index_version(self) -> str:
         return self._searcher.index_version
+
+    async def arrival(self, asked: Asked) -> None:
+        """Until `search` needn't wait for a question whose turn has come."""
+        with self._changed:
+            coming = next((one for one in self._fetched.get(asked, ()) if one.late is None), None)
+            if coming is None:
+                return
+            self._ask_for(coming)
+        await asyncio.wrap_future(coming.found)
 
     def search(self, queries: Sequence[Query], trace: Trace) -> list[Hits]:
         asked = [(query.text, query.where) for query in queries]
@@ -90,15 +125,18 @@ class PrefetchSearcher:
             self._finished[asked] += 1
             if self._finished[asked] > self._asked[asked]:
                 self.counts.wasted += self._claim(asked) is not None
+            if self._finished[asked] == self._asked[asked]:
+                del self._finished[asked], self._asked[asked]
 
     def peek(self, asked: Asked) -> Hits:
         """What will be found for a question of the stream that isn't asked yet, as soon as it is there; nothing where its batch
         failed, the window has no room for it, or the stream has ended without it."""
         with self._changed:
             self._changed.wait_for(lambda: asked in self._fetched or self._ended or not self._has_room)
-            futures = self._fetched.get(asked)
-            future = futures[0] if futures else None
-        found = future.result() if future is not None else None
+            coming = self._fetched[asked][0] if asked in self._fetched else None
+            if coming is not None:
+                self._want(coming)
+        found = coming.found.result() if coming is not None else None
         return found[0] if found is not None else ()
 
     def close(self) -> None:
@@ -108,17 +146,14 @@ class PrefetchSearcher:
             self._changed.notify_all()
         self._thread.join()
         if not before:
-            left = [future for futures in self._fetched.values() for future in futures]
-            self.counts.wasted += sum(future.done() and future.result() is not None for future in left)
-
-    @property
-    def _waiting(self) -> int:
-        """Questions that were searched, or are, and not asked yet."""
-        return sum(map(len, self._fetched.values()))
+            with self._changed:
+                left = [one for some in self._fetched.values() for one in some]
+                self.counts.wasted += sum(one.found.result() is not None for one in left)
 
     @property
     def _has_room(self) -> bool:
-        return self._waiting + self._batch_size <= self._window
+        """For one more that is read, and not asked for yet."""
+        return self._waiting < self._window
 
     def _turn_came(self, asked: Asked) -> bool:
         with self._changed:
@@ -127,54 +162,81 @@ class PrefetchSearcher:
     def _take(self, asked: Asked) -> Found | None:
         """None where it has to be searched now."""
         with self._changed:
-            future = self._claim(asked)
-        ready = future is not None and future.done()
-        found = future.result() if future is not None else None
+            coming = self._claim(asked)
+        found = coming.found.result() if coming is not None else None
         with self._changed:
-            self.counts.alone += found is None
-            self.counts.ahead += found is not None and ready
-            self.counts.late += found is not None and not ready
+            if coming is None or found is None:
+                self.counts.alone += 1
+            elif coming.late:
+                self.counts.late += 1
+            else:
+                self.counts.ahead += 1
         return found
 
-    def _claim(self, asked: Asked) -> Future[Found | None] | None:
-        """Under the lock: it is waited for no more."""
+    def _claim(self, asked: Asked) -> _Next | None:
+        """Under the lock: from now on it takes no room."""
         self._asked[asked] += 1
-        futures = self._fetched.get(asked)
-        if futures is None:
+        if asked not in self._fetched:
             self._passed_over[asked] += 1
             return None
-        future = futures.popleft()
-        if not futures:
+        some = self._fetched[asked]
+        coming = some.popleft()
+        if not some:
             del self._fetched[asked]
+        self._waiting -= 1
+        self._ask_for(coming)
+        return coming
+
+    def _ask_for(self, coming: _Next) -> None:
+        if coming.late is None:
+            coming.late = not coming.found.done()
+        self._want(coming)
+
+    def _want(self, coming: _Next) -> None:
+        coming.wanted = True
         self._changed.notify_all()
-        return future
 
     # --- the thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
             while batch := self._next():
-                found = self._search([asked for asked, _ in batch])
-                for (_, future), one in zip(batch, found, strict=True):
-                    future.set_result(one)
+                found = self._search([one.asked for one in batch])
+                for one, its in zip(batch, found, strict=True):
+                    one.found.set_result(its)
         finally:
             with self._changed:
                 self._ended = True
+                for one in self._unsearched:
+                    one.found.set_result(None)
                 self._changed.notify_all()
 
-    def _next(self) -> list[tuple[Asked, Future[Found | None]]]:
-        """The next batch, as soon as the window has room for it; empty at the end."""
+    def _next(self) -> list[_Next]:
+        """The next batch, as soon as it is a whole one, somebody waits, or no more will come; empty at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._has_room)
-            batch: list[tuple[Asked, Future[Found | None]]] = []
-            while not self._closed and len(batch) < self._batch_size and (asked := self._read()) is not None:
-                if self._passed_over[asked] > 0:
-                    self._passed_over[asked] -= 1
-                    continue
-                batch.append((asked, Future()))
-                self._fetched.setdefault(asked, deque()).append(batch[-1][1])
+            self._changed.wait_for(self._is_there_work)
+            if self._closed:
+                return []
+            return [self._unsearched.popleft() for _ in range(min(self._batch_size, len(self._unsearched)))]
+
+    def _is_there_work(self) -> bool:
+        self._read_ahead()
+        whole = len(self._unsearched) >= self._batch_size
+        return self._closed or whole or self._read_all or any(one.wanted for one in self._unsearched)
+
+    def _read_ahead(self) -> None:
+        """Of the stream what there is room for."""
+        while not (self._closed or self._read_all) and self._has_room:
+            asked = self._read()
+            if asked is None:
+                self._read_all = True
+            elif self._passed_over[asked] > 0:
+                self._passed_over[asked] -= 1
+            else:
+                self._unsearched.append(_Next(asked))
+                self._fetched.setdefault(asked, deque()).append(self._unsearched[-1])
+                self._waiting += 1
             self._changed.notify_all()
-            return batch
 
     def _read(self) -> Asked | None:
         """None at the end, also of a stream that fails: its questions are searched when they are asked."""

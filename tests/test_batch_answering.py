@@ -135,6 +135,26 @@ async def test_no_more_are_answered_at_once_than_may_be(at_once: int, lookahead:
     assert (generator.most_open, generator.open) == (at_once, 0)
 
 
+async def test_a_question_that_is_not_found_yet_holds_up_none_that_is() -> None:
+    asked = numbered(4)
+    finding = Finding()
+    generator = speaking(asked)
+    with closing(pipeline_of(finding, generator)) as pipeline, pipeline.looking_ahead(asked, 4, 2) as (ahead, _):
+        until(lambda: len(finding.batches) == 2)
+        first = asyncio.create_task(ahead.answer(*asked[0]))
+        await first
+        finding.gate.clear()
+        with pipeline.looking_ahead(asked, 4, 2) as (slower, _):
+            until(lambda: len(finding.batches) == 3)
+            late = asyncio.create_task(slower.answer(*asked[0]))
+            await asyncio.sleep(0.03)
+            async with asyncio.timeout(PATIENCE):
+                await ahead.answer(*asked[1])  # both share a worker thread
+            assert not late.done()
+            finding.gate.set()
+            await late
+
+
 async def test_they_are_asked_in_the_order_of_the_input() -> None:
     asked = numbered(15)
     generator = speaking(asked)

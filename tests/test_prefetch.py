@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 import time
@@ -248,6 +249,50 @@ def test_what_is_asked_while_it_is_searched_waits_for_that_and_is_late() -> None
         until(lambda: ahead.counts.late == 1)
         ask(ahead, ("b", None))
     assert (finding.alone, ahead.counts) == ([], Counts(ahead=1, late=1))
+
+
+def test_a_batch_that_is_not_whole_is_searched_where_somebody_waits_for_it() -> None:
+    finding = Finding()
+    with closing(over(finding, numbered(9), window=3, batch_size=2)) as ahead:
+        settled(finding, 2)
+        assert in_thread(lambda: ask(ahead, ("q2", None)))() == [finding.hits(("q2", None))]
+        assert finding.batches[1][0] == "q2"
+        assert finding.alone == []
+    assert ahead.counts.late == 1
+
+
+async def test_who_waits_for_its_arrival_finds_it_there_and_it_was_late_all_the_same() -> None:
+    finding = Finding()
+    finding.gate.clear()
+    with closing(over(finding, names("a", "a", "b"), window=3, batch_size=3)) as ahead:
+        waiting = [asyncio.create_task(ahead.arrival(one)) for one in names("a", "a", "b", "b", "x")]
+        await asyncio.sleep(0.03)
+        assert [one.done() for one in waiting] == [False, False, False, True, True], (
+            "whose turn hasn't come needn't wait"
+        )
+        waiting[2].cancel()
+        finding.gate.set()
+        await asyncio.wait_for(asyncio.gather(*waiting[:2]), PATIENCE)
+        for text in "aab":
+            assert ask(ahead, (text, None)) == [finding.hits((text, None))]
+        assert ask(ahead, ("x", None)) == [finding.hits(("x", None))]
+    assert ahead.counts == Counts(late=3, alone=1)
+
+
+async def test_closing_ends_the_wait_for_what_was_not_searched() -> None:
+    finding = Finding()
+    finding.gate.clear()
+    ahead = over(finding, numbered(9), window=4, batch_size=2)
+    until(lambda: bool(finding.batches))
+    waiting = asyncio.create_task(ahead.arrival(("q3", None)))
+    await asyncio.sleep(0.03)
+    closed = in_thread(ahead.close)
+    await asyncio.sleep(0.03)
+    finding.gate.set()
+    closed()
+    await asyncio.wait_for(waiting, PATIENCE)
+    assert ask(ahead, ("q3", None)) == [finding.hits(("q3", None))]
+    assert finding.alone == [["q3"]]
 
 
 def test_what_is_asked_before_its_turn_is_passed_over_then_and_not_wasted() -> None:
