@@ -100,6 +100,7 @@ def explaining_storage(where: Path) -> Iterator[None]:
             errno.ENOTDIR,
             errno.EISDIR,
             errno.EEXIST,
+            errno.ENAMETOOLONG,
         ) or _cannot_hold(error, where):
             path = _ours_or(error.filename, where)
             raise StorageError(

@@ -59,7 +59,7 @@ def test_a_line_holds_a_question_and_perhaps_an_id_and_a_condition(tmp_path: Pat
     ]
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json", "A.JSONL"])
 def test_json_lines_go_by_several_endings(tmp_path: Path, name: str) -> None:
     assert read(written(tmp_path, {"question": "Why?"}, name=name)) == [Item(id="1", question="Why?")]
 
@@ -441,6 +441,29 @@ def test_overwriting_that_was_interrupted_can_be_gone_on_with(output: Path) -> N
     assert ids(opened(output).left) == ["q2", "q3", "q4"]
 
 
+@pytest.mark.parametrize("question", ["What causes gout?\x1f", "What causes\x85 gout?\u2028"])
+def test_white_space_of_every_kind_stands_in_no_run_s_way(output: Path, question: str) -> None:
+    """Python and pydantic don't mean the same by it."""
+    items = [Item(id="q1", question=question)]
+    whole(output, items)
+    assert opened(output, items).left == []
+
+
+@pytest.mark.parametrize("outcome", [Outcome(None, error="half: \ud83d"), came(ITEMS[0], "So \ud83d [1].")])
+def test_half_a_character_is_kept_as_it_came(output: Path, outcome: Outcome) -> None:
+    file = opened(output)
+    file.add(ITEMS[0], outcome)
+    file.finish()
+    assert "\ud83d" in next(iter(rows(output)[0][key] for key in ("error", "answer") if key in rows(output)[0]))
+
+
+def test_what_failed_is_told_in_the_order_of_the_questions(output: Path) -> None:
+    file = opened(output)
+    for item in reversed(ITEMS[:2]):
+        file.add(item, FAILED)
+    assert [name for name, _ in file.failed] == ["q1", "q2"]
+
+
 # --- a disk that is full or closed -----------------------------------------------------------------
 
 
@@ -448,12 +471,8 @@ def no_room() -> OSError:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_on_a_full_disk_what_was_answered_before_stays(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is room for half of the third answer."""
-    file = opened(output)
-    for item in ITEMS[:2]:
-        file.add(item, came(item))
-    before = part(output).read_bytes()
+def full_disk(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """There is room for half of what is written next to a file that was opened so."""
     really = Path.open
 
     class Full:
@@ -473,11 +492,19 @@ def test_on_a_full_disk_what_was_answered_before_stays(output: Path, monkeypatch
             self.file.write(data[: len(data) // 2])
             raise no_room()
 
-    def open_full(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
-        opened = really(path, mode, *rest, **more)
-        return Full(opened) if "a" in mode else opened
+    def open_full(path: Path, opened_so: str = "r", *rest: Any, **more: Any) -> Any:
+        opened = really(path, opened_so, *rest, **more)
+        return Full(opened) if opened_so == mode else opened
 
     monkeypatch.setattr(Path, "open", open_full)
+
+
+def test_on_a_full_disk_what_was_answered_before_stays(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = opened(output)
+    for item in ITEMS[:2]:
+        file.add(item, came(item))
+    before = part(output).read_bytes()
+    full_disk(monkeypatch, "ab")
     with pytest.raises(StorageError, match="No room on the disk while writing"):
         file.add(ITEMS[2], came(ITEMS[2]))
     monkeypatch.undo()
@@ -496,12 +523,7 @@ def test_a_disk_that_is_full_when_a_whole_file_is_written_keeps_what_was_there(
         file.add(item, came(item))
     before = {path: path.read_bytes() for path in output.parent.iterdir()}
     assert set(before) == {output, part(output)}
-
-    def full(path: Path, *_: Any, **__: Any) -> int:
-        path.write_bytes(b"half")
-        raise no_room()
-
-    monkeypatch.setattr(Path, "write_text", full)
+    full_disk(monkeypatch, "wb")
     with pytest.raises(StorageError, match="No room on the disk while writing"):
         opened(output)
     with pytest.raises(StorageError, match="No room on the disk while writing"):

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -337,6 +337,34 @@ def the_questions(questions: Path) -> Path:
 def the_same_by_another_name(questions: Path) -> Path:
     (questions.parent / "link.jsonl").symlink_to(questions)
     return questions.parent / "link.jsonl"
+
+
+def test_nor_by_the_file_that_answers_are_added_to(command: Command, tmp_path: Path) -> None:
+    questions = tmp_path / "answers.jsonl.part"
+    questions.write_text("What causes gout?")
+    done = command(questions, "-o", tmp_path / "answers.jsonl", "--overwrite")
+    assert (done.code, questions.read_text(), command.loaded) == (2, "What causes gout?", [])
+    assert done.last == (
+        f"rag: --output {tmp_path / 'answers.jsonl'} would replace the file of the questions: name another one."
+    )
+
+
+def test_a_name_that_no_disk_takes_is_one_line(command: Command, questions: Path, tmp_path: Path) -> None:
+    done = command(questions, "-o", tmp_path / ("a" * 300))
+    assert (done.code, "File name too long" in done.last, command.loaded) == (1, True, [])
+
+
+def test_an_index_of_the_same_documents_in_other_passages_is_another_one(
+    command: Command, questions: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its version may have the same number, where the first one was removed."""
+    assert command(questions, "-o", output).code == 0
+    checked = build.check_index(serving.LOADED)
+    assert "max_chars" in checked.manifest.chunking
+    manifest = replace(checked.manifest, chunking={**checked.manifest.chunking, "max_chars": 77})
+    monkeypatch.setattr(build, "check_index", lambda *_: replace(checked, manifest=manifest))
+    done = command(questions, "-o", output)
+    assert (done.code, "another file" in done.last) == (2, True)
 
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]], ids=["", "overwrite"])

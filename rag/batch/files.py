@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -36,7 +36,7 @@ class Item(BaseModel):
 def read(path: Path) -> list[Item]:
     """Of JSON lines with `question`, and optionally `id` (else the line's number) and `where`; of another file each line that holds
     anything is a question. Raises `UsageError` for the first line that can't be used, and where there is none."""
-    as_json = path.suffix in (".jsonl", ".ndjson", ".json")
+    as_json = path.suffix.lower() in (".jsonl", ".ndjson", ".json")
     places: dict[str, int] = {}
     items = []
     for number, line in files.lines(path):
@@ -77,7 +77,7 @@ def _item(path: Path, number: int, line: str) -> Item:
 
 class AnswerFile:
     """Answers by their question's id. What an earlier run has answered, of the same question and by the same `settings`, a digest, is
-    kept; what failed in it is asked again."""
+    kept; what failed in it is asked again. In memory are their places in the file alone."""
 
     def __init__(self, path: Path, items: Sequence[Item], settings: str, overwrite: bool = False) -> None:
         """Raises `UsageError` where the files hold something else, unless it may be overwritten, and `StorageError` where they can't
@@ -87,71 +87,90 @@ class AnswerFile:
                 f"--output {path} is a folder, and has to be a file. Name one in it, e.g. {path / 'answers.jsonl'}."
             )
         self.path = path
-        self._part = path.with_name(path.name + PART)
+        self._part = part_of(path)
         self._items = items
         self.settings = settings
-        self._records: dict[str, Mapping[str, Any]] = {}
+        self._places: dict[str, tuple[int, int]] = {}
+        """By id where the line lies in the file that answers are added to: its first byte, and how many."""
+        self._errors: dict[str, str] = {}
         with files.explaining_storage(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if not overwrite:
                 self._resume()
-            if self._records or self._part.exists():
-                self._write(self._part)  # what a kill left of a last line is gone
+            elif self._part.exists():
+                with files.replacing_file(self._part):
+                    pass
 
     @property
     def left(self) -> list[Item]:
         """Not answered yet."""
-        return [item for item in self._items if "error" in self._records.get(item.id, {"error": None})]
+        return [item for item in self._items if item.id not in self._places or item.id in self._errors]
 
     @property
     def failed(self) -> list[tuple[str, str]]:
-        """Ids and errors."""
-        return [(name, record["error"]) for name, record in self._records.items() if "error" in record]
+        """Ids and errors, in the order of the questions."""
+        return [(item.id, self._errors[item.id]) for item in self._items if item.id in self._errors]
 
     def add(self, item: Item, outcome: Outcome) -> None:
         """Raises `StorageError`; what was added before stays."""
-        answer: Mapping[str, Any] = {"question": item.question, "error": outcome.error}
+        answer: Mapping[str, Any] = {"error": outcome.error}
         if outcome.answer is not None:
             answer = asdict(outcome.answer)
-        record = {"id": item.id, "where": item.where, **answer, "settings": self.settings}
-        with files.explaining_storage(self._part), self._part.open("a", encoding="utf-8") as file:
-            file.write(_line(record))
-        self._records[item.id] = record
+        record = {"id": item.id, "where": item.where, **answer, "question": item.question, "settings": self.settings}
+        with files.explaining_storage(self._part), self._part.open("ab") as file:
+            self._put(file, item.id, _line(record))
+        if outcome.answer is None:
+            self._errors[item.id] = str(outcome.error)
 
     def finish(self) -> None:
         """All that there are, in the order of the questions."""
-        self._write(self.path)
+        with files.replacing_file(self.path) as temporary:
+            if self._places:
+                with self._part.open("rb") as given, temporary.open("wb") as ordered:
+                    for start, length in (self._places[item.id] for item in self._items if item.id in self._places):
+                        given.seek(start)
+                        ordered.write(given.read(length))
         self._part.unlink(missing_ok=True)
 
     def _resume(self) -> None:
-        """What a run left under way replaces what stands in the file itself: that is what its user wanted."""
-        if self._part.is_file():
-            self._take(self._part, self._part.read_bytes().rpartition(b"\n")[0])
-        elif self.path.is_file():
-            self._take(self.path, self.path.read_bytes())
-
-    def _take(self, file: Path, content: bytes) -> None:
+        """What a run left under way replaces what stands in the file itself: that is what its user wanted. What a kill left of a last
+        line is gone."""
+        source = next((file for file in (self._part, self.path) if file.is_file()), None)
+        if source is None:
+            return
         asked = {item.id: item.asked for item in self._items}
-        for number, line in enumerate(content.splitlines(), start=1):
-            try:
-                record = json.loads(line)
-                same = asked.get(record["id"]) == (record["question"], record["where"])
-                ours = same and record["settings"] == self.settings
-            except (ValueError, TypeError, KeyError, RecursionError):
-                ours = False
-            if not ours:
-                raise UsageError(
-                    f"{file}:{number} holds something else than an answer to one of these questions by these settings and this "
-                    "index. Name another file with --output, or give --overwrite."
-                )
-            if "error" not in record:
-                self._records[record["id"]] = record
+        with source.open("rb") as there, files.replacing_file(self._part) as temporary, temporary.open("wb") as kept:
+            for number, line in enumerate(there, start=1):
+                if source == self._part and not line.endswith(b"\n"):
+                    break
+                record = self._own(line, asked)
+                if record is None:
+                    raise UsageError(
+                        f"{source}:{number} holds something else than an answer to one of these questions by these settings and "
+                        "this index. Name another file with --output, or give --overwrite."
+                    )
+                if "error" not in record:
+                    self._put(kept, record["id"], line.rstrip(b"\n") + b"\n")
 
-    def _write(self, target: Path) -> None:
-        there = [self._records[item.id] for item in self._items if item.id in self._records]
-        with files.replacing_file(target) as temporary:
-            temporary.write_text("".join(map(_line, there)), encoding="utf-8")
+    def _own(self, line: bytes, asked: Mapping[str, Asked]) -> Mapping[str, Any] | None:
+        try:
+            record = json.loads(line)
+            same = asked.get(record["id"]) == (record["question"], record["where"])
+            return record if same and record["settings"] == self.settings else None
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+
+    def _put(self, file: BinaryIO, name: str, line: bytes) -> None:
+        start = file.tell()
+        file.write(line)
+        self._places[name] = (start, len(line))
 
 
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+def part_of(path: Path) -> Path:
+    """The file that answers are added to as they come."""
+    return path.with_name(path.name + PART)
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    """Half a character, which a server may send and UTF-8 can't hold, stays escaped."""
+    return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")

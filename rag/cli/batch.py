@@ -46,15 +46,16 @@ def batch(
     asked again by the next run. Exit code 1 where any failed.
     """
     from rag import files
-    from rag.batch import AnswerFile, for_batch, read
+    from rag.batch import AnswerFile, for_batch, part_of, read
     from rag.cli.console import library_output, naming_log
     from rag.cli.run import run
     from rag.engine import spec
     from rag.errors import RagError, UsageError
 
     items = read(questions)
-    if output.exists() and output.samefile(questions):
-        raise UsageError(f"--output {output} is the file of the questions: name another one.")
+    with files.explaining_storage(output):
+        if any(one.exists() and one.samefile(questions) for one in (output, part_of(output))):
+            raise UsageError(f"--output {output} would replace the file of the questions: name another one.")
     loaded = for_batch(
         options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
     )
@@ -95,7 +96,7 @@ def _digest(loaded: Loaded, sample: bool, progress: Progress) -> str:
     from dataclasses import replace
 
     from rag import build
-    from rag.evaluate.runner import weights
+    from rag.evaluate.runner import index_of, weights
     from rag.server.state import settings_digest
     from rag.settings import Batch, Chat
 
@@ -106,7 +107,7 @@ def _digest(loaded: Loaded, sample: bool, progress: Progress) -> str:
     other = {"batch": Batch(), "chat": Chat(), "generator": generator}  # how they are asked changes no answer
     same = replace(loaded, settings=loaded.settings.model_copy(update=other))
     # A version's number begins anew where an index was removed, and a folder of models may change.
-    made_of = {"index": checked.manifest.documents_sha256, "weights": weights(loaded, lambda what: progress(what))}
+    made_of = {"index": index_of(checked), "weights": weights(loaded, lambda what: progress(what))}
     digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
     return f"{settings_digest(same)} {digest[:16]} {checked.name}/{checked.version}"
 

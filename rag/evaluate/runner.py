@@ -60,17 +60,22 @@ def depends_on(loaded: Loaded, questions: QuestionSet, report: build.Report) -> 
         "profile": loaded.profile,
         "models": loaded.models,
         "device": loaded.device,
-        "index": {
-            "documents": checked.manifest.documents,
-            "passages": checked.manifest.passages,
-            "sha256": checked.manifest.documents_sha256,
-            "chunking": dict(checked.manifest.chunking),
-            "encoder": checked.manifest.model,
-        },
+        "index": index_of(checked),
         "weights": weights(loaded, report),
         "pipeline": loaded.settings.model_dump(
             mode="json", exclude={"chat", "chunk", "batch", *(() if loaded.settings.cache.enabled else ("cache",))}
         ),
+    }
+
+
+def index_of(checked: index.CheckedVersion) -> dict[str, Any]:
+    """What is in an index, whatever its version is called."""
+    return {
+        "documents": checked.manifest.documents,
+        "passages": checked.manifest.passages,
+        "sha256": checked.manifest.documents_sha256,
+        "chunking": dict(checked.manifest.chunking),
+        "encoder": checked.manifest.model,
     }
 
 
