@@ -244,9 +244,19 @@ def contrast(a: str, b: str) -> bool:
     if alike < ALIKE:
         return False
     negated = alike >= NEARLY_THE_SAME and _negated(a, b)
-    # Both, as "A is more than B" and "B is less than A", is the same again.
-    turned = _opposed(one, other, _IN_QUESTIONS) != _exchanged(a, b)
-    return negated or turned or _of_one_class(a, b)
+    turned = _exchanged(a, b)
+    if (
+        turned and (compared := _compared(a, b)) is not None
+    ):  # "A is more than B" and "B is less than A" are the same again
+        one, other, turned = one - compared[0], other - compared[1], False
+    return negated or turned or _opposed(one, other, _IN_QUESTIONS) or _of_one_class(a, b)
+
+
+def _compared(a: str, b: str) -> tuple[frozenset[str], frozenset[str]] | None:
+    """What stands in the comparative before each one's "than", where these are opposites."""
+    before = [text.lower().rpartition(" than ")[0] for text in (a, b)]
+    one, other = (frozenset(" ".join(_COMPARATIVE.findall(text)).split()) for text in before)
+    return (one, other) if _opposed(one, other, _IN_QUESTIONS) else None
 
 
 def opposite(sentence: str, passage: str, aligned: Aligned | None) -> bool:
@@ -313,6 +323,11 @@ def _exchanged(a: str, b: str) -> bool:
                 return True
     return False
 
+
+_COMPARATIVE = re.compile(
+    r"\b(?:(?:more|less)(?: [a-z]+)?|fewer|better|worse|higher|lower|earlier|later|faster|slower|shorter|longer|smaller|larger|older"
+    r"|younger|commoner|rarer|safer|warmer|cooler)\b"
+)
 
 _BETWEEN = [
     re.compile(pattern, re.IGNORECASE)

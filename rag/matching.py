@@ -17,7 +17,7 @@ from rag.contrasts import contrast
 from rag.differences import marked
 from rag.errors import ModelError
 from rag.pairs import PairModel
-from rag.quantities import numbers_stand
+from rag.quantities import numbers_stand, one_or_several
 from rag.stats import upper_bound
 
 LABEL = "same"
@@ -72,14 +72,20 @@ class QuestionMatcher:
 def comparable(a: str, b: str) -> bool:
     """Are both short enough to be read, do the numbers of one stand in the other, with their units, and do they differ in no opposite
     (`rag.contrasts`)? One may tell more: "the 2020 pandemic"."""
-    same_numbers = numbers_stand(a, b) or numbers_stand(b, a)
+    same_numbers = (numbers_stand(a, b) or numbers_stand(b, a)) and not one_or_several(a, b)
     short = max(len(a), len(b)) <= LONGEST
-    alike = _RAISED.findall(a) == _RAISED.findall(b) and not _other_capitals(a, b)
-    return short and same_numbers and alike and not contrast(a, b)
+    alike = all(marks.findall(a) == marks.findall(b) for marks in (_RAISED, _BELOW_ZERO)) and not _other_capitals(a, b)
+    bounds = [set(_BOUND.findall(text)) for text in (a, b)]
+    return short and same_numbers and alike and (not all(bounds) or bounds[0] == bounds[1]) and not contrast(a, b)
 
 
 _RAISED = re.compile("[\u00b2\u00b3\u00b9\u2070-\u2079]+")
 """Superscripts: 10⁵ is no 10."""
+
+_BELOW_ZERO = re.compile(r"(?<![\w)\]%])[-\u2212]\d")
+
+_BOUND = re.compile(r"[<>\u2264\u2265](?=\s?\d)")
+"""Where one of both says it in words, the model is asked."""
 
 _UNIT = re.compile(r"(?<=\d)[ \u00a0]?([A-Za-z]{1,3})\b")
 

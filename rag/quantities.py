@@ -35,7 +35,7 @@ _THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 
 _SPELLINGS = {
     "%": "percent, per cent",
-    "\u03bcg": "\u00b5g, mcg, microgram, micrograms",
+    "\u03bcg": "\u00b5g, ug, mcg, microgram, micrograms",
     "ng": "nanogram, nanograms",
     "pg": "picogram, picograms",
     "mg": "milligram, milligrams",
@@ -47,7 +47,7 @@ _SPELLINGS = {
     "cm": "centimeter, centimeters, centimetre, centimetres",
     "m": "meter, meters, metre, metres",
     "km": "kilometer, kilometers, kilometre, kilometres",
-    "iu": "international unit, international units",
+    "iu": "international unit, international units, unit, units, u",
     "mmhg": "mm hg",
     "°c": "° c, degrees celsius, degree celsius, degrees c",
     "°f": "° f, degrees fahrenheit, degree fahrenheit, degrees f",
@@ -63,7 +63,11 @@ _SPELLINGS = {
     "decade": "decades",
     "century": "centuries",
     **{name: f"{name}s" for name in ("mile", "pound", "ounce")},
-    **dict.fromkeys(("dl", "mmol", "mol", "meq", "kpa"), ""),
+    **dict.fromkeys(
+        ("dl", "mol", "meq", "kpa", "sv", "gy", "bq", "hz", "nm", "ms", "ns", "mv", "kv", "kcal", "kj"), ""
+    ),
+    **{prefix + of: "" for of in ("mol", "sv", "gy", "bq", "hz") for prefix in ("n", "p", "m", "c", "k", "g")},
+    **{f"\u03bc{of}": f"\u00b5{of}" for of in ("mol", "sv", "gy", "m", "s", "l", "v")},
 }
 _UNITS = {spelling: unit for unit, others in _SPELLINGS.items() for spelling in (unit, *others.split(", ")) if spelling}
 _UNIT = "|".join(sorted(_UNITS, key=len, reverse=True))
@@ -171,6 +175,24 @@ def wrong_units(sentence: str, passage: str) -> frozenset[str]:
         for value, units in _quantities(sentence).items()
         if value in told and any(not any(unit.stands_for(other) for other in told[value]) for unit in units)
     )
+
+
+_COUNTED = re.compile(r"(?<![\w.,-])(?P<count>[0-9]+) (?:more |other |single )?(?P<noun>[a-z]{4,})\b", re.IGNORECASE)
+
+
+def one_or_several(a: str, b: str) -> bool:
+    """Is there one of a thing in one text, and another count of it in the other? "One dose" and "two doses": `missing_numbers` asks
+    for no "one", which may be a pronoun."""
+    one, other = _counts(a), _counts(b)
+    counts = ((one[noun], other[noun]) for noun in one.keys() & other.keys())
+    return any(1 in ours | theirs and ours.isdisjoint(theirs) for ours, theirs in counts)
+
+
+def _counts(text: str) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {}
+    for match in _COUNTED.finditer(_in_digits(text)):
+        found.setdefault(match["noun"].lower().removesuffix("s"), set()).add(int(match["count"]))
+    return found
 
 
 def numbers(text: str) -> frozenset[str]:

@@ -25,6 +25,7 @@ from rag.differences import align
         ("Is stage II colon cancer irradiated?", "Is stage III colon cancer irradiated?"),
         ("How dangerous is hepatitis A in pregnancy?", "How dangerous is hepatitis E in pregnancy?"),
         ("Who does better with stents than with bypasses?", "Who does better with bypasses than with stents?"),
+        ("Is warfarin better than apixaban in men?", "Is apixaban better than warfarin in women?"),
         ("How do you switch from warfarin to apixaban?", "How do you switch from apixaban to warfarin?"),
         (
             "Why is lorazepam preferred to diazepam in cirrhosis?",
@@ -58,6 +59,8 @@ def test_what_cant_be_the_same_is_found_either_way_round(a: str, b: str) -> None
             "Dog bites are infected less often than cat bites: why?",
         ),
         ("Is aspirin better than heparin after a stroke?", "After a stroke, is aspirin better than heparin?"),
+        ("Is warfarin safer than apixaban in men?", "Is apixaban more dangerous than warfarin in men?"),
+        ("Why is the dose higher for men than for women?", "Why is the dose lower for women than for men?"),
         ("Which stain is used for type II cells?", "Which stain is used for cells?"),
         ("Why is CRP not reliable in patients on tocilizumab?", "Why is CRP unreliable in patients on tocilizumab?"),
         ("Why can a patient after a stroke not swallow?", "Why is a patient after a stroke unable to swallow?"),

@@ -131,8 +131,23 @@ def test_questions_with_other_numbers_are_never_the_same_and_not_read(a: str, b:
         ("Is it gone after 2 weeks?", "Is it gone after 2 months?"),
         ("Are 10\u2075 bacteria many?", "Are 10\u2076 bacteria many?"),
         ("Is it seen at 5 mM?", "Is it seen at 5mm?"),
+        ("Are 5 \u00b5mol/l of it much?", "Are 5 nmol/l of it much?"),
+        ("Are 5 units of it enough?", "Are 5 mg of it enough?"),
+        ("Is one dose of it enough?", "Are two doses of it enough?"),
+        ("Does it live at -5 °C?", "Does it live at 5 °C?"),
+        ("Is potassium <3 mmol/l a danger?", "Is potassium >3 mmol/l a danger?"),
     ],
-    ids=["mg or g", "weeks or months", "powers of ten", "millimolar or millimetres"],
+    ids=[
+        "mg or g",
+        "weeks or months",
+        "powers of ten",
+        "mM or mm",
+        "micro or nano",
+        "units or mg",
+        "one or two",
+        "cold",
+        "below",
+    ],
 )
 def test_a_dose_or_a_time_of_another_unit_is_never_the_same(a: str, b: str) -> None:
     """A dose is never nearly another one, and its unit is half of it."""
@@ -145,6 +160,11 @@ def test_a_dose_or_a_time_of_another_unit_is_never_the_same(a: str, b: str) -> N
         ("Are 5 mg of it safe?", "Is it safe to take five mg?"),
         ("Is it safe at 60?", "Is it safe at sixty?"),
         ("Are 1,200 mg too many?", "Are 1200 mg too many?"),
+        ("Is one dose of it enough?", "Is a single dose of it enough?"),
+        ("Is one of two doses enough?", "Is one dose out of two doses enough?"),
+        ("How do HIV-1 and HIV-2 differ?", "How does HIV-2 differ from HIV-1?"),
+        ("Is potassium <3 mmol/l a danger?", "Is potassium below 3 mmol/l a danger?"),
+        ("Is 2-5 mg safe?", "Is 2\u20135 mg safe?"),
         (CAUSE, CAUSE_TOO),
     ],
 )
