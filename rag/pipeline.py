@@ -201,7 +201,7 @@ class Pipeline:
             with trace.span("retrieve"):  # not on the worker thread, which others have work for
                 await self._ahead.arrival((question, where))
         with trace.span("embed"):
-            query = replace(await self._run(self._embed, question), where=where)
+            query = await self._run(self._embed, question, where)
         if self._answers is not None and (kept_answer := await self._run(self._given_before, query, trace)) is not None:
             for event in kept_answer:
                 yield event
@@ -255,8 +255,12 @@ class Pipeline:
 
     # --- stages -----------------------------------------------------------------------------
 
-    def _embed(self, question: str) -> Query:
-        return Query(question, self._encoder.encode_queries([question])[0])
+    def _embed(self, question: str, where: str | None) -> Query:
+        """A repeat is known by its words, before anything is encoded."""
+        for cache in (self._answers, self._searcher if isinstance(self._searcher, CachedSearcher) else None):
+            if cache is not None and (vector := cache.vector(question, where)) is not None:
+                return Query(question, vector, where)
+        return Query(question, self._encoder.encode_queries([question])[0], where)
 
     def _given_before(self, query: Query, trace: Trace) -> tuple[Event, ...] | None:
         """The events of an earlier answer, with the time of this one: nothing is generated for it."""

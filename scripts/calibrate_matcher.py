@@ -21,11 +21,14 @@ from rag.training import corpora, datasets, matcher, options, recipes
 def main(
     name: Annotated[str, typer.Argument(help="A matcher of ours.")] = "minilm-same-question",
     max_wrong: Annotated[
-        float,
+        float | None,
         typer.Option(
-            min=0, max=1, help="Upper 95% bound of the rate of wrong hits.", show_default="cache.max_wrong_hits"
+            min=0.0001,
+            max=0.9999,
+            help="Upper 95% bound of the rate of wrong hits.",
+            show_default="cache.max_wrong_hits",
         ),
-    ] = 0.01,
+    ] = None,
     data: options.Datasets = None,
 ) -> None:
     """Find the matcher's threshold and write it into its recipe."""
@@ -34,8 +37,9 @@ def main(
     with library_output(verbose=False):
         encoder = build.open_encoder(loaded)
         model = open_pairs(build.resolve(name, build.quiet).path, loaded.device, MATCHED_TOKENS, 32)
-        min_cosine = loaded.settings.cache.min_cosine
-        found = calibrate.calibrate(encoder, QuestionMatcher(model, 0.0), pairs, max_wrong, min_cosine)
+        settings = loaded.settings.cache
+        bound = max_wrong if max_wrong is not None else settings.max_wrong_hits
+        found = calibrate.calibrate(encoder, QuestionMatcher(model, 0.0), pairs, bound, settings.min_cosine)
         recipes.write_weights(name, recipes.product(name), Matching(min_same=found.min_same))
     typer.echo(f"The same from a probability of {found.min_same:g} on.")
     for line in found.lines:

@@ -2,8 +2,8 @@
 
     python scripts/soak_cache.py [--seconds 60] [--histories 2000]
 
-16 threads put and look for so many seconds; then random histories of puts, look-ups, updates and restarts are held against a
-model of the cache. Exit code 1 where anything went wrong.
+16 threads put and look for so many seconds, a second cache over the same file beside theirs; then random histories of puts, look-ups,
+updates and restarts are held against a model of the cache. Exit code 1 where anything went wrong.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from rag.cache import CachedSearcher, Memory, QuestionCache
+from rag.cache import CachedSearcher, EntryFile, Memory, QuestionCache
 from rag.core import Hit, Hits, Passage, Query, Trace
 from rag.training import options
 
@@ -27,15 +28,26 @@ ROOT = Path(__file__).parent.parent
 
 THREADS, ENTRIES, QUESTIONS, DIMENSION = 16, 200, 1000, 32
 
+LIFE = 0.5
+"""Seconds after which an entry is none any more."""
+
+
+class SameNumber:
+    """The matcher: "N" and "N again" ask the same."""
+
+    def same(self, question: str, earlier: str) -> bool:
+        return question.split()[0] == earlier.split()[0]
+
 
 class Numbered:
-    """Finds for question N the passage N."""
+    """Finds for questions "N" and "N again" the passage N."""
 
     index_version = "soak/1"
 
     def search(self, queries: list[Query], trace: Trace) -> list[Hits]:
         del trace
-        return [(Hit(Passage(query.text, query.text, "", "", 0, 0), 1.0),) for query in queries]
+        numbers = [query.text.split()[0] for query in queries]
+        return [(Hit(Passage(number, number, "", "", 0, 0), 1.0),) for number in numbers]
 
 
 def main(
@@ -63,7 +75,7 @@ def main(
         text=True,
         check=False,
     )
-    typer.echo(done.stdout.strip().splitlines()[-1])
+    typer.echo((done.stdout.strip() or done.stderr.strip() or "pytest said nothing").splitlines()[-1])
     if problems or done.returncode:
         raise typer.Exit(1)
 
@@ -73,8 +85,8 @@ def hammer(seconds: float) -> list[str]:
     random = np.random.default_rng(0)
     vectors = random.normal(size=(QUESTIONS, DIMENSION)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    memory: Memory[Hits] = Memory(DIMENSION, ENTRIES)
-    searcher = CachedSearcher(Numbered(), QuestionCache(memory))  # type: ignore[arg-type]
+    memory: Memory[Hits] = Memory(DIMENSION, ENTRIES, ttl_s=LIFE)
+    searcher = CachedSearcher(Numbered(), QuestionCache(memory, SameNumber(), min_cosine=0.5))  # type: ignore[arg-type]
     problems: list[str] = []
     asked = [0] * THREADS
     until = time.monotonic() + seconds
@@ -84,26 +96,46 @@ def hammer(seconds: float) -> list[str]:
         try:
             while time.monotonic() < until:
                 rows = own.integers(QUESTIONS, size=3)
-                queries = [Query(str(row), vectors[row]) for row in rows]
-                for query, hits in zip(queries, searcher.search(queries, Trace()), strict=True):
-                    if [hit.passage.id for hit in hits] != [query.text]:
-                        problems.append(f"question {query.text} was given {hits}")
+                queries = [Query(str(row) + own.choice(["", " again"]), vectors[row]) for row in rows]
+                for row, hits in zip(rows, searcher.search(queries, Trace()), strict=True):
+                    if [hit.passage.id for hit in hits] != [str(row)]:
+                        problems.append(f"question {row} was given {hits}")
                 asked[number] += len(queries)
                 if len(memory) > ENTRIES:
                     problems.append(f"{len(memory)} entries, at most {ENTRIES} are allowed")
         except Exception as error:
             problems.append(repr(error))
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    def keep(folder: Path) -> None:
+        """Two caches write one file in turn, and each takes what the other has."""
+        path = folder / "queries.safetensors"
+        other: Memory[Hits] = Memory(DIMENSION, ENTRIES, ttl_s=LIFE)
+        files = [(EntryFile(path, {}, DIMENSION), one) for one in (memory, other)]
+        try:
+            while time.monotonic() < until:
+                for file, one in files:
+                    file.save(one)
+                for entry in EntryFile(path, {}, DIMENSION).load():
+                    if [hit.passage.id for hit in entry.value] != [entry.question.split()[0]]:
+                        problems.append(f"question {entry.question} is kept with {entry.value}")
+        except Exception as error:
+            problems.append(repr(error))
+
+    with tempfile.TemporaryDirectory() as folder:
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
+        threads.append(threading.Thread(target=keep, args=(Path(folder),)))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     counts = memory.counts
     counted = counts.exact + counts.matched + counts.missed
     if counted != sum(asked):
         problems.append(f"{sum(asked)} look-ups, {counted} counted")
-    said = f"{counts.exact:,} hits, {counts.evicted:,} evictions: {len(problems)} problems"
+    said = (
+        f"{counts.exact:,} repeats, {counts.matched:,} matched, {counts.evicted:,} evicted, {counts.expired:,} expired: "
+        f"{len(problems)} problems"
+    )
     typer.echo(f"{sum(asked):,} look-ups by {THREADS} threads, {said}")
     return problems
 

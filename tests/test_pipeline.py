@@ -11,7 +11,7 @@ from indexes import write_index
 
 from rag import settings
 from rag.abstain import Weighing
-from rag.cache import Counts, Memory, QuestionCache
+from rag.cache import CachedSearcher, Counts, Memory, QuestionCache
 from rag.core import (
     Answer,
     Document,
@@ -413,6 +413,20 @@ async def test_a_repeated_question_gets_its_answer_again_and_nothing_is_searched
     )
     assert [citation.doc_id for citation in again.citations] == ["malaria"]
     assert kept.answers.memory.counts == Counts(exact=1, missed=1)
+
+
+@pytest.mark.parametrize("keeps", ["answers", "hits"])
+async def test_a_repeat_is_known_by_its_words_and_not_encoded(
+    index: IndexReader, monkeypatch: pytest.MonkeyPatch, keeps: str
+) -> None:
+    kept = Keeping(index)
+    pipeline = kept.pipeline
+    if keeps == "hits":
+        pipeline = pipeline.over(CachedSearcher(kept.searcher, QuestionCache(Memory(FakeEncoder.dimension, 10))))
+        monkeypatch.setattr(pipeline, "_answers", None)
+    await pipeline.answer(CAUSE)
+    monkeypatch.setattr(FakeEncoder, "encode_queries", None)  # it can't be asked
+    assert (await pipeline.answer(f" {CAUSE.lower()} ")).cache.similarity == 1.0
 
 
 async def test_what_is_given_again_says_so_and_tells_its_own_time(index: IndexReader) -> None:

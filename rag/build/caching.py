@@ -53,7 +53,7 @@ class QueryCache:
         file = EntryFile(self._path, shape(self._loaded, reader), self._encoder.dimension)
         try:
             if self._kept:
-                memory.add(file.load())
+                memory.join(file.load())
         except StaleCache as reason:
             if set(reason.differs) != {VERSION}:  # which is in the order of things
                 self._notice(f"the query cache {self._path} is left aside and begun anew: {reason}")
@@ -130,11 +130,12 @@ def _sections(loaded: Loaded) -> dict[str, Any]:
 
 
 def _by_settings(loaded: Loaded) -> dict[str, Any]:
-    """Models, and the settings of these stages."""
+    """Models, the settings of these stages, and what runs them."""
     names = {"embedding model": loaded.settings.embed.model, "reranker": loaded.settings.rerank.model}
     return {
         **{role: resolve(name, quiet).fingerprint if name is not None else None for role, name in names.items()},
         "settings": _sections(loaded),
+        "device": loaded.device,
     }
 
 
@@ -153,7 +154,7 @@ def kept_questions(loaded: Loaded) -> list[Entry[Hits]]:
     if not path.exists():
         return []  # and no model is built to find that out
     memory: Memory[Hits] = _empty(loaded, checked.manifest.dimension)
-    memory.add(load(path, shape(loaded, checked), checked.manifest.dimension))
+    memory.join(load(path, shape(loaded, checked), checked.manifest.dimension))
     return memory.entries()
 
 

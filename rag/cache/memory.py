@@ -7,7 +7,7 @@ import time
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -193,7 +193,7 @@ class Memory(Generic[V]):
         self._vectors[row] = entry.vector
         self._keys.append(entry.key)
         self._rows[entry.key] = row
-        self._entries[entry.key] = entry
+        self._entries[entry.key] = replace(entry, vector=np.array(entry.vector))  # a row would keep its whole matrix
 
     def _drop(self, key: Key) -> None:
         """The last row takes its place, so that the rows in use stay together."""

@@ -32,6 +32,11 @@ class QuestionCache(Generic[V]):
         """Another one like it, and empty."""
         return QuestionCache(self.memory.anew(), self._matcher, self._min_cosine)
 
+    def vector(self, question: str, where: str | None) -> Vector | None:
+        """Of the entry of the same words, so that a repeat isn't encoded to be found."""
+        repeat = self.memory.exact(question, where)
+        return repeat.vector if repeat is not None else None
+
     def find(self, query: Query) -> tuple[Entry[V], float] | None:
         """With the cosine of both, 1 for the same words."""
         memory = self.memory
@@ -76,6 +81,10 @@ class CachedSearcher:
     def clear(self) -> None:
         self._cache.memory.clear()
 
+    def vector(self, question: str, where: str | None) -> Vector | None:
+        """As `QuestionCache.vector`."""
+        return self._cache.vector(question, where)
+
     def search(self, queries: Sequence[Query], trace: Trace) -> list[Hits]:
         with trace.span("cache"):
             found = [self._cache.find(query) for query in queries]
@@ -110,7 +119,7 @@ class RememberingEncoder:
 
     def know(self, text: str, vector: Vector) -> None:
         with self._lock:
-            self._vectors[text] = vector
+            self._vectors[text] = np.array(vector)  # a row would keep all that it was encoded with
             self._vectors.move_to_end(text)
             while len(self._vectors) > self._most:
                 self._vectors.popitem(last=False)

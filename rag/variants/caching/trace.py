@@ -33,7 +33,7 @@ PASSES = ("plain", "cached", "cached", "plain")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Wording:
     """`id` is the question's of the set, `text` how it is put this time."""
 
     id: str
@@ -43,7 +43,7 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Plan:
     questions: QuestionSet
-    asked: tuple[Asked, ...]
+    asked: tuple[Wording, ...]
 
     @property
     def head(self) -> dict[str, object]:
@@ -74,9 +74,9 @@ def plan(questions: QuestionSet, wordings: Path, count: int) -> Plan:
         rows[row["id"]] = row["wordings"]
     if len(rows) < hot_count:
         raise UsageError(f"{wordings} puts {len(rows)} questions in other words, {hot_count} are needed.")
-    hot = [Asked(name, wording) for name, wordings_of in list(rows.items())[:hot_count] for wording in wordings_of]
+    hot = [Wording(name, wording) for name, wordings_of in list(rows.items())[:hot_count] for wording in wordings_of]
     names = {one.id for one in hot}
-    cold = [Asked(name, question.question) for name, question in answerable.items() if name not in names]
+    cold = [Wording(name, question.question) for name, question in answerable.items() if name not in names]
     of_hot = round(HOT_SHARE * count)
     if of_hot > len(hot) or count - of_hot > len(cold):
         raise UsageError(
@@ -121,7 +121,7 @@ async def measure(
                 progress("questions of the trace", number * count + place + 1, len(PASSES) * count)
 
 
-async def _ask(pipeline: Pipeline, asked: Asked, questions: QuestionSet, clock: Clock) -> dict[str, Any]:
+async def _ask(pipeline: Pipeline, asked: Wording, questions: QuestionSet, clock: Clock) -> dict[str, Any]:
     began = clock()
     outcome = await attempt(pipeline, asked.text)
     seconds = clock() - began
