@@ -34,7 +34,7 @@ from rag.testing import FakeEncoder, FakeReranker, FakeSupportChecker
 from rag.training import datasets
 from rag.variants import asking, caching
 from rag.variants.caching import latency, pairs, trace
-from rag.variants.caching.trace import PASSES, Asked, Plan, plan
+from rag.variants.caching.trace import PASSES, Plan, Wording, plan
 
 if TYPE_CHECKING:
     from rag.bench.results import Figure
@@ -376,11 +376,11 @@ def test_too_few_wordings_are_refused(tmp_path: Path) -> None:
 
 WORDINGS = ("Malaria, what causes it?", "Why does somebody get malaria?", "Malaria: cause?")
 ASKED = (
-    *(Asked("q1", text) for text in WORDINGS[:2]),
-    Asked("q2", SCURVY.question),
-    Asked("q1", WORDINGS[0]),
-    Asked("q3", BOTH.question),
-    Asked("q1", WORDINGS[2]),
+    *(Wording("q1", text) for text in WORDINGS[:2]),
+    Wording("q2", SCURVY.question),
+    Wording("q1", WORDINGS[0]),
+    Wording("q3", BOTH.question),
+    Wording("q1", WORDINGS[2]),
 )
 PLANNED = Plan(SET, ASKED)
 ANSWERS: Mapping[str, str | Exception] = {
