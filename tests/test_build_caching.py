@@ -275,6 +275,19 @@ def test_an_index_that_was_removed_and_begun_again_is_a_newer_one_of_the_same_nu
     assert build.newer(loaded, found) is None
 
 
+def test_who_has_an_index_that_was_begun_again_does_not_replace_what_is_kept_for_the_new_one(home: Home) -> None:
+    old = home.open()
+    old.ask(GOUT)
+    Versions(paths.indexes_dir(), NAME).remove()
+    home.index(malaria="Malaria is caused by bad air, some said. A mosquito carries it.")
+    new = home.open()
+    new.ask(SCURVY)
+    new.close()
+    old.close()
+    assert home.open().ask(SCURVY)[1] == 1.0
+    assert home.left_aside == []
+
+
 def test_after_a_roll_back_nothing_of_the_later_version_is_given(home: Home) -> None:
     home.index(malaria="Malaria is caused by bad air, some said. A mosquito carries it.")
     later = home.open()

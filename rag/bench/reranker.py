@@ -90,7 +90,7 @@ def measure(
     model = ModelStore().resolve(loaded.settings.rerank.model).path
     float32 = Float32(model, loaded.device, loaded.settings.rerank.max_length)
     exact = CrossEncoderReranker(float32, served.beside)
-    indexing = build.Progress(lambda done, total, _: progress("encoding passages", done, total), progress)
+    indexing = build.Progress(lambda done, total, _: progress("reading and encoding, bytes", done, total), progress)
     indexed = {name: corpora.index(loaded, root, name, index if name == "medquad" else None, indexing) for name in DATA}
     samples = results.Samples(folder)
     taken = samples.resume(results.header(BENCH, command, settings=_depends_on(loaded, model, questions)))

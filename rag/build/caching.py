@@ -41,8 +41,7 @@ class QueryCache:
         self._kept = loaded.settings.cache.keep
         self._lock = threading.Lock()
         self._saving = threading.Lock()
-        self._current: tuple[Memory[Hits], EntryFile, str] | None = None
-        """The last one is the version of the index."""
+        self._current: tuple[Memory[Hits], EntryFile, index.IndexReader] | None = None
         self._unsaved = 0
         self._failed = 0
         """Those of them that couldn't be written: they wait until there are `EVERY` more, or the end."""
@@ -60,7 +59,7 @@ class QueryCache:
         for entry in memory.entries():
             self._encoder.know(entry.question, entry.vector)
         with self._lock:
-            self._current = memory, file, reader.version
+            self._current = memory, file, reader
             self._unsaved = self._failed = 0
         settings = self._loaded.settings.cache
         return CachedSearcher(searcher, QuestionCache(memory, self._matcher, settings.min_cosine), self._put)
@@ -78,10 +77,10 @@ class QueryCache:
                 self._unsaved = self._failed = 0
             if current is None or not unsaved or not self._kept:
                 return
-            memory, file, version = current
+            memory, file, reader = current
             try:
                 # The index may have been removed meanwhile, or have a newer version, whose entries stand in the file.
-                if index_versions(self._loaded).current()[0] == version:
+                if is_current(self._loaded, reader):
                     file.save(memory)
             except (IndexMissing, SearchIndexError):
                 return
@@ -100,6 +99,12 @@ class QueryCache:
 
 def index_versions(loaded: Loaded) -> index.Versions:
     return index.Versions(paths.indexes_dir(), loaded.settings.index.name)
+
+
+def is_current(loaded: Loaded, reader: index.IndexReader) -> bool:
+    """An index that was removed begins at its first number again. Raises `IndexMissing` and `SearchIndexError`."""
+    version, folder = index_versions(loaded).current()
+    return version == reader.version and index.read_manifest(folder) == reader.manifest
 
 
 def forget(loaded: Loaded) -> list[Path]:

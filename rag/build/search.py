@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rag import index
-from rag.build.caching import QueryCache, index_versions
+from rag.build.caching import QueryCache, index_versions, is_current
 from rag.build.parts import Report, fetch, open_encoder, open_matcher, open_reranker, quiet, resolve
 from rag.cache import RememberingEncoder
 from rag.core import Encoder, Hits, Query, Reranker, Searcher, Trace
@@ -83,9 +83,7 @@ def newer(loaded: Loaded, search: Search) -> Search | None:
 
     Raises what `check_index` raises.
     """
-    version, folder = index_versions(loaded).current()
-    # An index that was removed begins at its first number again.
-    if version == search.index.version and index.read_manifest(folder) == search.index.manifest:
+    if is_current(loaded, search.index):
         return None
     reader = open_reader(loaded, check_index(loaded))
     return _over(reader, loaded, search.encoder, search.reranker, search.cache)
