@@ -24,6 +24,7 @@ import rag
 from rag import build, paths
 from rag.errors import ModelError
 from rag.models import ModelStore
+from rag.models import base as bases
 from rag.models.store import STAMP
 
 LABELS = ["supported", "contradicted", "not_stated"]
@@ -436,18 +437,23 @@ def write_gguf(path: Path) -> None:
     writer.close()
 
 
-def test_a_generator_of_gguf_is_converted_and_merged_at_once(root: Path) -> None:
-    from transformers import AutoModelForCausalLM
-
+def of_gguf(root: Path) -> dict[str, Any]:
+    """What a recipe says of such a base, which is written."""
     path = root / "site" / "tiny_bert" / "tiny.gguf"
     write_gguf(path)
-    gguf = {
+    return {
         "kind": "generator",
         "base": {"wheel": "tiny-bert", "package": "tiny_bert", "path": "."},
         "format": "gguf",
         "files": {path.name: sha256(path.read_bytes())},
         "head": None,
     }
+
+
+def test_a_generator_of_gguf_is_converted_and_merged_at_once(root: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    gguf = of_gguf(root)
     write_recipe(root, **gguf, layers=None, adapter=None)
     plain = load_file(store_of(root).build("tiny") / "model.safetensors")
     module = "model.layers.0.mlp.down_proj"
@@ -468,6 +474,38 @@ def test_a_generator_of_gguf_is_converted_and_merged_at_once(root: Path) -> None
     assert torch.equal(built["model.layers.0.mlp.up_proj.weight"], plain["model.layers.1.mlp.up_proj.weight"])
     assert "lm_head.weight" not in built
     assert {"tokenizer.json", "tokenizer_config.json", "generation_config.json"} <= {p.name for p in folder.iterdir()}
+
+
+def test_a_base_of_gguf_that_is_built_is_not_converted_again_and_gives_the_same(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(name: str) -> dict[str, bytes]:
+        shutil.rmtree(root / "store" / name, ignore_errors=True)
+        folder = store_of(root).build(name)
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != STAMP}
+
+    gguf = of_gguf(root)
+    write_recipe(root, **gguf, layers=None, adapter=None)
+    shutil.copytree(root / "recipes" / "tiny", root / "recipes" / "plain")
+    module = "model.layers.0.mlp.down_proj"
+    adapter = {f"{module}.lora_A": torch.randn(RANK, 48), f"{module}.lora_B": torch.randn(32, RANK)}
+    write_recipe(root, adapter, **gguf, layers=[1])
+    alone = build("tiny")
+    build("plain")
+    converted: list[Path] = []
+    really = bases.convert_gguf
+
+    def convert(source: Path, name: str, folder: Path) -> dict[str, Tensor]:
+        converted.append(folder)
+        return really(source, name, folder)
+
+    monkeypatch.setattr(bases, "convert_gguf", convert)
+    assert build("tiny") == alone
+    assert converted == []
+    weights = root / "store" / "plain" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    assert build("tiny") == alone, "not of one that has changed since"
+    assert len(converted) == 1
 
 
 # --- what is said of them ------------------------------------------------------------------------

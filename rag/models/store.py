@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,7 +129,7 @@ class ModelStore:
         adapter = self._read_adapter(status)
         with files.replacing_folder(status.folder) as folder:
             report(f"building model {name} (once)")
-            _make(status, source, adapter, folder)
+            _make(status, source, adapter, self._converted(recipe), folder)
             base.check(
                 folder, recipe.produces, f"what {name} was built to (this machine's libraries differ from the lock)"
             )
@@ -140,6 +141,18 @@ class ModelStore:
                 "files": {n: {"size": p.stat().st_size, "sha256": files.sha256(p)} for n, p in produced.items()},
             }
             (folder / STAMP).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+
+    def _converted(self, recipe: Recipe) -> Path | None:
+        """A model of this store that is the recipe's base as it is: what converting it, which takes a while, would give again."""
+        if recipe.format != "gguf" or not recipe.changes_weights:
+            return None
+        for other in self.list():
+            same = (other.recipe.base, other.recipe.files) == (recipe.base, recipe.files)
+            if same and other.built and not other.recipe.changes_weights:
+                with suppress(ModelError):  # damaged since: then it is converted
+                    self.verify(other.name)
+                    return other.folder
+        return None
 
     def _read_adapter(self, status: ModelStatus) -> dict[str, Tensor]:
         adapter = status.recipe.adapter
@@ -168,13 +181,19 @@ class ModelStore:
         base.check(folder, hashes, f"{folder} (remove it and run rag models build {name})")
 
 
-def _make(status: ModelStatus, source: Path, adapter: Mapping[str, Tensor], folder: Path) -> None:
-    """Write a recipe's model to `folder`, its weights once."""
+def _make(
+    status: ModelStatus, source: Path, adapter: Mapping[str, Tensor], converted: Path | None, folder: Path
+) -> None:
+    """Write a recipe's model to `folder`, its weights once. `converted` is its base in safetensors, where there is such a folder."""
     recipe = status.recipe
     if recipe.format == "folder" and not recipe.changes_weights:
         base.copy(source, recipe.files, folder)
         return
-    if recipe.format == "gguf":
+    if converted is not None:
+        names = [path.name for path in converted.iterdir() if path.is_file() and path.name != STAMP]
+        tensors = base.read_safetensors(converted, [name for name in names if name.endswith(".safetensors")])
+        base.copy(converted, base.beside_weights(names, encoder=False), folder)
+    elif recipe.format == "gguf":
         tensors = base.convert_gguf(source, next(iter(recipe.files)), folder)
     else:
         tensors = base.read_safetensors(source, recipe.weights)
