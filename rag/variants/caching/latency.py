@@ -11,7 +11,7 @@ from typing import Any
 from rag import build, calibrate, paths
 from rag.bench import Progress, results
 from rag.bench.timing import timed
-from rag.cache import Memory, QuestionCache, RememberingEncoder
+from rag.cache import Memory, QuestionCache
 from rag.core import Clock, Encoder, Query
 from rag.matching import QuestionMatcher, comparable
 from rag.settings import Loaded
@@ -47,15 +47,18 @@ def hits(
     asked = pairs[: ROUNDS + WARM_UP]
     kept = [*others[: ENTRIES - len(asked)], *(pair.a for pair in asked)]
     memory: Memory[int] = Memory(encoder.dimension, ENTRIES)
-    remembering = RememberingEncoder(encoder, ENTRIES)
     for start in range(0, len(kept), AT_ONCE):
         some = kept[start : start + AT_ONCE]
-        for question, vector in zip(some, remembering.encode_queries(some), strict=True):
+        for question, vector in zip(some, encoder.encode_queries(some), strict=True):
             memory.put(Query(question, vector), 0)
     cache = QuestionCache(memory, matcher.passing_all(), min_cosine=-1.0)
 
-    def look(question: str) -> bool:
-        return cache.find(Query(question, remembering.encode_queries([question])[0])) is not None
+    def look(question: str) -> bool:  # as the pipeline does
+        vector = cache.vector(question, None)
+        return (
+            cache.find(Query(question, vector if vector is not None else encoder.encode_queries([question])[0]))
+            is not None
+        )
 
     for number, pair in enumerate(asked, start=-WARM_UP):
         seconds, found = timed(partial(look, pair.b), clock)
