@@ -16,9 +16,9 @@ from safetensors.numpy import save_file
 
 from rag import build, settings
 from rag.bench import generator as bench
-from rag.bench.results import Figure
 from rag.core import GenerationParams, GenerationStats, Message
 from rag.errors import EngineDied, UsageError
+from rag.figures import Figure
 from rag.prompt import NOT_IN_SOURCES
 from rag.settings import Loaded
 from rag.testing import FakeGenerator

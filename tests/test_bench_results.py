@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from rag.bench import results, start
-from rag.bench.results import Figure, Samples, figure
+from rag.bench.results import Samples, figure
 from rag.errors import RagError, StorageError, UsageError
+from rag.figures import Figure
 from rag.stats import Estimate, ratio
 
 HEAD: dict[str, Any] = {

@@ -23,6 +23,7 @@ from rag.bench.serve import asks, losses
 from rag.bench.serve.figures import summarise
 from rag.bench.serve.server import Server
 from rag.errors import RagError, UsageError
+from rag.figures import Figure
 from rag.server import state
 
 # --- the samples of a run ------------------------------------------------------------------------
@@ -148,7 +149,7 @@ def taken(folder: Path, *samples: dict[str, Any]) -> Path:
     return folder
 
 
-def goals(figures: list[results.Figure]) -> dict[str, tuple[float, str | None, bool | None]]:
+def goals(figures: list[Figure]) -> dict[str, tuple[float, str | None, bool | None]]:
     return {figure.name: (figure.value, figure.goal, figure.met) for figure in figures}
 
 

@@ -19,12 +19,12 @@ from test_evaluate_scores import DECLINED, answer, sample
 
 from rag import evaluate
 from rag.bench import results
-from rag.bench.results import Figure
 from rag.core import EngineInfo, GenerationStats, Route, Technique
 from rag.engine import evidence
 from rag.errors import EngineError, UsageError
 from rag.evaluate import QuestionSet, coverage, samples
 from rag.evaluate.samples import Sample
+from rag.figures import Figure
 from rag.stats import Estimate
 
 FILES = ("summary.json", "report.md", "risk_coverage.svg", "risk_coverage.png")

@@ -24,7 +24,17 @@ PACKAGE = Path(rag.__file__).parent
 # A module may import those of lower layers alone. `settings` needs `paths`, so the foundation has two.
 LAYERS = (
     {"rag", "rag.core", "rag.errors"},
-    {"rag.paths", "rag.files", "rag.metrics", "rag.quantities", "rag.stats", "rag.text", "rag.where", "rag.workers"},
+    {
+        "rag.figures",
+        "rag.paths",
+        "rag.files",
+        "rag.metrics",
+        "rag.quantities",
+        "rag.stats",
+        "rag.text",
+        "rag.where",
+        "rag.workers",
+    },
     {"rag.bert", "rag.differences", "rag.settings", "rag.topics"},
     {"rag.contrasts"},
     {

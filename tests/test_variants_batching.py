@@ -18,11 +18,11 @@ from serving import LOADED
 
 from rag import settings
 from rag.bench import results
-from rag.bench.results import Figure
 from rag.cache import Memory, QuestionCache
 from rag.core import GenerationParams, GenerationStats, Message, Opening
 from rag.errors import EngineDied, EngineError, RagError, UsageError
 from rag.evaluate import QuestionSet
+from rag.figures import Figure
 from rag.pipeline import Pipeline
 from rag.search import HybridSearcher
 from rag.settings import Batch, Loaded

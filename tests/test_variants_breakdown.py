@@ -13,10 +13,10 @@ import pytest
 from beside import answer, head_of, numbered, taken, written
 
 from rag import settings
-from rag.bench.results import Figure
 from rag.core import EngineInfo, GenerationStats, Technique, Tokens
 from rag.errors import UsageError
 from rag.evaluate import Question, QuestionSet
+from rag.figures import Figure
 from rag.prompt import NOT_IN_SOURCES
 from rag.variants import breakdown
 from rag.variants.breakdown import lengths, picture

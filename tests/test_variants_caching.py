@@ -37,8 +37,8 @@ from rag.variants.caching import latency, pairs, trace
 from rag.variants.caching.trace import PASSES, Plan, Wording, plan
 
 if TYPE_CHECKING:
-    from rag.bench.results import Figure
     from rag.core import Matrix
+    from rag.figures import Figure
     from rag.pairs import Logits
 
 HEAD: dict[str, Any] = {

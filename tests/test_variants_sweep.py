@@ -14,10 +14,10 @@ from beside import Engine, Opened, answer, head_of, numbered, plan_of, taken, wr
 from evaluating import SET
 
 from rag import settings
-from rag.bench.results import Figure
 from rag.core import Tokens
 from rag.errors import SettingsError, UsageError
 from rag.evaluate import Question, QuestionSet
+from rag.figures import Figure
 from rag.settings import Loaded
 from rag.variants import asking, planning, sweep
 from rag.variants.samples import Taken

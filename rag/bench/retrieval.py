@@ -24,6 +24,7 @@ from rag.bench.timing import in_turn
 from rag.core import Clock, EngineInfo, GenerationParams, GenerationStats, Message
 from rag.engine import spec
 from rag.engine.tokens import EngineTokenizer
+from rag.figures import Figure
 from rag.index import IndexReader, lexical
 from rag.index.lexical import LexicalIndex
 from rag.pipeline import Pipeline
@@ -220,7 +221,7 @@ def agreement(ours: NDArray[np.int64], reference: Found, every: Callable[[], Fou
 # --- figures -----------------------------------------------------------------------------------
 
 
-def summarise(folder: Path) -> list[results.Figure]:
+def summarise(folder: Path) -> list[Figure]:
     """Figures from the samples on disk. Raises `UsageError` where there are none."""
     head, samples = results.Samples(folder).read()
     of = results.by_kind(samples, (QUESTION, LEXICAL))

@@ -22,6 +22,7 @@ import psutil
 from rag.bench import commands, results
 from rag.engine import processes, spec
 from rag.errors import EngineError, UsageError
+from rag.figures import Figure
 from rag.models import ModelStore
 from rag.settings import Loaded
 from rag.stats import bootstrap
@@ -51,7 +52,7 @@ def measure(loaded: Loaded, folder: Path, rounds: int, command: str, progress: C
                     samples.add({"round": number, "kind": kind, "seconds": seconds})
 
 
-def summarise(folder: Path) -> list[results.Figure]:
+def summarise(folder: Path) -> list[Figure]:
     """Figures from the samples on disk."""
     head, samples = results.Samples(folder).read()
     seconds = {(s["round"], s["kind"]): s["seconds"] for s in samples}

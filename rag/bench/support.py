@@ -26,6 +26,7 @@ from rag.bench.results import Sample
 from rag.bench.timing import timed
 from rag.core import Clock, Hit, Passage, Sentence, Source, SupportChecker
 from rag.errors import UsageError
+from rag.figures import Figure
 from rag.models import ModelStore
 from rag.settings import Loaded
 from rag.stats import Estimate, Floats, bootstrap_clusters
@@ -216,7 +217,7 @@ class Scores:
         return np.maximum(metrics.threshold(self.values, FALSE_ALARMS, weights * self.supported), 0.0)
 
 
-def summarise(folder: Path) -> list[results.Figure]:
+def summarise(folder: Path) -> list[Figure]:
     """Figures from the samples on disk. Raises `UsageError` where there is no pair."""
     head, samples = results.Samples(folder).read()
     made = [sample for sample in samples if "id" in sample]

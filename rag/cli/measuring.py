@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rag.bench import Progress
-    from rag.bench.results import Figure
     from rag.cli.console import Terminal
+    from rag.figures import Figure
     from rag.settings import Loaded
 
     class Bench(Protocol):

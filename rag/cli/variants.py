@@ -13,9 +13,9 @@ from rag.cli.bench import Datasets, ReportOnly, Results
 
 if TYPE_CHECKING:
     from rag.bench import Progress
-    from rag.bench.results import Figure
     from rag.cli.console import Terminal
     from rag.evaluate import QuestionSet
+    from rag.figures import Figure
     from rag.settings import Loaded
 
 

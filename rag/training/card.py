@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from rag import paths
+from rag import figures, paths
 from rag.models import Recipe
 from rag.training.datasets import Dataset
 
@@ -61,17 +61,5 @@ def _training(recipe: Recipe, curve: Sequence[Mapping[str, float]]) -> list[str]
 def _figures(path: Path) -> str:
     summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     host = summary["host"]
-    rows = [
-        f"| `{f['name']}` | {f['value']:.3f} | {f['lo']:.3f} to {f['hi']:.3f} | {f['unit']} | {f['n']} | {f['goal'] or ''} | "
-        f"{'' if f['met'] is None else 'yes' if f['met'] else '**no**'} |"
-        for f in summary["figures"]
-    ]
-    return "\n".join(
-        [
-            f"`{summary['command']}`, {summary['date'][:10]}, {host['gpu'] or host['cpu']}:",
-            "",
-            "| figure | value | 95% interval | unit | n | goal | met |",
-            "|---|---|---|---|---|---|---|",
-            *rows,
-        ]
-    )
+    taken = f"`{summary['command']}`, {summary['date'][:10]}, {host['gpu'] or host['cpu']}:"
+    return "\n".join([taken, "", *figures.table(figures.Figure(**one) for one in summary["figures"])])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from rag.bench.results import Figure
 from rag.core import Answer
 from rag.evaluate import Difference
 from rag.evaluate.compare import MARGIN, difference
 from rag.evaluate.samples import Sample
 from rag.evaluate.scores import METRICS
+from rag.figures import Figure
 from rag.stats import pairs_needed
 from rag.variants.samples import Taken
 

@@ -13,11 +13,12 @@ from rag.bench import grounding, results
 from rag.bench.generator.answering import MAX_TOKENS
 from rag.bench.generator.curve import curve_table
 from rag.bench.results import Sample, mean_cell
+from rag.figures import Figure
 from rag.stats import bootstrap, bootstrap_clusters, ratio
 from rag.training import loop
 
 
-def summarise(folder: Path) -> list[results.Figure]:
+def summarise(folder: Path) -> list[Figure]:
     """Figures from the samples on disk, those of the bases after those of the measured model."""
     head, samples = results.Samples(folder).read()
     groups: dict[tuple[bool, str], list[Sample]] = {}
@@ -50,7 +51,7 @@ NOTE = (
 )
 
 
-def _figures(samples: Sequence[Sample], prefix: str, goals: bool) -> tuple[list[results.Figure], list[str]]:
+def _figures(samples: Sequence[Sample], prefix: str, goals: bool) -> tuple[list[Figure], list[str]]:
     """And what is said of those that there is nothing to take from."""
     answerable = [sample for sample in samples if sample["gold"]]
     declined = [sample for sample in samples if sample["declined"]]

@@ -14,11 +14,12 @@ from rag.bench.index.encoding import BLOCK
 from rag.bench.index.large import STAGES
 from rag.bench.index.samples import KINDS, OF_BLOCK, OF_BUILD, OF_QUESTION, OF_SEARCH, OF_UPDATE
 from rag.bench.results import Figures, Sample, columns
+from rag.figures import Figure
 from rag.metrics import ranked_at
 from rag.stats import ratio
 
 
-def summarise(folder: Path) -> list[results.Figure]:
+def summarise(folder: Path) -> list[Figure]:
     """Figures from the samples on disk. Raises `UsageError` where there are none."""
     head, samples = results.Samples(folder).read()
     if not samples:

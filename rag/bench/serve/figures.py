@@ -9,6 +9,7 @@ import numpy as np
 
 from rag.bench import results
 from rag.bench.results import Sample
+from rag.figures import Figure
 from rag.stats import p99
 
 ASK, KILL, LEAVE = "ask", "kill", "leave"
@@ -18,7 +19,7 @@ TOLD = ("answer", "error")
 """Ends of a stream by which its client knows what became of its question."""
 
 
-def summarise(folder: Path) -> list[results.Figure]:
+def summarise(folder: Path) -> list[Figure]:
     """Figures from the samples on disk. Raises `UsageError` where there are none."""
     head, samples = results.Samples(folder).read()
     if not samples:

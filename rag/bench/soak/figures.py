@@ -9,11 +9,12 @@ from rag.bench import results
 from rag.bench.results import observed
 from rag.bench.soak.killing import PHASES, READING
 from rag.bench.soak.samples import BYTES, KILL, KINDS, READ, SAMPLES
+from rag.figures import Figure
 
 SUMMARY = "soak.json"
 
 
-def summarise(folder: Path) -> list[results.Figure]:
+def summarise(folder: Path) -> list[Figure]:
     """Counts, from the samples on disk. Raises `UsageError` where there are none."""
     head, samples = results.Samples(folder, SAMPLES).read()
     if not samples:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from rag.bench import results
-from rag.bench.results import Figure, Sample
+from rag.bench.results import Sample
+from rag.figures import Figure
 from rag.stats import Estimate, ratio, reaches
 from rag.variants.batching.modes import MODES
 
@@ -25,7 +26,7 @@ RATIOS = {
 the other way round: what the order gains."""
 
 
-def summarise(folder: Path) -> list[results.Figure]:
+def summarise(folder: Path) -> list[Figure]:
     """Raises `UsageError` where there is no run."""
     head, samples = results.Samples(folder).read()
     if not samples:

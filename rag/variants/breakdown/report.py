@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rag import files
 from rag.bench import results
-from rag.bench.results import Figure
 from rag.evaluate.samples import Head
+from rag.figures import Figure
 from rag.variants import paired
 from rag.variants.breakdown import tables
 from rag.variants.breakdown.figures import details, headlines, qualities

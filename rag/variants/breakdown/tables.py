@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from rag.bench.results import ENGAGED, Figure
+from rag.bench.results import ENGAGED
 from rag.engine import evidence
+from rag.figures import Figure
 from rag.variants.breakdown.figures import by_shape
 from rag.variants.breakdown.lengths import engines
 from rag.variants.breakdown.measured import Measured

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rag import metrics, stats
 from rag.bench import results
 from rag.bench.results import Sample
+from rag.figures import Figure
 from rag.stats import Estimate, ratio, upper_bound
 from rag.variants.caching import latency, pairs, trace
 
@@ -24,7 +25,7 @@ USUAL = (0.80, 0.85, 0.90, 0.95)
 MARGIN = 0.10
 
 
-def summarise(folder: Path) -> list[results.Figure]:
+def summarise(folder: Path) -> list[Figure]:
     """Raises `UsageError` where there is no pair."""
     head, samples = results.Samples(folder).read()
     of = results.by_kind(samples, (pairs.KIND, latency.KIND, trace.KIND))
@@ -84,7 +85,7 @@ def _of_pairs(figures: results.Figures, samples: Sequence[Sample], min_same: flo
     ]
 
 
-def _bound(name: str, wrong: int, of: int, at_most: float | None = None) -> results.Figure:
+def _bound(name: str, wrong: int, of: int, at_most: float | None = None) -> Figure:
     bound = upper_bound(wrong, of)
     return results.figure(name, Estimate(bound, wrong / max(1, of), bound, of), "share", at_most=at_most)
 

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rag.bench import pictures, results
-from rag.bench.results import Figure, Figures, observed
+from rag.bench.results import Figures, observed
 from rag.evaluate.samples import Head
+from rag.figures import Figure
 from rag.variants.breakdown.lengths import Shape
 from rag.variants.breakdown.source import NAME, PUBLISHED, Published
 from rag.variants.engines import samples
