@@ -22,9 +22,11 @@ class Figure:
     @property
     def shown(self) -> str:
         """Three digits, or as many as it takes to tell a missed goal from its limit."""
-        limit = self.goal.rpartition(" ")[2] if self.goal is not None and self.met is False else None
-        texts = (f"{self.value:.{digits}f}" for digits in range(3, 12))
-        return next(text for text in texts if limit is None or float(text) != float(limit))
+        texts = (f"{self.value:.{digits}f}" for digits in range(3, 18))
+        if self.met is not False or self.goal is None or not self.goal.startswith(("<= ", ">= ")):
+            return next(texts)
+        limit = float(self.goal.split()[1])
+        return next((text for text in texts if float(text) != limit), repr(self.value))
 
 
 def table(figures: Iterable[Figure]) -> list[str]:

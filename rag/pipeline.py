@@ -239,7 +239,7 @@ class Pipeline:
         if rest := visible.rest():
             yield Delta(rest)
         draft = self._cite(text, prompt.sources, stats)
-        if self._checker is not None and not draft.abstained:
+        if self._checker is not None and (not draft.abstained or len(draft.sentences) > 1):
             with trace.span("verify"):
                 draft = await self._run(self._verify, self._checker, draft, prompt.sources)
         yield self._keep(query, searched, self._finish(query, draft, chosen, stats, confidence, trace))
@@ -345,6 +345,8 @@ class Pipeline:
 
     def _verify(self, checker: SupportChecker, draft: Draft, sources: tuple[Source, ...]) -> Draft:
         checked = replace(draft, sentences=checker.check(draft.sentences, sources))
+        if draft.abstained:
+            return self._rest_checked(draft, checked)
         kept = shown(checked.sentences, self.settings.verify.action)
         if all(kept):
             return checked
@@ -352,6 +354,17 @@ class Pipeline:
             return replace(checked, text=WITHHELD, citations=(), abstained=True, withheld=True)
         text, citations = prompts.keep(draft.text, draft.sentences, draft.citations, kept)
         return replace(checked, text=text, citations=citations)
+
+    def _rest_checked(self, draft: Draft, checked: Draft) -> Draft:
+        """A text that declines, and goes on: "The sources don't say. However, …". What it declines with is nothing to check."""
+        declining = [number == 0 or prompts.declines(one.text) for number, one in enumerate(draft.sentences)]
+        pairs = zip(draft.sentences, checked.sentences, declining, strict=True)
+        sentences = tuple(before if declines else after for before, after, declines in pairs)
+        said = [one for one, declines in zip(sentences, declining, strict=True) if not declines]
+        rest = iter(shown(said, self.settings.verify.action))
+        kept = [declines or next(rest) for declines in declining]
+        text, _ = prompts.keep(draft.text, [replace(one, markers=()) for one in sentences], (), kept)
+        return replace(draft, text=text, sentences=sentences)
 
     # --- endings ----------------------------------------------------------------------------
 

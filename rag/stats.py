@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 10_000
 AT_ONCE = 250
-"""Resamples of clusters that are held in memory together."""
+"""Resamples that are held in memory together."""
 
 ALPHA = 0.025
 """Of a one-sided test: what lies outside a 95% interval on one side."""
@@ -44,9 +44,10 @@ def bootstrap(
     if len(values) == 0:
         raise ValueError("no values to estimate from")
     sample = np.asarray(values, dtype=np.float64)
+    random = np.random.default_rng(seed)
     with np.errstate(divide="ignore", invalid="ignore"):
-        resampled = np.random.default_rng(seed).choice(sample, (RESAMPLES, len(sample)))
-        return _estimate(float(statistic(sample, axis=0)), statistic(resampled, axis=1), len(sample))
+        found = [statistic(random.choice(sample, (AT_ONCE, len(sample))), axis=1) for _ in range(0, RESAMPLES, AT_ONCE)]
+        return _estimate(float(statistic(sample, axis=0)), np.concatenate(found), len(sample))
 
 
 def bootstrap_clusters(
@@ -126,7 +127,9 @@ def permutation_test(
             axis=-1,
             rng=np.random.default_rng(seed),
         )
-    return float(found.pvalue)
+    # A relabelling that leaves nothing to take the statistic from tells nothing, and is no way to exchange them.
+    undefined = np.isnan(found.null_distribution)
+    return min(1.0, float(found.pvalue) * len(undefined) / max(1, len(undefined) - int(undefined.sum())))
 
 
 def non_inferiority(difference: Estimate, margin: float) -> bool:

@@ -291,6 +291,35 @@ def test_a_value_that_misses_its_goal_does_not_look_as_if_it_met_it() -> None:
     assert "| 1.150 |" not in row
 
 
+@pytest.mark.parametrize(("value", "goal"), [(0.1 + 0.2, "<= 0.3"), (7.0000000000001 / 10, "<= 0.7"), (0.3, ">= 0.3")])
+def test_a_value_as_near_to_its_goal_as_can_be_is_shown_all_the_same(value: float, goal: str) -> None:
+    shown = Figure("ratio", value, 0, 1, "ratio", 3, goal, met=False).shown
+    assert float(shown) == pytest.approx(value)
+
+
+def test_of_a_goal_for_the_interval_the_value_is_no_limit() -> None:
+    assert Figure("lost", -0.10, -0.2, 0.0, "share", 40, "interval above -0.10", met=False).shown == "-0.100"
+
+
+def test_one_mistyped_command_costs_no_long_run(tmp_path: Path) -> None:
+    store, other = Samples(tmp_path), HEAD | {"settings": {"mistyped": True}}
+    store.start(HEAD)
+    for number in range(5):
+        store.add({"id": number})
+    assert store.resume(other) == []
+    store.add({"id": "mistyped"})
+    assert store.resume(HEAD) == [{"id": number} for number in range(5)]
+    assert store.read() == (HEAD, [{"id": number} for number in range(5)])
+
+
+def test_samples_that_are_no_text_are_one_line(tmp_path: Path) -> None:
+    Samples(tmp_path).start(HEAD)
+    with (tmp_path / "samples.jsonl").open("ab") as file:
+        file.write(b'{"id": "\xff"}\n')
+    with pytest.raises(UsageError, match=r"samples.jsonl:2: no JSON object"):
+        Samples(tmp_path).read()
+
+
 def test_summary_and_report_are_written_whole_and_beside_the_samples(tmp_path: Path) -> None:
     figures = [Figure("seconds", 2.0, 1.1, 3.0, "s", 3, None, None)]
     results.write(tmp_path, HEAD, figures, ["A note."])

@@ -62,6 +62,27 @@ def by_name(found: Comparison) -> dict[str, Difference]:
 # --- differences -------------------------------------------------------------------------------------
 
 
+def judged(folder: Path, judge: str, verdicts: dict[str, str]) -> Path:
+    store = results.Samples(folder, samples.VERDICTS)
+    store.start({"bench": "judge", "settings": {"model": judge}})
+    for name, verdict in verdicts.items():
+        store.add({"id": name, "verdict": verdict, "said": verdict})
+    return folder
+
+
+def test_verdicts_count_where_one_judge_has_seen_both_answers(tmp_path: Path) -> None:
+    ids = [question.id for question in ANSWERABLE]
+    half = {name: "no" if place % 2 else "yes" for place, name in enumerate(ids)}
+    first = judged(run(tmp_path / "a", right), "strict", half)
+    few = judged(run(tmp_path / "b", right), "strict", dict.fromkeys(ids[:4], "yes"))
+    found = by_name(compare(first, few))["judged_right"]
+    assert (found.before, found.after, found.n, found.not_worse) == (0.5, 1.0, 4, False)
+    other = judged(run(tmp_path / "c", right), "lenient", dict.fromkeys(ids, "yes"))
+    by_another = compare(first, other)
+    assert "judged_right" not in by_name(by_another)
+    assert ("settings.model", "strict", "lenient") in by_another.changed
+
+
 def test_a_difference_is_that_of_the_second_run_to_the_first_with_paired_tests(tmp_path: Path) -> None:
     first, second = run(tmp_path / "a", wrong_at(0, 1)), run(tmp_path / "b", wrong_at(1, 2, 3, 4, 5, 6, 7))
     found = by_name(compare(first, second))["key_fact_recall"]

@@ -336,6 +336,32 @@ async def test_an_abstention_is_not_checked(index: IndexReader, action: str) -> 
     assert [one.support for one in answer.sentences] == ["unchecked"]
 
 
+@pytest.mark.parametrize(
+    ("action", "shown"),
+    [
+        (
+            "mark",
+            "The sources do not mention a cure. However, lemons cure it. Malaria is caused by Plasmodium parasites.",
+        ),
+        ("drop", "The sources do not mention a cure. Malaria is caused by Plasmodium parasites."),
+        ("withhold", "The sources do not mention a cure."),
+    ],
+)
+async def test_what_follows_a_refusal_is_checked_like_any_answer(index: IndexReader, action: str, shown: str) -> None:
+    written = "The sources do not mention a cure. However, lemons cure it. Malaria is caused by Plasmodium parasites."
+    streamed, answer = await run(checked(index, [written], action))
+    assert (answer.abstained, answer.withheld, answer.citations) == (True, False, ())
+    assert answer.answer == shown
+    assert streamed == (written if action == "mark" else "")
+    assert [one.support for one in answer.sentences] == ["unchecked", "not_stated", "supported"]
+
+
+async def test_a_refusal_that_cites_and_goes_on_is_checked_too(index: IndexReader) -> None:
+    written = "None of the sources answers the question. But lemons cure it [1]."
+    _, answer = await run(checked(index, [written], "withhold"))
+    assert (answer.answer, answer.abstained) == ("None of the sources answers the question.", True)
+
+
 async def test_without_a_checker_sentences_are_unchecked(index: IndexReader) -> None:
     _, answer = await run(make(index, FakeGenerator(WRITTEN)))
     assert {one.support for one in answer.sentences} == {"unchecked"}

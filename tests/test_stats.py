@@ -192,6 +192,9 @@ def test_few_pairs_are_exchanged_in_every_way() -> None:
     for count in (1, 2, 5, 12):
         assert permutation_test([0.0] * count, [1.0] * count) == pytest.approx(2 / 2**count)
     assert permutation_test([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == 1.0
+    # Of two pairs of which each has something on one side alone, half of the ways to exchange them leave one side empty.
+    nothing, right, wrong = (0.0, 0.0), (1.0, 1.0), (0.0, 1.0)
+    assert permutation_test([right, nothing], [nothing, wrong], ratio(np.sum)) == 1.0
 
 
 def test_the_exact_p_of_pairs_of_different_sizes() -> None:

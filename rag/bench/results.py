@@ -158,23 +158,29 @@ class Samples:
     def earlier(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Header and samples of a run that may have been killed; both empty where it left no whole line. A last line that was
         cut off is taken out. Raises `UsageError` for any other."""
-        text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
-        whole = text[: text.rfind("\n") + 1]
-        if whole and whole != text:
+        content = self.path.read_bytes() if self.path.is_file() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole and whole != content:
             with files.replacing_file(self.path) as path:
-                path.write_text(whole, encoding="utf-8")
+                path.write_bytes(whole)
         return self.read() if whole else ({}, [])
 
     def resume(self, head: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The samples of an earlier run with the same settings on the same machine, to go on after them; begins anew
         where there are none, and keeps those of another run under a name with `BEFORE`. Raises what `earlier` raises."""
         earlier, samples = self.earlier()
-        if comparable(earlier) != comparable(head):
-            if samples:
-                self.path.replace(self.path.with_suffix(BEFORE))
-            self.start(head)
-            return []
-        return samples
+        if comparable(earlier) == comparable(head):
+            return samples
+        before = self.path.with_suffix(BEFORE)
+        aside = Samples(self.path.parent, before.name)
+        kept = aside.earlier() if before.is_file() else ({}, [])
+        if samples and len(samples) >= len(kept[1]):  # one mistyped command costs no long run
+            self.path.replace(before)
+        if comparable(kept[0]) == comparable(head):
+            self.replace(*kept)
+            return kept[1]
+        self.start(head)
+        return []
 
     def take(self, fresh: Iterable[Sample], progress: Progress, what: str, done: int, total: int) -> None:
         """Add each as it comes, and tell how far that is where `done` of the `total` were there already."""
@@ -204,7 +210,9 @@ class Samples:
         if not self.path.is_file():
             raise lacking("samples", self.path)
         records = []
-        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(self.path.read_bytes().split(b"\n"), start=1):
+            if not line:
+                continue
             try:
                 record = json.loads(line)
             except ValueError:

@@ -34,15 +34,18 @@ AT_MOST = 1.15
 
 def measure(loaded: Loaded, folder: Path, rounds: int, command: str, progress: Callable[[str], None]) -> None:
     """Take `rounds` rounds of samples, after one of each kind that isn't counted."""
-    ask = commands.rag(loaded, "ask", "--sample")
+    ask = commands.rag(loaded, "ask", "--sample", "--no-server")
     progress("asking once, for the prompt")
     answer = json.loads(_output([*ask, "--json", "--show-prompt", QUESTION]))
     samples = results.Samples(folder)
-    samples.start(results.header(BENCH, command))
+    head = results.header(BENCH, command, settings={"prompt": answer["prompt"]})
+    taken = {(one["round"], one["kind"]) for one in samples.resume(head)}
+    first = next(number for number in range(rounds + 1) if (number, "bare_again") not in taken)
+    samples.replace(head, [one for one in samples.read()[1] if one["round"] < first])  # a round is whole or none
     with tempfile.TemporaryDirectory() as scratch:
         bare = [sys.executable, "-m", "rag.bench.bare", str(_write_spec(loaded, answer["prompt"], Path(scratch)))]
         kinds = {"bare": bare, "rag": [*ask, QUESTION], "bare_again": bare}
-        for number in range(-1, rounds):
+        for number in (-1, *range(first, rounds)) if first < rounds else ():
             for kind, arguments in kinds.items():
                 if number < 0 and kind == "bare_again":
                     continue

@@ -172,6 +172,8 @@ class LocalGenerator:
                 if output.finished:
                     yield read_stats(output, stats, arrival)
         except (EngineDeadError, EngineGenerateError) as error:
+            if isinstance(error, EngineGenerateError) and not self._engine.errored:  # it is this request's fault
+                raise EngineError(f"The engine failed after {tokens} tokens of the answer: {_reason(error)}") from error
             raise EngineDied(
                 f"The engine died after {tokens} tokens of the answer. Ask again; if it dies again, "
                 "see its log, and try a smaller generator.kv_cache_mb."

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from rag.errors import UsageError
 from rag.evaluate.questions import TYPES
-from rag.evaluate.samples import Head, Sample, differences, read
+from rag.evaluate.samples import Head, Sample, differences, judged_by, read
 from rag.evaluate.scores import METRICS, Metric
 from rag.stats import Floats, non_inferiority, paired_bootstrap, permutation_test, power, ratio
 
@@ -56,7 +56,8 @@ class Comparison:
 
 
 def compare(before: Path, after: Path, margin: float = MARGIN) -> Comparison:
-    """The second run against the first. `margin` is a share, above 0 and below 1.
+    """The second run against the first. `margin` is a share, above 0 and below 1. Verdicts count of questions that one judge has seen
+    in both.
 
     Raises `UsageError` where one has other questions than the other, or some of them failed, and what `samples.read` raises.
     """
@@ -69,10 +70,15 @@ def compare(before: Path, after: Path, margin: float = MARGIN) -> Comparison:
                 "Run its command again, which asks them again."
             )
     _require_same((before, first_head, first), (after, second_head, second))
+    judges = differences(*(judged_by(folder) for folder in (before, after)))
+    judged = {one.id for one, other in zip(first, second, strict=True) if not judges and one.verdict and other.verdict}
+    first, second = (
+        [replace(one, verdict=one.verdict if one.id in judged else None) for one in some] for some in (first, second)
+    )
     return Comparison(
         margin,
         len(first),
-        tuple(differences(first_head, second_head)),
+        (*differences(first_head, second_head), *judges),
         tuple(_differences(first, second, margin)),
     )
 
@@ -114,6 +120,7 @@ def difference(
     if not (before[:, 1].any() and after[:, 1].any()):
         return None
     estimate = paired_bootstrap(before, after, ratio(np.sum))
+    both = replace(estimate, n=int((np.minimum(before[:, 1], after[:, 1]) > 0).sum()))  # what has one half is no pair
     was = _figure(before)
     could_be_worse = metric.quality and was > margin
     return Difference(
@@ -127,8 +134,8 @@ def difference(
         estimate.hi,
         estimate.n,
         permutation_test(before, after, ratio(np.sum)),
-        non_inferiority(estimate, margin) if could_be_worse else None,
-        power(estimate, margin) if could_be_worse else None,
+        non_inferiority(both, margin) if could_be_worse else None,
+        power(both, margin) if could_be_worse else None,
     )
 
 

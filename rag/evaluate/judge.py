@@ -49,8 +49,9 @@ async def judge(folder: Path, settings: Generator, command: str, progress: Progr
 
     async def look_at(sample: Sample) -> None:
         nonlocal done
-        said = await _ask(server, settings.model, sample) if sample.given is not None else None
-        store.add({"id": sample.id, "verdict": read_verdict(said) if said is not None else "no", "said": said})
+        said, whole = await _ask(server, settings.model, sample) if sample.given is not None else (None, True)
+        verdict = "no" if said is None else read_verdict(said) if whole else "unclear"
+        store.add({"id": sample.id, "verdict": verdict, "said": said})
         done += 1
         progress("verdicts", done, len(asked))
 
@@ -66,7 +67,8 @@ def read_verdict(said: str) -> Verdict:
     return words[-1] if words else "unclear"
 
 
-async def _ask(server: Server, model: str | None, sample: Sample) -> str:
+async def _ask(server: Server, model: str | None, sample: Sample) -> tuple[str, bool]:
+    """What the judge says, and whether it could end: in the middle of its argument it has said nothing."""
     assert sample.answer is not None
     request: dict[str, Any] = {
         "model": model,
@@ -81,8 +83,9 @@ async def _ask(server: Server, model: str | None, sample: Sample) -> str:
         "max_tokens": MAX_TOKENS,
         "temperature": 0,
     }
-    said = ""
+    said, whole = "", True
     async with aclosing(server.pieces(request, {})) as pieces:
         async for piece in pieces:
             said += piece.text
-    return said
+            whole = whole and piece.finish_reason != "length"
+    return said, whole

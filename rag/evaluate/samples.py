@@ -128,6 +128,12 @@ def read_verdicts(folder: Path) -> list[dict[str, Any]]:
     return verdicts.read()[1] if verdicts.path.is_file() else []
 
 
+def judged_by(folder: Path) -> Head:
+    """Empty where no judge has."""
+    verdicts = results.Samples(folder, VERDICTS)
+    return verdicts.read()[0] if verdicts.path.is_file() else {}
+
+
 def differences(before: Head, now: Head) -> list[tuple[str, object, object]]:
     """What samples depend on, by its dotted name, where two headers differ in it: settings, versions, the machine."""
     first, second = _leaves(results.comparable(before)), _leaves(results.comparable(now))
