@@ -58,7 +58,7 @@ async def weighed(
     """As the generator's `stream`, but the answer is `declining` where the confidence is too low, and begins otherwise where
     it isn't. Without a `weighing`, or where the generator can't tell how probable its first token was, its word holds."""
     watching = replace(params, watch=declining) if weighing is not None else params
-    otherwise = None
+    opening = None
     async with aclosing(generator.stream(messages, watching)) as items:
         async for item in items:
             if not isinstance(item, Opening):
@@ -73,13 +73,30 @@ async def weighed(
                 yield replace(item.stats, finish_reason="stop")
                 return
             if item.taken and not declines:
-                otherwise = item.otherwise
+                opening = item
                 break
-    if otherwise is not None:
-        async with aclosing(generator.stream(messages, replace(params, begin_with=otherwise))) as items:
+    if opening is not None:
+        async with aclosing(generator.stream(messages, replace(params, begin_with=opening.otherwise))) as items:
             async for item in items:
-                if not isinstance(item, Opening):
+                if isinstance(item, GenerationStats):
+                    yield _both(opening.stats, item)
+                elif not isinstance(item, Opening):
                     yield item
+
+
+def _both(first: GenerationStats, second: GenerationStats) -> GenerationStats:
+    """Of an answer that was begun twice: it waits for both beginnings, and what the second finds in the prefix cache the first has
+    left there."""
+    return replace(
+        second,
+        cached_prompt_tokens=first.cached_prompt_tokens,
+        queue=_sum(first.queue, second.queue),
+        ttft=_sum(first.ttft, second.ttft),
+    )
+
+
+def _sum(first: float | None, second: float | None) -> float | None:
+    return first + second if first is not None and second is not None else None
 
 
 def relevance(sources: Sequence[Source]) -> float:

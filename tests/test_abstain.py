@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
@@ -85,6 +86,25 @@ async def test_a_refusal_against_the_evidence_is_asked_once_more_to_begin_otherw
     (_, first), (_, second) = generator.asked
     assert (first.watch, first.begin_with, second.watch, second.begin_with) == (NOT_IN_SOURCES, "", None, "Gout")
     assert generator.aborted == 1
+
+
+async def test_an_answer_that_was_begun_twice_waited_for_both_and_found_in_the_cache_what_the_first_did() -> None:
+    class Timed(FakeGenerator):
+        async def stream(self, messages, params):  # type: ignore[no-untyped-def]
+            async with aclosing(super().stream(messages, params)) as items:
+                async for item in items:
+                    if isinstance(item, GenerationStats):  # the second finds what the first has read
+                        item = replace(item, cached_prompt_tokens=96, queue=0.5, ttft=0.75, decode=2.0)
+                    yield item
+
+    generator = Timed([" is caused ", "by urate [1]."])
+    generator.opening = replace(
+        opening(0.6), stats=GenerationStats(1, prompt_tokens=100, cached_prompt_tokens=32, queue=0.25, ttft=1.0)
+    )
+    stream = weighed(generator, MESSAGES, GenerationParams(20), sources(0.99), NOT_IN_SOURCES, WEIGHING)
+    *_, stats = [item async for item in stream]
+    assert isinstance(stats, GenerationStats)
+    assert (stats.cached_prompt_tokens, stats.queue, stats.ttft, stats.decode) == (32, 0.75, 1.75, 2.0)
 
 
 async def test_a_refusal_that_the_evidence_bears_out_is_the_model_s_own() -> None:
