@@ -85,7 +85,7 @@ def verdict(judged: Judged, min_support: float) -> Support:
     """A sentence with a number that its passage hasn't, or has with another unit only, is never supported, nor one that says the
     opposite: that is contradicted, unless the model rather takes it for something that isn't told, as of "liver" for "heart"."""
     supported, contradicted, not_stated = judged.probabilities
-    if judged.numbers_stand and not judged.opposite and supported >= min_support:
+    if judged.numbers_stand and not judged.opposite and supported >= max(min_support, contradicted):
         return "supported"
     if judged.opposite:
         return "contradicted" if contradicted >= not_stated else "not_stated"

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from rag import build, settings
+from rag import build, files, settings
 from rag.cli.console import Terminal, library_output
 from rag.cli.rendering import time_line
 from rag.settings import Loaded
@@ -28,11 +28,11 @@ def main(
     assignments: Annotated[list[str] | None, typer.Option("--set", help="Settings, KEY=VALUE.")] = None,
 ) -> None:
     """Answers to every n-th question of a set, as they are."""
-    lines = questions.read_text(encoding="utf-8").splitlines()[::every]
+    records = [json.loads(line) for _, line in files.lines(questions)][::every]
     loaded = settings.load(profile, assignments=[f"index.name={build.SAMPLE}", *(assignments or [])])
     with library_output(verbose=False) as (terminal, _):
         build.ensure_sample_index(loaded)
-        asyncio.run(_answer(loaded, [json.loads(line) for line in lines], terminal))
+        asyncio.run(_answer(loaded, records, terminal))
 
 
 async def _answer(loaded: Loaded, records: list[dict[str, str]], terminal: Terminal) -> None:

@@ -17,9 +17,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from rag import build, settings
+from rag import build, files, settings
 from rag.chat import Conversation
 from rag.core import Hits, Trace
+from rag.errors import UsageError
 from rag.followup import Turn, standalone
 from rag.stats import bootstrap
 from rag.topics import topics
@@ -50,7 +51,9 @@ def main(
     assignments: Annotated[list[str] | None, typer.Option("--set", help="Settings, KEY=VALUE.")] = None,
 ) -> None:
     """Recall in conversations, with follow-ups made to stand alone and without."""
-    records = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
+    records = [json.loads(line) for _, line in files.lines(questions)]
+    if split not in (None, *(splits := sorted({record["split"] for record in records}))):
+        raise UsageError(f"--split {split} is none of {questions}'s: {', '.join(splits)}.")
     loaded = settings.load(assignments=[f"index.name={build.SAMPLE}", *(assignments or [])])
     build.ensure_sample_index(loaded)
     search = build.open_search(loaded)

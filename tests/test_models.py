@@ -459,6 +459,22 @@ def test_a_hubs_model_of_which_only_the_tokenizer_was_fetched_is_fetched_for_its
     assert "nobody/tiny isn't on this machine and can't be fetched (" in resolve_offline(root, "nobody/tiny")
 
 
+def test_a_hubs_model_of_which_a_part_of_the_weights_is_missing_is_fetched(root: Path) -> None:
+    cached = root / "hub" / "hub" / "models--nobody--tiny"
+    snapshot = cached / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    parts = [f"model-{number}-of-2.safetensors" for number in (1, 2)]
+    (snapshot / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": dict(zip("ab", parts, strict=True))})
+    )
+    (snapshot / parts[0]).write_bytes(WEIGHTS)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("a" * 40)
+    assert "nobody/tiny isn't on this machine and can't be fetched (" in resolve_offline(root, "nobody/tiny")
+    (snapshot / parts[1]).write_bytes(WEIGHTS)
+    assert resolve_offline(root, "nobody/tiny") == str(snapshot)
+
+
 def test_a_tokenizer_needs_no_weights_and_no_others_are_fetched(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = root / "tokenizer"
     folder.mkdir()

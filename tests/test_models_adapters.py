@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,8 +19,7 @@ import yaml
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
-import rag
-from rag import build, paths
+from rag import bert, build, paths
 from rag.errors import ModelError
 from rag.models import ModelStore
 from rag.models import base as bases
@@ -361,7 +359,7 @@ def test_a_finish_that_fails_leaves_nothing_behind(root: Path) -> None:
     assert left_in_store(root) == []
 
 
-@pytest.mark.parametrize("kind", ["support", "reranker"])
+@pytest.mark.parametrize("kind", ["support", "reranker", "matcher"])
 def test_the_store_that_builds_gives_classifiers_their_fast_form(
     root: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -369,9 +367,7 @@ def test_the_store_that_builds_gives_classifiers_their_fast_form(
         assert (folder / "model.safetensors").is_file()
         (folder / "openvino").mkdir()
 
-    pairs = SimpleNamespace(convert=convert)
-    monkeypatch.setitem(sys.modules, "rag.pairs", pairs)
-    monkeypatch.setattr(rag, "pairs", pairs, raising=False)
+    monkeypatch.setattr(bert, "convert", convert)
     monkeypatch.setattr(paths, "shipped", lambda *_: root / "recipes")
     monkeypatch.setenv("RAG_HOME", str(root / "home"))
     write_recipe(root, kind=kind)

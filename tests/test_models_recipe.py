@@ -119,6 +119,12 @@ def test_a_base_is_described_by_where_it_comes_from() -> None:
         (TRAINED | {"adapter": ADAPTER | {"sha256": "abc"}}, "adapter.sha256: String should match"),
         (TRAINED | {"adapter": ADAPTER | {"file": "../adapter.safetensors"}}, "adapter.file: String should match"),
         (TRAINED | {"adapter": ADAPTER | {"file": "adapter.bin"}}, "adapter.file: String should match"),
+        (PLAIN | {"base": None}, "base."),
+        (PLAIN | {"base": [1, 2]}, "base."),
+        (PLAIN | {"files": {"../payload.txt": SHA}}, "a path inside the folder is expected"),
+        (PLAIN | {"files": {"/etc/payload": SHA}}, "a path inside the folder is expected"),
+        (PLAIN | {"files": {"model.safetensors": "nohash"}}, "files.model.safetensors: String should match"),
+        (PLAIN | {"base": WHEEL | {"path": "a/../.."}}, "a path inside the folder is expected"),
     ],
 )
 def test_a_damaged_recipe_is_named_with_its_problem_in_one_line(tmp_path: Path, values: object, problem: str) -> None:

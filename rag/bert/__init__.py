@@ -44,7 +44,7 @@ def choose(folder: Path, device: str, backend: Literal["auto", "torch", "openvin
     """What `auto` means for a model: OpenVINO on a CPU where the folder holds a fast form, else torch."""
     if backend != "auto":
         return backend
-    return "openvino" if device == "cpu" and (folder / FAST_FORM).is_dir() else "torch"
+    return "openvino" if device == "cpu" and (folder / FAST_FORM / "model.xml").is_file() else "torch"
 
 
 class Network:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -58,7 +59,9 @@ def download(name: str, revision: str | None, wanted: Iterable[str], needed: Col
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     def missing(folder: Path) -> str | None:
-        return next((pattern for pattern in needed if not any(folder.glob(pattern))), None)
+        """One of those that are needed, and of weights in several files each that their index names."""
+        patterns = [*needed, *(name for index in folder.glob("*.safetensors.index.json") for name in _parts(index))]
+        return next((pattern for pattern in patterns if not any(folder.glob(pattern))), None)
 
     patterns = list(wanted)
     try:
@@ -76,6 +79,14 @@ def download(name: str, revision: str | None, wanted: Iterable[str], needed: Col
     if absent := missing(folder):  # offline, what is there is all that there is
         raise _not_fetched(name, f"no {absent}")
     return folder
+
+
+def _parts(index: Path) -> list[str]:
+    """Files that weights lie in. A damaged index names itself, and whoever loads it."""
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return []
 
 
 def _not_fetched(name: str, why: str) -> ModelError:

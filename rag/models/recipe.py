@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from rag.errors import ModelError
 
@@ -21,6 +21,16 @@ Kind = Literal["generator", "encoder", "reranker", "support", "matcher"]
 CLASSIFIERS: tuple[Kind, ...] = ("reranker", "support", "matcher")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _inside(path: str) -> str:
+    """What is written under this name stays in its folder."""
+    if path.startswith("/") or "\\" in path or ".." in path.split("/"):
+        raise ValueError("a path inside the folder is expected, without .. and backslashes")
+    return path
+
+
+Inside = Annotated[str, Field(min_length=1), AfterValidator(_inside)]
 
 
 class _Part(BaseModel):
@@ -32,7 +42,7 @@ class WheelBase(_Part):
 
     wheel: str
     package: str
-    path: str
+    path: Inside
 
     def __str__(self) -> str:
         return f"{'' if self.path == '.' else f'{self.path} of '}the wheel {self.wheel}"
@@ -51,7 +61,11 @@ class HubBase(_Part):
 Base = Annotated[
     Annotated[WheelBase, Tag("wheel")] | Annotated[HubBase, Tag("hub")],
     # By a key that only one has: else a mistake in either is told as mistakes in both.
-    Discriminator(lambda value: "hub" if "hub" in dict(value) else "wheel"),
+    Discriminator(
+        lambda value: (
+            "hub" if isinstance(value, HubBase) or (isinstance(value, Mapping) and "hub" in value) else "wheel"
+        )
+    ),
 ]
 
 
@@ -106,13 +120,13 @@ class Recipe(_Part):
     origin: str
     base: Base
     format: Literal["gguf", "folder"]
-    files: Mapping[str, str] = Field(min_length=1)
+    files: Mapping[Inside, Sha256] = Field(min_length=1)
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
     adapter: Adapter | None = None
     head: Head | None = None
     abstention: Abstention | None = None
     matching: Matching | None = None
-    produces: Mapping[str, str] = {}
+    produces: Mapping[Inside, Sha256] = {}
     disk_mb: int
     training: Mapping[str, Any] = {}
 

@@ -146,10 +146,11 @@ class ModelStore:
         """A model of this store that is the recipe's base as it is: what converting it, which takes a while, would give again."""
         if recipe.format != "gguf" or not recipe.changes_weights:
             return None
-        for other in self.list():
-            same = (other.recipe.base, other.recipe.files) == (recipe.base, recipe.files)
-            if same and other.built and not other.recipe.changes_weights:
-                with suppress(ModelError):  # damaged since: then it is converted
+        for path in sorted(self._recipes.glob(f"*/{RECIPE}")):
+            with suppress(ModelError):  # a recipe or a model that is damaged: then it is converted
+                other = self.status(path.parent.name)
+                same = (other.recipe.base, other.recipe.files) == (recipe.base, recipe.files)
+                if same and other.built and not other.recipe.changes_weights:
                     self.verify(other.name)
                     return other.folder
         return None

@@ -64,14 +64,18 @@ def arguments(folder: Path, *, batch: int, every: int, first: bool, seed: int) -
 
 
 def last_checkpoint(folder: Path, within: Callable[[int, int], bool] = lambda *_: True) -> Path | None:
-    """The newest that was written to its end: the Trainer's state is what it writes last. `within` tells of its step and
-    of the steps in all that it was written on the way to whether it may be gone on from."""
+    """The newest that was written to its end: the Trainer's state is what it writes last, and may be cut off. `within` tells of its
+    step and of the steps in all that it was written on the way to whether it may be gone on from."""
 
     def step(path: Path) -> int:
         return int(path.name.rpartition("-")[2])
 
     def fits(path: Path) -> bool:
-        return within(step(path), json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["max_steps"])
+        try:
+            steps = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["max_steps"]
+        except (ValueError, KeyError, TypeError):
+            return False
+        return within(step(path), steps)
 
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
     return max(filter(fits, whole), key=step, default=None)
