@@ -173,6 +173,11 @@ def test_the_published_figures_are_the_sources() -> None:
     assert [one.measured for one in PUBLISHED.values()] == [True, False, False]
 
 
+def test_a_variant_that_has_not_answered_yet_is_said_to_be_missing(tmp_path: Path) -> None:
+    summarised(tmp_path, samples({"v3": [10.0] * 3}, numbered(3)), ("v3", "v3_1"))
+    assert "Not all of the 3 questions are answered: `v3_1` 0." in (tmp_path / "report.md").read_text()
+
+
 # --- key facts ---------------------------------------------------------------------------------------
 
 

@@ -238,7 +238,7 @@ def times(
 
 def summarise(folder: Path) -> list[Figure]:
     """Figures from the samples on disk. Raises `UsageError` where there is none of MedQuAD."""
-    head, samples = results.Samples(folder).read()
+    head, samples = results.Samples(folder).of(BENCH)
     of = results.by_kind(samples, (*DATA, SPEED), key="data")
     if not of["medquad"]:
         raise results.lacking("question of MedQuAD", folder / results.SAMPLES)

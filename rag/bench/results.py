@@ -205,6 +205,15 @@ class Samples:
                 file.truncate(end)
                 raise
 
+    def of(self, bench: str, command: str | None = None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """As `read`, of this benchmark alone, which `command` runs (`rag bench BENCH`). Raises `UsageError` for another's."""
+        head, samples = self.read()
+        if head.get("bench") != bench or not isinstance(head.get("settings", {}), Mapping):
+            raise UsageError(
+                f"{self.path} isn't of `{command or f'rag bench {bench}'}`, but of {head.get('bench')!r}. Name one of its folders."
+            )
+        return head, samples
+
     def read(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Header and samples. Raises `UsageError` where there are none, or a line is cut off."""
         if not self.path.is_file():

@@ -223,7 +223,7 @@ def agreement(ours: NDArray[np.int64], reference: Found, every: Callable[[], Fou
 
 def summarise(folder: Path) -> list[Figure]:
     """Figures from the samples on disk. Raises `UsageError` where there are none."""
-    head, samples = results.Samples(folder).read()
+    head, samples = results.Samples(folder).of(BENCH)
     of = results.by_kind(samples, (QUESTION, LEXICAL))
     if not of[QUESTION]:
         raise results.lacking("question", folder / results.SAMPLES)

@@ -57,7 +57,7 @@ def measure(loaded: Loaded, folder: Path, rounds: int, command: str, progress: C
 
 def summarise(folder: Path) -> list[Figure]:
     """Figures from the samples on disk."""
-    head, samples = results.Samples(folder).read()
+    head, samples = results.Samples(folder).of(BENCH)
     seconds = {(s["round"], s["kind"]): s["seconds"] for s in samples}
     rounds = sorted({number for number, kind in seconds if (number, "bare_again") in seconds})
     if not rounds:

@@ -219,7 +219,7 @@ class Scores:
 
 def summarise(folder: Path) -> list[Figure]:
     """Figures from the samples on disk. Raises `UsageError` where there is no pair."""
-    head, samples = results.Samples(folder).read()
+    head, samples = results.Samples(folder).of(BENCH)
     made = [sample for sample in samples if "id" in sample]
     if not made:
         raise results.lacking("pair", folder / results.SAMPLES)

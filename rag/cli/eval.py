@@ -80,7 +80,9 @@ def run(
     from rag.errors import RagError
 
     over_sample = sample or (questions is None and index_name is None)
-    loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, over_sample))
+    # What an earlier run has found would be this one's speed.
+    asked_for = [*(assignments or []), "cache.keep=false"]
+    loaded = options.load(context, profile, models_file, asked_for, options.choose_index(index_name, over_sample))
     judge = _judge(judge_url, judge_model, judge_key_env)
 
     def measure(folder: Path, progress: Progress) -> None:

@@ -136,7 +136,7 @@ def sweep(
     over_sample, chosen = _index(asked, index_name, sample, swept.key == "index.name")
 
     def load(assignment: str | None) -> Loaded:
-        kept = () if swept.key.startswith("cache.") else WITHOUT_CACHE
+        kept = ("cache.keep=false",) if swept.key.startswith("cache.") else WITHOUT_CACHE
         more = [*kept, *([assignment] if assignment is not None else [])]
         return options.load(context, profile, models_file, [*(assignments or []), *more], chosen)
 

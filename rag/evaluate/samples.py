@@ -113,9 +113,7 @@ def read(folder: Path) -> tuple[Head, list[Sample]]:
     Raises `UsageError` where there are none, or they are of another command or version.
     """
     samples = results.Samples(folder)
-    head, rows = samples.read()
-    if head.get("bench") != BENCH:
-        raise UsageError(f"{samples.path} isn't of `rag eval`, but of {head.get('bench')!r}. Name one of its folders.")
+    head, rows = samples.of(BENCH, "rag eval")
     taken = sorted(_read(samples, rows), key=lambda sample: sample.id)
     if not taken:
         raise UsageError(f"No question in {samples.path}: run `rag eval` first, without --report-only.")

@@ -66,11 +66,7 @@ def resume(folder: Path, head: Head) -> list[Row]:
 def read(folder: Path, bench: str) -> tuple[Head, list[Row]]:
     """Raises `UsageError` where there is nothing, or it is of another benchmark."""
     samples = results.Samples(folder)
-    head, rows = samples.read()
-    if head.get("bench") != bench:
-        raise UsageError(
-            f"{samples.path} isn't of `rag bench {bench}`, but of {head.get('bench')!r}. Name one of its folders."
-        )
+    head, rows = samples.of(bench)
     return head, list(rows)
 
 

@@ -12,6 +12,7 @@ from rag import metrics
 from rag.bench import grounding, results
 from rag.bench.generator.answering import MAX_TOKENS
 from rag.bench.generator.curve import curve_table
+from rag.bench.generator.samples import BENCH
 from rag.bench.results import Sample, mean_cell
 from rag.figures import Figure
 from rag.stats import bootstrap, bootstrap_clusters, ratio
@@ -20,7 +21,7 @@ from rag.training import loop
 
 def summarise(folder: Path) -> list[Figure]:
     """Figures from the samples on disk, those of the bases after those of the measured model."""
-    head, samples = results.Samples(folder).read()
+    head, samples = results.Samples(folder).of(BENCH)
     groups: dict[tuple[bool, str], list[Sample]] = {}
     for sample in samples:
         groups.setdefault((sample["base"], sample["model"]), []).append(sample)

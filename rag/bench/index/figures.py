@@ -12,7 +12,7 @@ from rag.bench import results
 from rag.bench.index.comparing import K
 from rag.bench.index.encoding import BLOCK
 from rag.bench.index.large import STAGES
-from rag.bench.index.samples import KINDS, OF_BLOCK, OF_BUILD, OF_QUESTION, OF_SEARCH, OF_UPDATE
+from rag.bench.index.samples import BENCH, KINDS, OF_BLOCK, OF_BUILD, OF_QUESTION, OF_SEARCH, OF_UPDATE
 from rag.bench.results import Figures, Sample, columns
 from rag.figures import Figure
 from rag.metrics import ranked_at
@@ -21,7 +21,7 @@ from rag.stats import ratio
 
 def summarise(folder: Path) -> list[Figure]:
     """Figures from the samples on disk. Raises `UsageError` where there are none."""
-    head, samples = results.Samples(folder).read()
+    head, samples = results.Samples(folder).of(BENCH)
     if not samples:
         raise results.lacking("samples", folder / results.SAMPLES)
     figures = Figures()

@@ -17,14 +17,13 @@ from typing import Any
 from rag.bench import Progress, results
 from rag.bench.serve import asks, losses
 from rag.bench.serve.asks import Question
-from rag.bench.serve.figures import ASK, KILL, LEAVE, summarise
+from rag.bench.serve.figures import ASK, BENCH, KILL, LEAVE, summarise
 from rag.bench.serve.server import Server, serving
 from rag.errors import RagError, UsageError
 from rag.settings import Loaded
 
 __all__ = ["BENCH", "Counts", "measure", "summarise"]
 
-BENCH = "serve"
 LOGS = "logs"
 
 WARM_UP = 2

@@ -12,6 +12,8 @@ from rag.bench.results import Sample
 from rag.figures import Figure
 from rag.stats import p99
 
+BENCH = "serve"
+
 ASK, KILL, LEAVE = "ask", "kill", "leave"
 """Kinds of samples."""
 
@@ -21,7 +23,7 @@ TOLD = ("answer", "error")
 
 def summarise(folder: Path) -> list[Figure]:
     """Figures from the samples on disk. Raises `UsageError` where there are none."""
-    head, samples = results.Samples(folder).read()
+    head, samples = results.Samples(folder).of(BENCH)
     if not samples:
         raise results.lacking("samples", folder / results.SAMPLES)
     parts = {ASK: _of_asks, KILL: _of_kills, LEAVE: _of_leaving}

@@ -28,7 +28,7 @@ the other way round: what the order gains."""
 
 def summarise(folder: Path) -> list[Figure]:
     """Raises `UsageError` where there is no run."""
-    head, samples = results.Samples(folder).read()
+    head, samples = results.Samples(folder).of(BENCH)
     if not samples:
         raise results.lacking("run", folder / results.SAMPLES)
     seconds: dict[str, dict[int, float]] = {mode.name: {} for mode in MODES}

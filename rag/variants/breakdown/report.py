@@ -34,7 +34,7 @@ def summarise(folder: Path) -> list[Figure]:
 def _notes(measured: Measured) -> list[str]:
     base, head = measured.base, measured.head
     asked = max(len({one.sample.id for one in measured.taken if not one.cold}), 1)
-    counts = {name: len(some) for name, some in measured.warm.items()}
+    counts = {name: len(measured.warm.get(name, ())) for name in head["settings"]["variants"]}
     if measured.again:
         counts[f"{base}{AGAIN}"] = len(measured.again)
     failed = paired.failed(measured.taken)

@@ -27,7 +27,7 @@ MARGIN = 0.10
 
 def summarise(folder: Path) -> list[Figure]:
     """Raises `UsageError` where there is no pair."""
-    head, samples = results.Samples(folder).read()
+    head, samples = results.Samples(folder).of(BENCH)
     of = results.by_kind(samples, (pairs.KIND, latency.KIND, trace.KIND))
     if not of[pairs.KIND]:
         raise results.lacking("pair", folder / results.SAMPLES)

@@ -6,8 +6,9 @@ engine takes is what the model would take, and what it says means nothing. `shap
 processes, `measuring` takes samples, and `report` is made of them.
 """
 
-from rag.variants.engines.measuring import BENCH, Measurement, Variant, measure
+from rag.variants.engines.measuring import Measurement, Variant, measure
 from rag.variants.engines.report import summarise
+from rag.variants.engines.samples import BENCH
 from rag.variants.engines.worker import Load
 
 __all__ = ["BENCH", "Load", "Measurement", "Variant", "measure", "summarise"]

@@ -21,11 +21,9 @@ from rag.variants.breakdown.lengths import SHAPES, Shape, fixed
 from rag.variants.breakdown.source import MEAN_ANSWER
 from rag.variants.engines import samples, shapes
 from rag.variants.engines.prompts import Prompts
-from rag.variants.engines.samples import ALIKE, Engaged, Key, Start, Taken
+from rag.variants.engines.samples import ALIKE, BENCH, Engaged, Key, Start, Taken
 from rag.variants.engines.worker import Adapt, Engine, Load, Plan, Requests
 from rag.variants.turns import order
-
-BENCH = "engines"
 
 WARM_UP = Shape(3000, 16)
 

@@ -27,6 +27,8 @@ START, ENGAGED = "start", "engaged"
 ALIKE = Shape(3000, MEAN_ANSWER)
 """At which engines are held against one another, whatever lengths the source has for their profiles; also together."""
 
+BENCH = "engines"
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -90,7 +92,7 @@ def row(one: Start | Engaged | Taken) -> dict[str, Any]:
 
 def read(folder: Path) -> tuple[Head, Samples]:
     """Raises `UsageError` where there is nothing, and what `parse` raises."""
-    head, rows = results.Samples(folder).read()
+    head, rows = results.Samples(folder).of(BENCH)
     return head, parse(folder, rows)
 
 

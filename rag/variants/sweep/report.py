@@ -197,7 +197,7 @@ def _notes(swept: Swept) -> list[str]:
     settings = swept.head["settings"]
     profile = settings["variants"][swept.base]["profile"]
     asked = len({one.sample.id for one in swept.taken})
-    counts = {value: len(some) for value, some in swept.answers.items()}
+    counts = {value: len(swept.answers.get(value, ())) for value in settings["variants"]}
     lost = failed(swept.taken)
     return [
         f"`{swept.setting}` of profile `{profile}`, {asked} of the {settings['questions']['count']} questions of "
