@@ -218,6 +218,17 @@ def test_so_few_questions_show_nothing_even_where_nothing_is_lost(tmp_path: Path
     assert "n=20): too few questions to tell whether 10 points were lost, which takes 36." in report
 
 
+def test_of_a_gain_it_is_not_asked_whether_it_is_a_loss(tmp_path: Path) -> None:
+    questions = numbered(20)
+    rows = [
+        taken("v3", one, answer(one.question, 9.0, "Worms [1]." if n % 2 else "Plasmodium [1]."))
+        for n, one in enumerate(questions)
+    ]
+    rows += [taken("v3_1", one, answer(one.question, 6.0, "Plasmodium [1].")) for one in questions]
+    summarised(tmp_path, rows, ("v3", "v3_1"), count=20)
+    assert "n=20): nothing was lost, as far as so few questions tell." in (tmp_path / "report.md").read_text()
+
+
 def test_where_there_are_no_key_facts_nothing_is_said_of_them(tmp_path: Path) -> None:
     rows = samples({"v3": [10.0] * 3, "v3_1": [5.0] * 3}, numbered(3, key_facts=False))
     figures = summarised(tmp_path, rows, ("v3", "v3_again", "v3_1"))

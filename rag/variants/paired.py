@@ -79,7 +79,10 @@ def said_of_quality(base: str, found: Mapping[str, Difference | None]) -> list[s
             else f"it is **not shown** that no more than {100 * MARGIN:g} points were lost"
         )
         held = f"- `{name}`: {one.after:.3f} of the key facts, `{base}` {one.before:.3f}; {interval}"
-        if one.n < (needed := pairs_needed(MARGIN)):
+        if one.n < (needed := pairs_needed(MARGIN)) and one.lo > 0:
+            lines.append(f"{held}: nothing was lost, as far as so few questions tell.")
+            continue
+        if one.n < needed:
             lines.append(
                 f"{held}: too few questions to tell whether {100 * MARGIN:g} points were lost, which takes {needed}."
             )
