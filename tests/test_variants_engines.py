@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 from rag import build, settings
+from rag.bench import results
 from rag.core import GenerationStats, Technique
 from rag.engine.evidence import Weights
 from rag.engine.spec import EngineSpec
@@ -317,6 +318,34 @@ def test_an_engine_whose_quantisation_did_nothing_has_no_figures(tmp_path: Path)
     said = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "- `gptq` is lacking: its quantisation did nothing" in said
     assert said == (report / "report.md").read_text(encoding="utf-8")  # what is committed is made of what is committed
+
+
+@pytest.mark.usefixtures("fakes")
+@pytest.mark.parametrize("what", ["it says so", "of none of its layers", "and died later"])
+def test_a_planted_quantisation_that_does_nothing_is_found(tokenizer: Path, tmp_path: Path, what: str) -> None:
+    engines.measure(measurement(tmp_path, tokenizer), tmp_path, "x", silent)
+    store = results.Samples(tmp_path)
+    head, rows = store.read()
+    head["settings"]["variants"]["v3_1"]["quantization"] = "fp8"  # which a CPU leaves out
+    rows = [one for one in rows if one.get("kind") != "engaged"]
+    nothing = Technique(asked=True, engaged=False, reason="no layer is quantised")
+    if what == "it says so":
+        rows.append(samples.row(samples.Engaged("v3_1", {"quantization": nothing})))
+    weights = next(one["weights"] for one in rows if one.get("kind") == "start" and one["variant"] == "v3")
+    for one in rows:
+        if one.get("kind") == "start" and one["variant"] == "v3_1":
+            if what == "of none of its layers":
+                one["weights"] = {**one["weights"], "quantised": 0}
+            elif what == "and died later":
+                one["weights"] = weights
+    if what == "and died later":
+        rows.append(samples.row(Start("v3_1", error="The engine died.")))
+        rows.append(samples.row(Start("v3", error="The engine died.")))
+    store.replace(head, rows)
+    names = [figure.name for figure in engines.summarise(tmp_path)]
+    assert not [name for name in names if name.startswith("v3_1")]
+    assert "- `v3_1` is lacking: its quantisation did nothing" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert [name for name in names if name.startswith("v3.")]
 
 
 def test_lines_that_are_no_samples_are_refused(tmp_path: Path) -> None:

@@ -30,21 +30,30 @@ class Measured:
 
     @property
     def names(self) -> list[str]:
-        """Those that anything was asked of; the others are held against the first."""
+        """Those that anything was asked of."""
         asked = {one.variant for one in self.samples.taken.values()}
         return [name for name in self.head["settings"]["variants"] if name in asked]
 
     @property
     def unquantised(self) -> list[str]:
-        """Those whose quantisation did nothing: their weights are as large as another engine's without one."""
-        variants = self.head["settings"]["variants"]
-        sizes = {name: one.weights.bytes for name, one in self.samples.starts.items() if one.weights is not None}
-        whole = max((size for name, size in sizes.items() if variants[name]["quantization"] is None), default=None)
-        return [
-            name
-            for name in self.names
-            if variants[name]["quantization"] is not None and whole is not None and sizes.get(name, 0) > 0.95 * whole
-        ]
+        """Those whose quantisation did nothing: by the engine's own word, or since their weights are as large as another engine's
+        without one."""
+        variants, weights = self.head["settings"]["variants"], self.samples.weights
+        plain = [one.bytes for name, one in weights.items() if variants[name]["quantization"] is None]
+
+        def did_nothing(name: str) -> bool:
+            told = self.samples.engaged.get(name)
+            if told is not None and (one := told.techniques.get("quantization")) is not None and one.engaged is False:
+                return True
+            its = weights.get(name)
+            return its is not None and (its.quantised == 0 or (bool(plain) and its.bytes > 0.95 * max(plain)))
+
+        return [name for name in self.names if variants[name]["quantization"] is not None and did_nothing(name)]
+
+    @property
+    def counting(self) -> list[str]:
+        """Those that figures are made of; the others of them are held against the first."""
+        return [name for name in self.names if name not in self.unquantised]
 
     def of(self, kind: Kind, name: str, shape: Shape | None = None) -> dict[tuple[Shape, int], Taken]:
         """By shape and repeat."""
@@ -61,13 +70,10 @@ def summarise(folder: Path) -> list[Figure]:
     if not measured.samples.taken:
         raise results.lacking("requests", folder / results.SAMPLES)
     figures = Figures()
-    base, *others = measured.names
-    for name in others:
-        if name not in measured.unquantised:
-            _add_ratios(figures, measured, base, name)
-    for name in measured.names:
-        if name not in measured.unquantised:
-            _add_engine(figures, measured, name)
+    for name in measured.counting[1:]:
+        _add_ratios(figures, measured, measured.counting[0], name)
+    for name in measured.counting:
+        _add_engine(figures, measured, name)
     _draw(folder, measured)
     results.write(folder, measured.head, figures.all, [*_notes(measured), *figures.notes])
     return figures.all
@@ -104,9 +110,9 @@ def _add_ratio(
 
 
 def _add_engine(figures: Figures, measured: Measured, name: str) -> None:
-    start, alone = measured.samples.starts.get(name), measured.of("alone", name)
-    if start is not None and start.weights is not None:
-        figures.all.append(observed(f"{name}.weights_gb", start.weights.bytes / 1e9, "GB", n=1))
+    weights, alone = measured.samples.weights.get(name), measured.of("alone", name)
+    if weights is not None:
+        figures.all.append(observed(f"{name}.weights_gb", weights.bytes / 1e9, "GB", n=1))
     for tokens in sorted({shape.prompt for shape, _ in alone}, reverse=True):
         firsts = _known(_first(one) for (shape, _), one in alone.items() if shape.prompt == tokens)
         if firsts:
@@ -115,10 +121,8 @@ def _add_engine(figures: Figures, measured: Measured, name: str) -> None:
     if per_token:
         figures.ms(f"{name}.token_p50_ms", per_token)
     speculates = "speculative_config" in measured.head["settings"]["variants"][name]["arguments"]
-    if (
-        start is not None and start.weights is not None and per_token and not speculates
-    ):  # whose steps give several tokens
-        speeds = [start.weights.read_bytes / 1e12 / seconds for seconds in per_token]
+    if weights is not None and per_token and not speculates:  # whose steps give several tokens
+        speeds = [weights.read_bytes / 1e12 / seconds for seconds in per_token]
         figures.add(f"{name}.weights_read", speeds, np.median, "TB/s")
     cached = [
         first / before

@@ -74,9 +74,10 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """By variant its last start, and what it told last; of each turn what was taken."""
+    """By variant its last start, the weights of the last one that came about, and what it told last; of each turn what was taken."""
 
     starts: Mapping[str, Start]
+    weights: Mapping[str, Weights]
     engaged: Mapping[str, Engaged]
     taken: Mapping[Key, Taken]
 
@@ -99,6 +100,7 @@ def read(folder: Path) -> tuple[Head, Samples]:
 def parse(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Samples:
     """Of a file's rows. Raises `UsageError` for one that is none of these."""
     starts: dict[str, Start] = {}
+    weights: dict[str, Weights] = {}
     engaged: dict[str, Engaged] = {}
     taken: dict[Key, Taken] = {}
     for number, one in enumerate(rows, start=2):
@@ -107,6 +109,8 @@ def parse(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Samples:
             if one.get("kind") == START:
                 start = _START.validate_python(rest)
                 starts[start.variant] = start
+                if start.weights is not None:
+                    weights[start.variant] = start.weights
             elif one.get("kind") == ENGAGED:
                 told = _ENGAGED.validate_python(rest)
                 engaged[told.variant] = told
@@ -115,4 +119,4 @@ def parse(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Samples:
                 taken[sample.key] = sample
         except ValidationError as error:
             raise unreadable(folder / results.SAMPLES, number, error) from None
-    return Samples(starts, engaged, taken)
+    return Samples(starts, weights, engaged, taken)
