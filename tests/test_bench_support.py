@@ -343,7 +343,7 @@ def test_a_run_goes_on_where_it_was_interrupted(
 
     head = json.loads(lines[0])
     rules = head["settings"]["rules"]
-    assert sorted(rules) == ["rag.contrasts", "rag.differences", "rag.quantities"]
+    assert sorted(rules) == [f"rag.{name}" for name in ("contrasts", "differences", "quantities", "text", "verify")]
     rules["rag.contrasts"] = "of other opposites"
     path.write_text("".join([f"{json.dumps(head)}\n", *lines[1:]]))
     assert cli(*command, *settings).returncode == 0

@@ -12,15 +12,16 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rag import bert, build, contrasts, differences, metrics, quantities
+from rag import bert, build, contrasts, differences, metrics, quantities, text, verify
 from rag.bench import SEED, Progress, provenance, results
 from rag.bench.results import Sample
 from rag.bench.timing import timed
@@ -97,7 +98,7 @@ def measure(loaded: Loaded, folder: Path, root: Path, count: int, command: str, 
     progress("making pairs")
     chosen = choose(support.Pairs(root).measured(SEED), count)
     samples = results.Samples(folder)
-    taken = samples.resume(results.header(BENCH, command, settings=_depends_on(loaded, model, count)))
+    taken = samples.resume(results.header(BENCH, command, settings=_depends_on(loaded, model, count, chosen)))
 
     known = {sample["id"] for sample in taken if "id" in sample}
     left = [one for one in chosen if one.id not in known]
@@ -113,13 +114,15 @@ def measure(loaded: Loaded, folder: Path, root: Path, count: int, command: str, 
         samples.take(fresh, progress, "speed", rounds, ROUNDS)
 
 
-def _depends_on(loaded: Loaded, model: Path, count: int) -> dict[str, Any]:
+def _depends_on(loaded: Loaded, model: Path, count: int, chosen: Sequence[Chosen]) -> dict[str, Any]:
     settings = loaded.settings.verify
+    told = "\n".join(repr((one.id, asdict(one.pair))) for one in chosen)
     return {
         "pairs": count,
+        "sha256": sha256(told.encode()).hexdigest(),
         "backend": bert.choose(model, loaded.device, settings.backend),
         "weights": provenance.weights(model),
-        "rules": provenance.sources(contrasts, differences, quantities),
+        "rules": provenance.sources(contrasts, differences, quantities, text, verify),
         "verify": settings.model_dump(exclude={"action"}),  # what is made of verdicts
     }
 
