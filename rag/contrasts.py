@@ -244,12 +244,12 @@ def contrast(a: str, b: str) -> bool:
     if alike < ALIKE:
         return False
     negated = alike >= NEARLY_THE_SAME and _negated(a, b)
-    turned = _exchanged(a, b)
-    if (
-        turned and (compared := _compared(a, b)) is not None
-    ):  # "A is more than B" and "B is less than A" are the same again
-        one, other, turned = one - compared[0], other - compared[1], False
-    return negated or turned or _opposed(one, other, _IN_QUESTIONS) or _of_one_class(a, b)
+    exchanged = _exchanged(a, b)
+    compared = _compared(a, b) if exchanged else None
+    if compared is not None:  # "A is more than B" and "B is less than A" are the same again
+        one, other = one - compared[0], other - compared[1]
+    turned = (exchanged and compared is None) or _opposed(one, other, _IN_QUESTIONS)
+    return negated or turned or _of_one_class(a, b)
 
 
 def _compared(a: str, b: str) -> tuple[frozenset[str], frozenset[str]] | None:

@@ -6,7 +6,6 @@ compositionality in sentence embeddings"; `rag bench cache`).
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
@@ -18,7 +17,7 @@ from rag.differences import marked
 from rag.errors import ModelError
 from rag.pairs import PairModel
 from rag.quantities import numbers_stand, one_or_several
-from rag.stats import upper_bound
+from rag.stats import pairs_needed, upper_bound
 
 LABEL = "same"
 
@@ -102,7 +101,7 @@ def threshold(probabilities: Sequence[float], same: Sequence[bool], max_wrong: f
     with the highest probability."""
     wrong = sorted((p for p, alike in zip(probabilities, same, strict=True) if not alike), reverse=True)
     if not wrong or upper_bound(0, len(wrong)) > max_wrong:
-        needed = math.ceil(math.log(0.05) / math.log1p(-max_wrong))
+        needed = pairs_needed(max_wrong, alpha=0.05)
         raise ValueError(
             f"{len(wrong)} pairs that ask something else, at least {needed} are needed for a bound of {max_wrong:g}"
         )

@@ -160,9 +160,10 @@ def reaches(estimate: Estimate, least: float) -> bool:
     return estimate.lo >= least and _enough(estimate.n, 0.5)
 
 
-def pairs_needed(margin: float) -> int:
-    """Pairs below which nothing is shown of a margin, see `non_inferiority`."""
-    return math.ceil(math.log(ALPHA) / math.log1p(-margin))
+def pairs_needed(margin: float, alpha: float = ALPHA) -> int:
+    """Pairs below which nothing is shown of a margin, see `non_inferiority`: were so large a share otherwise, none of fewer might be,
+    with a probability above `alpha`."""
+    return math.ceil(math.log(alpha) / math.log1p(-margin))
 
 
 def _enough(pairs: int, margin: float) -> bool:

@@ -39,5 +39,9 @@ def split(documents: Iterable[Document], loaded: Loaded) -> list[Passage]:
 
 def index(loaded: Loaded, root: Path, count: int, progress: Progress) -> Loaded:
     """The settings with an index of the first `count` documents; `bench-jats-COUNT` is built where it isn't there."""
-    indexing = build.Progress(lambda done, total, _: progress("reading and encoding, bytes", done, total), progress)
-    return corpora.index_of(loaded, documents(root, count), f"bench-jats-{count}", indexing)
+    return corpora.index_of(loaded, documents(root, count), f"bench-jats-{count}", indexing(progress))
+
+
+def indexing(progress: Progress) -> build.Progress:
+    """An index's build, told of as a benchmark's."""
+    return build.Progress(lambda done, total, _: progress("reading and encoding, bytes", done, total), progress)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rag import bert, build
 from rag.bench import SEED, Progress, provenance, results
+from rag.bench.articles import indexing
 from rag.bench.results import Sample, columns
 from rag.bench.timing import PAUSE, in_turn
 from rag.core import Clock, Hit, Hits, Passage, Query, Reranker, Trace
@@ -91,8 +92,8 @@ def measure(
     model = ModelStore().resolve(loaded.settings.rerank.model).path
     float32 = Float32(model, loaded.device, loaded.settings.rerank.max_length)
     exact = CrossEncoderReranker(float32, served.beside)
-    indexing = build.Progress(lambda done, total, _: progress("reading and encoding, bytes", done, total), progress)
-    indexed = {name: corpora.index(loaded, root, name, index if name == "medquad" else None, indexing) for name in DATA}
+    building = indexing(progress)
+    indexed = {name: corpora.index(loaded, root, name, index if name == "medquad" else None, building) for name in DATA}
     samples = results.Samples(folder)
     taken = samples.resume(results.header(BENCH, command, settings=_depends_on(loaded, model, questions)))
 

@@ -167,7 +167,8 @@ class Samples:
 
     def resume(self, head: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The samples of an earlier run with the same settings on the same machine, to go on after them; begins anew
-        where there are none, and keeps those of another run under a name with `BEFORE`. Raises what `earlier` raises."""
+        where there are none, and keeps those of another run under a name with `BEFORE`, from which they come back: the longer one,
+        where there are two. Raises what `earlier` raises."""
         earlier, samples = self.earlier()
         if comparable(earlier) == comparable(head):
             return samples

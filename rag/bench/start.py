@@ -39,9 +39,10 @@ def measure(loaded: Loaded, folder: Path, rounds: int, command: str, progress: C
     answer = json.loads(_output([*ask, "--json", "--show-prompt", QUESTION]))
     samples = results.Samples(folder)
     head = results.header(BENCH, command, settings={"prompt": answer["prompt"]})
-    taken = {(one["round"], one["kind"]) for one in samples.resume(head)}
-    first = next(number for number in range(rounds + 1) if (number, "bare_again") not in taken)
-    samples.replace(head, [one for one in samples.read()[1] if one["round"] < first])  # a round is whole or none
+    taken = samples.resume(head)
+    whole = {one["round"] for one in taken if one["kind"] == "bare_again"}  # which ends a round
+    first = next(number for number in range(rounds + 1) if number not in whole)
+    samples.replace(head, [one for one in taken if one["round"] < first])  # a round is whole or none
     with tempfile.TemporaryDirectory() as scratch:
         bare = [sys.executable, "-m", "rag.bench.bare", str(_write_spec(loaded, answer["prompt"], Path(scratch)))]
         kinds = {"bare": bare, "rag": [*ask, QUESTION], "bare_again": bare}

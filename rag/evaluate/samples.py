@@ -117,19 +117,18 @@ def read(folder: Path) -> tuple[Head, list[Sample]]:
     taken = sorted(_read(samples, rows), key=lambda sample: sample.id)
     if not taken:
         raise UsageError(f"No question in {samples.path}: run `rag eval` first, without --report-only.")
-    verdicts = {one["id"]: one["verdict"] for one in read_verdicts(folder)}
+    verdicts = {one["id"]: one["verdict"] for one in _verdicts(folder)[1]}
     return head, [replace(sample, verdict=verdicts.get(sample.id)) for sample in taken]
 
 
-def read_verdicts(folder: Path) -> list[dict[str, Any]]:
+def _verdicts(folder: Path) -> tuple[Head, list[dict[str, Any]]]:
     verdicts = results.Samples(folder, VERDICTS)
-    return verdicts.read()[1] if verdicts.path.is_file() else []
+    return verdicts.read() if verdicts.path.is_file() else ({}, [])
 
 
 def judged_by(folder: Path) -> Head:
-    """Empty where no judge has."""
-    verdicts = results.Samples(folder, VERDICTS)
-    return verdicts.read()[0] if verdicts.path.is_file() else {}
+    """What made a judge of its server, whenever and wherever it was asked; empty where there was none."""
+    return {name: value for name, value in _verdicts(folder)[0].items() if name == "settings"}
 
 
 def differences(before: Head, now: Head) -> list[tuple[str, object, object]]:

@@ -73,25 +73,24 @@ def said_of_quality(base: str, found: Mapping[str, Difference | None]) -> list[s
         interval = (
             f"{100 * one.difference:+.1f} points (95% interval {100 * one.lo:+.1f} to {100 * one.hi:+.1f}, n={one.n})"
         )
-        says = (
-            f"no loss of quality by more than {100 * MARGIN:g} points is shown"
-            if one.not_worse
-            else f"it is **not shown** that no more than {100 * MARGIN:g} points were lost"
-        )
-        held = f"- `{name}`: {one.after:.3f} of the key facts, `{base}` {one.before:.3f}; {interval}"
-        if one.n < (needed := pairs_needed(MARGIN)) and one.lo > 0:
-            lines.append(f"{held}: nothing was lost, as far as so few questions tell.")
-            continue
-        if one.n < needed:
-            lines.append(
-                f"{held}: too few questions to tell whether {100 * MARGIN:g} points were lost, which takes {needed}."
-            )
-            continue
-        assert one.power is not None
         lines.append(
-            f"{held}: {says}. So many questions show it with a probability of {one.power:.2f} where nothing is lost."
+            f"- `{name}`: {one.after:.3f} of the key facts, `{base}` {one.before:.3f}; {interval}: {_shown(one)}."
         )
     return lines
+
+
+def _shown(one: Difference) -> str:
+    """Of a difference that could be a loss."""
+    points, needed = f"{100 * MARGIN:g} points", pairs_needed(MARGIN)
+    if one.n < needed:
+        if one.lo > 0:
+            return "nothing was lost, as far as so few questions tell"
+        return f"too few questions to tell whether {points} were lost, which takes {needed}"
+    says = f"it is **not shown** that no more than {points} were lost"
+    if one.not_worse:
+        says = f"no loss of quality by more than {points} is shown"
+    assert one.power is not None
+    return f"{says}. So many questions show it with a probability of {one.power:.2f} where nothing is lost"
 
 
 def unfinished(counts: Mapping[str, int], asked: int) -> list[str]:

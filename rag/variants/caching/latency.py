@@ -55,10 +55,9 @@ def hits(
 
     def look(question: str) -> bool:  # as the pipeline does
         vector = cache.vector(question, None)
-        return (
-            cache.find(Query(question, vector if vector is not None else encoder.encode_queries([question])[0]))
-            is not None
-        )
+        if vector is None:
+            vector = encoder.encode_queries([question])[0]
+        return cache.find(Query(question, vector)) is not None
 
     for number, pair in enumerate(asked, start=-WARM_UP):
         seconds, found = timed(partial(look, pair.b), clock)
