@@ -280,7 +280,12 @@ def test_a_fast_form_that_lost_its_weights_or_its_graph_is_an_error(folder: Path
         open_pairs(folder, "cpu", 64, 4)
     (folder / "openvino" / "model.xml").unlink()
     with pytest.raises(ModelError, match=r"model\.xml is missing"):
-        open_pairs(folder, "cpu", 64, 4)
+        open_pairs(folder, "cpu", 64, 4, "openvino")
+
+
+def test_a_folder_of_somebody_elses_openvino_is_read_by_torch(folder: Path) -> None:
+    (folder / "openvino" / "model.xml").rename(folder / "openvino" / "openvino_model.xml")
+    assert isinstance(open_pairs(folder, "cpu", 64, 4), TorchPairs)
 
 
 def test_a_fast_form_of_other_labels_is_an_error(folder: Path) -> None:
