@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rag import bert, build, paths
 from rag.errors import ModelError
-from rag.models import ModelStore
+from rag.models import Finish, ModelStore
 from rag.models import base as bases
 from rag.models.store import STAMP
 
@@ -335,7 +335,7 @@ def test_a_kinds_finish_sees_the_weights_and_what_it_adds_is_stamped(root: Path)
         (folder / "openvino").mkdir()
         (folder / "openvino" / "model.xml").write_bytes(b"<net/>")
 
-    store = store_of(root, finish={"support": finish})
+    store = store_of(root, finish={"support": Finish("1", finish)})
     folder = store.build("tiny")
     assert json.loads((folder / STAMP).read_text())["files"]["openvino/model.xml"]["sha256"] == sha256(b"<net/>")
     store.verify("tiny")
@@ -343,11 +343,25 @@ def test_a_kinds_finish_sees_the_weights_and_what_it_adds_is_stamped(root: Path)
     assert not store.status("tiny").built
 
 
+def test_a_folder_of_another_form_is_built_anew(root: Path) -> None:
+    def store(form: str) -> ModelStore:
+        return store_of(root, finish={"support": Finish(form, lambda folder: (folder / f"form-{form}").touch())})
+
+    store_of(root).build("tiny")
+    assert not store("1").status("tiny").built  # as of stores that were made before there were forms
+    store("1").build("tiny")
+    assert store("1").status("tiny").built
+    assert store_of(root).status("tiny").built  # which only looks
+    assert not store("2").status("tiny").built
+    folder = store("2").build("tiny")
+    assert [path.name for path in folder.glob("form-*")] == ["form-2"]
+
+
 def test_a_finish_of_another_kind_is_not_called(root: Path) -> None:
     def finish(_: Path) -> None:
         raise AssertionError
 
-    store_of(root, finish={"reranker": finish}).build("tiny")
+    store_of(root, finish={"reranker": Finish("1", finish)}).build("tiny")
 
 
 def test_a_finish_that_fails_leaves_nothing_behind(root: Path) -> None:
@@ -355,7 +369,7 @@ def test_a_finish_that_fails_leaves_nothing_behind(root: Path) -> None:
         raise ModelError("no")
 
     with pytest.raises(ModelError, match=r"^no$"):
-        store_of(root, finish={"support": finish}).build("tiny")
+        store_of(root, finish={"support": Finish("1", finish)}).build("tiny")
     assert left_in_store(root) == []
 
 

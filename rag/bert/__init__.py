@@ -7,6 +7,7 @@ its vectors are compared with one another for as long as an index lives.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import threading
@@ -100,6 +101,11 @@ def read_tokenizer(folder: Path) -> Any:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
+
+
+def form() -> str:
+    """What `convert` writes here, told apart from what it wrote before and from nothing."""
+    return f"openvino-{graph.VERSION}" if importlib.util.find_spec("openvino") is not None else "none"
 
 
 def convert(folder: Path) -> bool:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """Of the graph, int32, shape (pairs, tokens)."""
 
+VERSION = 1
+"""Of the graphs that this writes: with another one, those that lie in a model store are written anew."""
+
 LEAST_ROWS = 32
 """Rows of a matrix from which on it is stored in 8 bits: below, as in the head, there is nothing to gain."""
 

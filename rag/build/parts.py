@@ -12,7 +12,7 @@ from rag.abstain import Weighing
 from rag.core import Encoder, Hit, Passage, Sentence, Source
 from rag.errors import ModelError, SettingsError
 from rag.matching import MATCHED_TOKENS, QuestionMatcher
-from rag.models import ModelStore, ResolvedModel
+from rag.models import Finish, ModelStore, ResolvedModel
 from rag.models.recipe import CLASSIFIERS
 from rag.rerank import Beside, CrossEncoderReranker
 from rag.settings import Loaded, Rerank, Settings
@@ -120,14 +120,9 @@ def fetch(names: Sequence[str | None], report: Report) -> None:
 
 def model_store() -> ModelStore:
     """The store to build with; one that only looks needs none of this."""
-    return ModelStore(finish=dict.fromkeys(("encoder", *CLASSIFIERS), _add_fast_form))
-
-
-def _add_fast_form(folder: Path) -> None:
-    """What encoders run as on a CPU."""
     from rag import bert
 
-    bert.convert(folder)
+    return ModelStore(finish=dict.fromkeys(("encoder", *CLASSIFIERS), Finish(bert.form(), bert.convert)))
 
 
 def resolve(name: str, report: Report, revision: str | None = None) -> ResolvedModel:

@@ -28,8 +28,14 @@ CARD = "MODEL_CARD.md"
 
 Report = Callable[[str], None]
 
-Finish = Callable[[Path], None]
-"""Adds to a built folder what models of a kind need beside their weights."""
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """`add` puts into a built folder what models of a kind need beside their weights. A folder that was given another `form`
+    of it counts as not built."""
+
+    form: str
+    add: Callable[[Path], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ class ModelStatus:
 
 
 class ModelStore:
-    """`finish`, by kind, is called with a model's folder once its weights are written; what it adds is stamped too."""
+    """`finish`, by kind, adds to a model's folder once its weights are written; what it adds is stamped too."""
 
     def __init__(
         self, recipes: Path | None = None, store: Path | None = None, finish: Mapping[Kind, Finish] | None = None
@@ -73,7 +79,8 @@ class ModelStore:
             raise ModelError(f"No recipe named {name!r}. Known: {known}.")
         recipe = read(self._recipes / name / RECIPE)
         folder, card = self._store / name, self._recipes / name / CARD
-        return ModelStatus(name, recipe, folder, _is_built(folder, recipe.digest), card if card.is_file() else None)
+        built = _is_built(folder, recipe.digest, self._finish.get(recipe.kind))
+        return ModelStatus(name, recipe, folder, built, card if card.is_file() else None)
 
     def resolve(self, name: str, revision: str | None = None) -> ResolvedModel:
         """Raises `ModelError` where the model isn't there, saying how to get it."""
@@ -133,11 +140,13 @@ class ModelStore:
             base.check(
                 folder, recipe.produces, f"what {name} was built to (this machine's libraries differ from the lock)"
             )
-            if recipe.kind in self._finish:
-                self._finish[recipe.kind](folder)
+            finish = self._finish.get(recipe.kind)
+            if finish is not None:
+                finish.add(folder)
             produced = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
             stamp = {
                 "recipe": recipe.digest,
+                "form": finish.form if finish is not None else None,
                 "files": {n: {"size": p.stat().st_size, "sha256": files.sha256(p)} for n, p in produced.items()},
             }
             (folder / STAMP).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
@@ -218,11 +227,13 @@ def _is_hub_id(name: str) -> bool:
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
-def _is_built(folder: Path, digest: str) -> bool:
-    """By the stamp and the sizes: cheap enough for every start. `verify` reads the files."""
+def _is_built(folder: Path, digest: str, finish: Finish | None) -> bool:
+    """By the stamp and the sizes: cheap enough for every start. `verify` reads the files. A store without a `finish`, which
+    only looks, takes any form."""
     try:
         stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
-        return stamp["recipe"] == digest and all(
+        current = stamp["recipe"] == digest and (finish is None or stamp.get("form") == finish.form)
+        return current and all(
             (folder / name).stat().st_size == entry["size"] for name, entry in stamp["files"].items()
         )
     except (OSError, ValueError, KeyError, TypeError):
