@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,8 @@ def _walk(node: ast.AST, package: str, runs: bool, for_types: bool) -> Iterator[
                 yield from _walk(child, package, runs, for_types)
 
 
-def modules() -> dict[str, list[Import]]:
+@cache
+def modules() -> Mapping[str, list[Import]]:
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
