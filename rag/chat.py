@@ -21,6 +21,9 @@ REWRITE = (
     "stand for, and complete it. If it can be understood already, repeat it as it is. Reply with the question alone."
 )
 
+REWRITTEN = 128
+"""Tokens of a question that the generator writes, at most."""
+
 Way: TypeAlias = Literal["rule", "model"]
 
 
@@ -72,7 +75,9 @@ class Conversation:
         made: str | None = None
         way: Way = self._settings.rewrite
         if way == "model" and self._turns:
-            made = accepted(await _asked(generator, question, self._turns), question, self._turns)
+            messages = _rewriting(generator, question, self._turns)
+            written = await _asked(generator, messages) if messages is not None else ""
+            made = accepted(written, question, self._turns)
         if made is None:
             made, way = by_rule(question, self._turns), "rule"
         if len(made) > MAX_QUESTION:
@@ -106,14 +111,22 @@ def accepted(written: str, question: str, turns: Sequence[Turn]) -> str | None:
     return text if one_question and words and len(words & said) * 2 > len(words) else None
 
 
-async def _asked(generator: Generator, question: str, turns: Sequence[Turn]) -> str:
-    spoken = "".join(f"Question: {one.question}\nAnswer: {one.answer}\n\n" for one in turns)
-    messages: tuple[Message, ...] = (
-        {"role": "system", "content": REWRITE},
-        {"role": "user", "content": f"{spoken}Last question: {question}"},
-    )
+def _rewriting(generator: Generator, question: str, turns: Sequence[Turn]) -> tuple[Message, ...] | None:
+    """What the generator is asked, with as many of the last turns as it has room for; None where there is none for any."""
+    for first in range(len(turns)):
+        spoken = "".join(f"Question: {one.question}\nAnswer: {one.answer}\n\n" for one in turns[first:])
+        messages: tuple[Message, ...] = (
+            {"role": "system", "content": REWRITE},
+            {"role": "user", "content": f"{spoken}Last question: {question}"},
+        )
+        if generator.count_prompt_tokens(messages) + REWRITTEN <= generator.context_window:
+            return messages
+    return None
+
+
+async def _asked(generator: Generator, messages: tuple[Message, ...]) -> str:
     text = ""
-    async with aclosing(generator.stream(messages, GenerationParams(max_tokens=128))) as items:
+    async with aclosing(generator.stream(messages, GenerationParams(max_tokens=REWRITTEN))) as items:
         async for item in items:
             text += item if isinstance(item, str) else ""
     return text

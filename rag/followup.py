@@ -145,8 +145,7 @@ def _without_pronoun(question: str, about: Turn) -> str | None:
 def _meant(pronoun: str, after: str, about: Turn) -> str | None:
     """What can be written in a pronoun's place; None where that isn't certain."""
     if pronoun in _PERSONS:
-        found = _PERSON.search(f"{about.answer}\n{about.question}")
-        return found.group() if found is not None and pronoun != "her" else None
+        return _person(f"{about.answer}\n{about.question}") if pronoun != "her" else None
     if pronoun in _DEMONSTRATIVES and _is_determiner(after):
         return None
     if pronoun in ("it", "its") and _ASKS_FOR_A_THING.match(about.question):
@@ -154,6 +153,15 @@ def _meant(pronoun: str, after: str, about: Turn) -> str | None:
     several = pronoun in _PLURALS
     names = " and ".join(about.topics) if several else about.topics[0]
     return names if several == (is_plural(names) or (several and len(about.topics) > 1)) else None
+
+
+def _person(text: str) -> str | None:
+    """The first name of two words or more, as of "Alexander Fleming"; None where another one is joined to it."""
+    # "The Scottish", "In British India": a sentence's first word is no name.
+    found = [match for match in _PERSON.finditer(text) if match.group().split()[0].lower() not in STOP_WORDS]
+    if not found or (len(found) > 1 and re.fullmatch(r",? and |, ", text[found[0].end() : found[1].start()])):
+        return None
+    return found[0].group()
 
 
 def _general(question: str) -> bool:

@@ -448,10 +448,12 @@ def octets(text: str) -> int:
 
 
 def check_question(question: str) -> str:
-    """The question without the white space around it. Raises `QuestionError` where there is none or too much."""
+    """The question without the white space around it. Raises `QuestionError` where there is none or too much, or it isn't text."""
     question = question.strip()
     if not question:
         raise QuestionError('The question is empty. Ask something, e.g. rag ask "What causes malaria?"')
+    if any("\ud800" <= letter <= "\udfff" for letter in question):  # what Python makes of bytes that aren't UTF-8
+        raise QuestionError("The question isn't UTF-8. Set the terminal, or convert the file, to UTF-8.")
     if len(question) > MAX_QUESTION:
         raise QuestionError(
             f"The question has {len(question):,} characters, at most {MAX_QUESTION:,} are read. "

@@ -136,6 +136,17 @@ async def test_a_model_reads_the_conversation_and_the_last_question() -> None:
     assert (params.max_tokens, params.temperature) == (128, 0.0)
 
 
+@pytest.mark.parametrize(("window", "read"), [(4096, 2), (200, 1), (140, 0)])
+async def test_a_model_reads_as_many_of_the_last_turns_as_it_has_room_for(window: int, read: int) -> None:
+    generator = FakeGenerator(["How is malaria prevented in sailors?"], context_window=window)
+    long = Turn("What is scurvy?", "word " * 60, ("scurvy",))
+    made = await conversation("model", long, MALARIA).standalone("And how do sailors prevent it?", generator)
+    assert made.by == ("model" if read else "rule")
+    assert [
+        sum(text in messages[1]["content"] for text in ("word", "artemisinins")) for messages, _ in generator.asked
+    ] == ([read] if read else [])
+
+
 @pytest.mark.parametrize(
     "written",
     ["", "Malaria is prevented with nets [1].", "How is it prevented?", "How is\nmalaria prevented?", "Is tea good?"],

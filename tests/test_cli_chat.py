@@ -19,7 +19,7 @@ from rag.chat import Conversation
 from rag.cli.chat import COMMANDS, ReadLine, Session, hold
 from rag.cli.console import Stream, Terminal
 from rag.core import Document, GenerationParams, GenerationStats, Message, Opening
-from rag.errors import EngineDied
+from rag.errors import EngineDied, EngineError
 from rag.index import IndexReader, Versions, check_current, open_index
 from rag.ingest import chunk
 from rag.pipeline import Pipeline
@@ -200,6 +200,31 @@ def test_a_condition_that_no_document_can_meet_does_not_end_the_session(index: I
 def test_an_engine_that_died_ends_the_session(index: IndexReader) -> None:
     with pytest.raises(EngineDied, match="after 1 tokens"):
         held(index, FakeGenerator(ANSWER, dies_after=1), "What causes malaria?", "never")
+
+
+class Busy(FakeGenerator):
+    """Fails at the first question, and lives."""
+
+    async def stream(
+        self, messages: Sequence[Message], params: GenerationParams
+    ) -> AsyncGenerator[Opening | str | GenerationStats, None]:
+        first = not self.asked
+        async for item in super().stream(messages, params):
+            if first:
+                raise EngineError("The server can't answer (503): busy.")
+            yield item
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_question_that_a_living_engine_fails_at_does_not_end_the_session(index: IndexReader, as_json: bool) -> None:
+    generator = Busy(ANSWER)
+    seen = held(index, generator, "What causes malaria?", "What causes scurvy?", as_json=as_json, interactive=False)
+    assert "rag: The server can't answer (503): busy." in seen.err
+    assert "Plasmodium" in seen.out
+    assert len(generator.asked) == 2
+    if as_json:
+        refused, _ = map(json.loads, seen.out.splitlines())
+        assert refused == {"question": "What causes malaria?", "error": "The server can't answer (503): busy."}
 
 
 class Interrupted(FakeGenerator):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
+
+import pytest
 
 from rag.cli import console
 from rag.cli.console import CountReport, Stream, Terminal
+from rag.errors import StorageError
 
 
 class Clock:
@@ -43,3 +48,55 @@ def test_what_an_earlier_run_did_tells_nothing_of_the_speed() -> None:
     clock.now = 60
     report("questions", 91, 100)
     assert file.getvalue().splitlines() == ["questions: 90 of 100 ...", "questions: 91 of 100, 9.0 min left ..."]
+
+
+@pytest.mark.parametrize("text", ["\x1b]52;c;cm0gLXJm\x07", "\x1b[2J", "\x9b31m", "\x7f", "a\rb"])
+def test_a_document_tells_the_terminal_nothing(text: str) -> None:
+    stream = Stream(io.StringIO())
+    stream.print(f"Malaria{text}\n\tnets", style="bold", markup=False)
+    assert isinstance(stream.file, io.StringIO)
+    found = stream.file.getvalue()
+    assert "Malaria\ufffd" in found or "a\ufffdb" in found
+    assert "\n\tnets" in found or "\n        nets" in found
+    assert not {"\x1b", "\x07", "\x9b", "\x7f", "\r"} & set(found)
+
+
+def test_a_reader_that_has_gone_is_told_apart_from_a_failure() -> None:
+    """Typer makes exit code 1 of a broken pipe that has its number."""
+    end, other = os.pipe()
+    os.close(end)
+    with os.fdopen(other, "w") as gone:
+        terminal = Terminal(Stream(gone), Stream(io.StringIO()))
+        with pytest.raises(BrokenPipeError) as raised:
+            terminal.json({})
+        assert raised.value.errno is None
+        with pytest.raises(BrokenPipeError):
+            gone.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), gone.fileno())
+
+
+@pytest.mark.usefixtures("home")
+def test_the_last_logs_stay_and_those_of_processes_that_live() -> None:
+    first = console.new_log("engine")
+    alive = first.rename(first.with_name(f"engine-20200101-000000-{os.getppid()}.log"))
+    gone = [first.with_name(f"engine-20200101-00000{second}-{2**22 + second}.log") for second in range(1, 9)]
+    for log in gone:
+        log.touch()
+    logs = [console.new_log("engine") for _ in range(1)] + [first.with_name("engine-old.log")]
+    logs[-1].touch()
+    for _ in range(3):
+        log = console.new_log("engine")
+        log.rename(log.with_name(f"{log.stem[: -len(str(os.getpid()))]}{2**22 + 100 + _}.log"))
+    left = sorted(first.parent.glob("engine-*.log"))
+    assert alive in left
+    assert len(left) <= console.KEPT_LOGS + 1
+    assert gone[0] not in left
+
+
+@pytest.mark.usefixtures("home")
+def test_a_folder_for_logs_that_cannot_be_written_is_one_line() -> None:
+    folder = console.new_log("engine").parent
+    shutil.rmtree(folder)
+    folder.write_text("")
+    with pytest.raises(StorageError, match=str(folder)):
+        console.new_log("engine")

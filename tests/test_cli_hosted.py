@@ -282,7 +282,7 @@ def test_a_server_that_is_stuck_does_not_hold_this_process_up(tmp_path: Path, mo
     with socket.socket(socket.AF_UNIX) as stuck:
         stuck.bind(str(tmp_path / "s"))
         stuck.listen()
-        me = replace(state.of_this_process(LOADED, "127.0.0.1", 1, tmp_path / "s"), digest="stuck")
+        me = replace(state.of_this_process(LOADED, "127.0.0.1", 1, tmp_path / "s"), digest="0" * 16)
         with state.announced(me):
             assert client.ask([*ASK, QUESTION]) is None
 
@@ -349,3 +349,22 @@ def test_the_client_imports_next_to_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "['__future__', '_socket', 'rag']\n"
+
+
+async def test_what_is_not_utf8_is_said_to_be_so_and_a_defect_to_be_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(warm_pipeline(Engines(root, FakeGenerator(ANSWER)))):
+        process = start(*ASK, stdin=subprocess.PIPE)
+        _, err = await asyncio.to_thread(process.communicate, b"caf\xe9?", 60)
+        assert (process.returncode, err.decode()) == (
+            2,
+            "rag: The question isn't UTF-8. Set the terminal, or convert the file, to UTF-8.\n",
+        )
+
+        def fails(*_: object) -> None:
+            raise ValueError("odd")
+
+        monkeypatch.setattr("rag.cli.ask.show", fails)
+        code, _, said = await rag(*ASK, QUESTION)
+        assert (code, said) == (1, "rag: This is a defect of rag's: ValueError('odd')\n")

@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from conftest import Cli
 from serving import ANSWER, LOADED, QUESTION, Engines, NoOp, running, warm_pipeline, write
 
 from rag import server
-from rag.cli import serve
-from rag.errors import UsageError
+from rag.cli import commands, serve
+from rag.cli.console import Stream, Terminal
+from rag.errors import IndexMissing, UsageError
 from rag.server import serving, state
 from rag.testing import FakeGenerator
 
@@ -40,8 +41,8 @@ def announced(script: str, digest: str) -> Iterator[psutil.Process]:
     me = state.of_this_process(LOADED, "127.0.0.1", 1, Path("/nowhere/ask"))
     folder = Path(server.runtime_folder())
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    record = {**{name: getattr(me, name) for name in me.__slots__}, "pid": child.pid, "digest": digest}
-    (folder / f"{digest}.json").write_text(json.dumps({**record, "created": process.create_time()}))
+    record = {**{name: getattr(me, name) for name in me.__slots__}, "pid": child.pid, "digest": digest * 16}
+    (folder / f"{digest * 16}.json").write_text(json.dumps({**record, "created": process.create_time()}))
     try:
         yield process
     finally:
@@ -160,17 +161,54 @@ def test_an_address_that_others_reach_is_warned_of(cli: Cli) -> None:
     assert done.stderr.startswith("Whoever reaches 0.0.0.0 can ask: there is no authentication.")
 
 
-@pytest.mark.parametrize(
-    ("argument", "kept"),
-    [
-        ("--detach", ""),
-        ("-d", ""),
-        ("-dv", "-v"),
-        ("-vd", "-v"),
-        ("-v", "-v"),
-        ("--port", "--port"),
-        ("--verbose", "--verbose"),
-    ],
-)
-def test_what_runs_detached_isnt_told_to_detach(argument: str, kept: str) -> None:
-    assert serve._without_detach(argument) == kept
+@pytest.mark.parametrize("flags", [["-d"], ["-di", "papers"], ["-vdi", "papers"], ["--detach", "--index", "papers"]])
+def test_what_runs_detached_does_not_detach_once_more_whatever_the_flags(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+
+    class Child:
+        returncode = 7
+
+        def __init__(self, command: list[str], env: dict[str, str], **_: object) -> None:
+            started.append((command, env))
+
+        def poll(self) -> int:
+            return self.returncode
+
+    monkeypatch.setattr(serve.subprocess, "Popen", Child)
+    monkeypatch.setattr(sys, "argv", ["rag", "serve", *flags])
+    assert commands.app(["serve", *flags], standalone_mode=False) == Child.returncode
+    [(command, environ)] = started
+    assert command[1:] == ["-P", "-m", "rag", "serve", *flags]
+    monkeypatch.setattr(serve.os, "environ", environ)
+    with pytest.raises(IndexMissing, match="No index named"):
+        commands.app(["serve", "--port=0", *flags], standalone_mode=False)
+    assert len(started) == 1
+
+
+async def test_a_line_that_cannot_be_written_fails_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full disk, or where nobody reads the log any more."""
+    told: list[Callable[[str], None]] = []
+
+    class Told(Exception):
+        pass
+
+    def warm(_: object, say: Callable[[str], None], __: object) -> None:
+        told.append(say)
+        raise Told
+
+    monkeypatch.setattr("rag.server.warm.WarmPipeline", warm)
+    with Path("/dev/full").open("w") as full:
+        with pytest.raises(Told):
+            await serve._serve(LOADED, "127.0.0.1", 0, Terminal(Stream(full), Stream(full)), None)
+        told[0]("a line " * 2000)
+
+
+def test_a_server_that_ends_before_it_is_told_to_was_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ending:
+        def children(self, **_: object) -> list[psutil.Process]:
+            raise psutil.NoSuchProcess(1)
+
+    monkeypatch.setattr(state.ServerState, "process", property(lambda _: Ending()))
+    assert serve._stop(state.of_this_process(LOADED, "127.0.0.1", 1, Path("socket"))) == "was gone:"

@@ -124,8 +124,16 @@ async def test_servers_that_tell_no_usage_or_only_a_part_of_it(play: Play) -> No
         play.says(event("Malaria.", finish="stop")),
         play.says(event("Malaria.", finish="stop"), usage(prompt_tokens_details=None)),
         play.says(event("Malaria.", finish="stop"), '{"choices": [], "usage": {"completion_tokens": 3}}'),
+        play.says(
+            event("Malaria."), '{"choices": [{"delta": null, "finish_reason": "stop"}]}', usage().replace("[]", "null")
+        ),
     ]
-    assert [(await answer(play))[-1].usage for _ in range(3)] == [None, Usage(40, None, 3), Usage(output=3)]
+    assert [(await answer(play))[-1].usage for _ in range(4)] == [
+        None,
+        Usage(40, None, 3),
+        Usage(output=3),
+        Usage(40, 32, 3),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +195,7 @@ async def test_a_connection_that_is_lost_before_the_first_piece_is_tried_again(p
 async def test_after_a_few_tries_the_server_counts_as_not_reachable(play: Play) -> None:
     play.scripts = [play.says(breaks=True)]
     message = await refusal(play)
-    assert "can't be reached (peer closed connection" in message
+    assert "broke the connection off before it answered (peer closed connection" in message
     assert len(play.asked) == 4
 
 

@@ -15,6 +15,9 @@ MALARIA = Turn(
     ("malaria",),
 )
 COLITIS = Turn("How do Crohn disease and ulcerative colitis differ?", "", ("Crohn disease", "ulcerative colitis"))
+SCOTTISH = Turn("Who found it?", "The Scottish physician Alexander Fleming found it [1].", ("penicillin",))
+INDIA = Turn("Who showed it?", "In British India, Ronald Ross showed it in 1897 [1].", ("malaria",))
+TWO = Turn("Who saw it?", "Peter Nowell and David Hungerford saw it [1].", ("chronic myeloid leukaemia",))
 PENICILLIN = Turn("Who discovered penicillin?", "Alexander Fleming noticed the mould in 1928 [1].", ("penicillin",))
 DRUG = Turn("Which drug treats gout?", "Colchicine [1].", ("gout",))
 STATINS = Turn("What are statins for?", "They lower cholesterol.", ("statins",))
@@ -41,6 +44,9 @@ LEANS = [
     ("How does it work?", DRUG, "gout: how does it work?"),
     # a person
     ("When did he publish that?", PENICILLIN, "When did Alexander Fleming publish that?"),
+    ("Where was he born?", SCOTTISH, "Where was Alexander Fleming born?"),
+    ("When did he win it?", INDIA, "When did Ronald Ross win it?"),
+    ("Where did he work?", TWO, "chronic myeloid leukaemia: where did he work?"),
     ("What did she notice?", MALARIA, "malaria: what did she notice?"),
     # a fragment
     ("Why?", MALARIA, "How is malaria treated, and why?"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from serving import ANSWER, QUESTION, Engines, SlowGenerator, events, running, until, warm_pipeline, write
+from starlette.testclient import TestClient
 
 from rag.errors import EngineError, UsageError
 from rag.server import app, serving
@@ -150,14 +151,55 @@ async def test_a_defect_is_said_to_be_one(root: Path) -> None:
         assert "TypeError" in said["error"]
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8642", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8642", 200),
+        ("attacker.example:8642", 421),
+        ("127.0.0.1.attacker.example", 421),
+        ("", 421),
+        ("[", 421),
+    ],
+)
+async def test_a_server_on_loopback_answers_to_its_names_alone(root: Path, host: str, status: int) -> None:
+    """A page whose name was made to lead to 127.0.0.1 could read a private corpus otherwise."""
+    async with running(warm_pipeline(Engines(root, FakeGenerator(ANSWER)))) as server:
+        found, text = await server.http("POST", "/v1/ask", {"question": QUESTION, "stream": False}, host=host)
+        assert found == status
+        assert ("answers to the host localhost" in json.loads(text).get("error", "")) == (status == 421)
+
+
+async def test_a_server_that_others_reach_answers_to_any_name(root: Path) -> None:
+    warm = warm_pipeline(Engines(root, FakeGenerator(ANSWER)))
+    for listens_at, status in (("0.0.0.0", 200), ("127.0.0.1", 421)):
+        with TestClient(app.make_app(warm, {}, listens_at), base_url="http://papers.example") as client:
+            assert client.get("/healthz").status_code == status
+
+
+async def test_a_client_that_leaves_while_it_sends_its_question_is_no_defect(root: Path) -> None:
+    warm = warm_pipeline(Engines(root, FakeGenerator(ANSWER)))
+    sent: list[object] = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: object) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/ask", "headers": headers, "query_string": b""}
+    await app.make_app(warm, {})(scope, receive, send)  # type: ignore[arg-type]
+    assert sent
+
+
 @pytest.mark.parametrize("stream", [True, False])
 async def test_200_clients_that_go_away_leave_no_generation_behind(root: Path, stream: bool) -> None:
     generator = SlowGenerator(ANSWER * 2000, pause=0.01)
     async with running(warm_pipeline(Engines(root, generator))) as server:
         body = json.dumps({"question": QUESTION, "stream": stream}).encode()
-        head = (
-            f"POST /v1/ask HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
+        head = f"POST /v1/ask HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         clients = [socket.create_connection(("127.0.0.1", server.state.port)) for _ in range(200)]
         for client in clients:
             client.sendall(head.encode() + body)

@@ -46,7 +46,7 @@ def test_a_second_one_for_the_same_settings_is_refused_and_for_others_is_not(me:
         ):
             pass
         assert state.servers() == [me]
-        other = replace(me, digest="0123")
+        other = replace(me, digest="0" * 16)
         with state.announced(other):
             assert len(state.servers()) == 2
 
@@ -68,12 +68,38 @@ def test_the_file_of_a_server_that_is_gone_is_removed_and_does_not_stand_in_the_
         assert state.servers() == [me]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 99999999}'])
 def test_a_file_that_cannot_be_read_is_removed(me: state.ServerState, text: str) -> None:
     file_of(me).parent.mkdir(parents=True, exist_ok=True)
     file_of(me).write_text(text)
     assert state.servers() == []
     assert not file_of(me).exists()
+
+
+@pytest.mark.parametrize("name", ["settings.json", "lock.json", "0123456789abcdef.json.bak"])
+def test_a_file_of_somebody_else_stays(me: state.ServerState, name: str) -> None:
+    other = file_of(me).with_name(name)
+    other.parent.mkdir(parents=True, exist_ok=True)
+    other.write_text("{}")
+    with state.announced(me):
+        assert state.servers() == [me]
+    assert other.read_text() == "{}"
+
+
+def test_the_file_of_another_versions_server_stays_as_long_as_its_process(me: state.ServerState) -> None:
+    other = file_of(replace(me, digest="0" * 16))
+    other.parent.mkdir(parents=True, exist_ok=True)
+    for pid, stays in ((os.getpid(), True), (2**22 + 1, False)):
+        other.write_text(json.dumps({**asdict(me), "pid": pid, "since": "yesterday"}))
+        assert state.servers() == []
+        assert other.exists() is stays
+
+
+def test_a_link_to_a_folder_of_ours_is_none(tmp_path: Path) -> None:
+    (tmp_path / "ours").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "ours")
+    assert server.is_ours(str(tmp_path / "ours"))
+    assert not server.is_ours(str(tmp_path / "link"))
 
 
 @pytest.mark.usefixtures("home")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from contextlib import ExitStack, aclosing
 from dataclasses import asdict, dataclass
@@ -89,7 +90,14 @@ def _from_stdin() -> str:
     from rag.pipeline import MAX_QUESTION
 
     require_input(sys.stdin.isatty())
+    keep_odd_bytes()
     return sys.stdin.read(4 * MAX_QUESTION)
+
+
+def keep_odd_bytes() -> None:
+    """What on standard input isn't UTF-8 is read as surrogates, as it is in arguments, so that `check_question` finds it."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
 
 
 def require_input(is_terminal: bool) -> None:

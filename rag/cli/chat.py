@@ -15,7 +15,7 @@ import typer
 
 from rag.cli import options
 from rag.cli.rendering import described, duration, idle, warnings
-from rag.errors import UsageError
+from rag.errors import RagError, UsageError
 
 if TYPE_CHECKING:
     from rag.chat import Conversation, Standalone
@@ -127,7 +127,9 @@ def _do(session: Session, line: str, run: Run) -> None:
             session.command(line)
         elif line:
             run(session.ask(line))
-    except UsageError as error:
+    except RagError as error:
+        if not session.alive:
+            raise
         session.refuse(line, error)
 
 
@@ -180,7 +182,7 @@ class Session:
                             self._last = Exchange(made, event)
                             self._conversation.add(turn(event, sources))
                             self._show(question, made, event, streamed)
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, RagError):
                 if streamed and not self._as_json:
                     self.terminal.out.print()
                 self._conversation.add(unanswered(made.text, sources))
@@ -207,7 +209,12 @@ class Session:
             case _:
                 raise UsageError(f"{line} is no command. There are {', '.join(COMMANDS)}.")
 
-    def refuse(self, line: str, error: UsageError) -> None:
+    @property
+    def alive(self) -> bool:
+        """Can another question be answered?"""
+        return self._pipeline.alive
+
+    def refuse(self, line: str, error: RagError) -> None:
         if self._as_json and not line.startswith("/"):
             self.terminal.json({"question": line, "error": str(error)})
         self.terminal.err.print(f"rag: {error}", markup=False)

@@ -7,7 +7,7 @@ A request is a line of JSON. A reply is frames: a letter, the payload's length i
 
     a       accepted: it is mine
     o, e    bytes for standard output, standard error
-    i       send what stands on standard input, this many characters at most: 4 bytes of length, then UTF-8
+    i       send what stands on standard input, this many characters at most: 4 bytes of length, then UTF-8, or what isn't
     x       the exit code; the last one
     n       not mine: other settings, or a command line that is wrong; nothing was written
 """
@@ -115,7 +115,7 @@ def _show(connection: _socket.socket) -> int | None:
                 accepted = True
                 connection.settimeout(None)
             elif kind == b"i":
-                text = sys.stdin.read(int(payload)).encode("utf-8", "replace")
+                text = _read(int(payload))
                 connection.sendall(len(text).to_bytes(4, "big") + text)
             else:
                 _write(1 if kind == b"o" else 2, payload)
@@ -126,6 +126,12 @@ def _show(connection: _socket.socket) -> int | None:
         b"\nrag: The server went away in the middle of the answer. Ask again: without a server this process answers.\n",
     )
     return 1
+
+
+def _read(characters: int) -> bytes:
+    # As `rag.cli.ask.keep_odd_bytes`, which the server does the rest of.
+    sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    return sys.stdin.read(characters).encode("utf-8", "surrogateescape")
 
 
 def _receive(connection: _socket.socket) -> bytes:

@@ -73,7 +73,9 @@ def main() -> None:
     try:
         app()
     except RagError as error:
-        typer.echo(f"rag: {error}", err=True)
+        from rag.cli.console import printable
+
+        typer.echo(f"rag: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

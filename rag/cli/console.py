@@ -6,11 +6,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -33,16 +33,26 @@ if TYPE_CHECKING:
 
 KEPT_LOGS = 10
 
+CONTROLS = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")}, "\ufffd")
+
 EVERY = 30.0
 """Seconds between two lines about a counted job where there is no terminal to draw a bar on."""
 
 
+def printable(text: str) -> str:
+    """Without what a terminal would take for a command: a document, or a server, may say anything."""
+    return text.translate(CONTROLS)
+
+
 class Stream(Console):
-    """A console that writes text as it is, and lets `main` see that its reader has gone."""
+    """A console that writes text as it is, but for control characters, and lets `main` see that its reader has gone."""
 
     def __init__(self, file: TextIO, environ: Mapping[str, str] | None = None) -> None:
         """`environ` is the reader's where that isn't this process's: colours and size depend on it."""
         super().__init__(file=file, highlight=False, soft_wrap=True, _environ=environ)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **options)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -58,8 +68,9 @@ class Terminal:
     def json(self, value: object) -> None:
         import json
 
-        self.out.file.write(json.dumps(value, ensure_ascii=False) + "\n")
-        self.out.file.flush()
+        with _reader_gone():
+            self.out.file.write(json.dumps(value, ensure_ascii=False) + "\n")
+            self.out.file.flush()
 
     @contextmanager
     def step(self, first: str) -> Iterator[StepReport]:
@@ -140,6 +151,15 @@ class CountReport:
 
 
 @contextmanager
+def _reader_gone() -> Iterator[None]:
+    """Typer makes exit code 1 of a `BrokenPipeError` that has its number, before `main` sees it."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise BrokenPipeError from None
+
+
+@contextmanager
 def library_output(verbose: bool) -> Iterator[tuple[Terminal, Path | None]]:
     """Send what libraries and child processes write to a log file, and keep both streams for us.
 
@@ -152,7 +172,7 @@ def library_output(verbose: bool) -> Iterator[tuple[Terminal, Path | None]]:
     sys.stdout.flush()
     sys.stderr.flush()
     path = None if verbose else new_log("engine")
-    target = saved[1] if path is None else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    target = saved[1] if path is None else os.open(path, os.O_WRONLY | os.O_APPEND)
     os.dup2(target, 1)
     if path is not None:
         os.dup2(target, 2)
@@ -160,10 +180,13 @@ def library_output(verbose: bool) -> Iterator[tuple[Terminal, Path | None]]:
     try:
         yield terminal, path
     finally:
-        for stream in (sys.stdout, sys.stderr, *streams):
-            stream.flush()
-        for descriptor, kept in zip((1, 2), saved, strict=True):
-            os.dup2(kept, descriptor)
+        try:
+            with _reader_gone():
+                for stream in (sys.stdout, sys.stderr, *streams):
+                    stream.flush()
+        finally:
+            for descriptor, kept in zip((1, 2), saved, strict=True):
+                os.dup2(kept, descriptor)
 
 
 @contextmanager
@@ -177,12 +200,24 @@ def naming_log(log: Path | None, loaded: Loaded) -> Iterator[None]:
 
 
 def new_log(kind: str) -> Path:
-    """A file's path among the logs of its kind, of which the last `KEPT_LOGS` stay."""
+    """A new file among the logs of its kind, of which the last `KEPT_LOGS` stay, and those of processes that live."""
+    import psutil
+
     from rag import files, paths
 
     folder = paths.logs_dir()
+    log = folder / f"{kind}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
     with files.explaining_storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    for old in sorted(folder.glob(f"{kind}-*.log"))[: -(KEPT_LOGS - 1)]:
-        old.unlink(missing_ok=True)
-    return folder / f"{kind}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
+        log.touch(mode=0o600)
+    for old in sorted(folder.glob(f"{kind}-*.log"))[:-KEPT_LOGS]:
+        if not psutil.pid_exists(_pid(old)):
+            with suppress(OSError):
+                old.unlink(missing_ok=True)
+    return log
+
+
+def _pid(log: Path) -> int:
+    """Of the process that writes it; -1 for a file of another name."""
+    number = log.stem.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1

@@ -21,10 +21,11 @@ import typer
 import rag
 from rag.cli import ask, client, commands, options
 from rag.cli.ask import Asked, require_input
-from rag.cli.console import Stream, Terminal
+from rag.cli.console import Stream, Terminal, printable
 from rag.engine import spec
-from rag.errors import EngineError, RagError
+from rag.errors import EngineError
 from rag.pipeline import MAX_QUESTION, check_question
+from rag.server.app import described
 from rag.server.state import settings_digest
 from rag.server.warm import WarmPipeline
 from rag.settings import Loaded
@@ -98,10 +99,13 @@ class Hosted:
                 asked.question if asked.question is not None else await _input(reader, send, stdin)
             )
             return await while_connected(reader, self._show(question, asked, Terminal(out, err)))
-        except RagError as error:
+        except (ConnectionError, asyncio.IncompleteReadError):
+            raise
+        except Exception as error:
+            said = described(error)
             more = f" vLLM's log: {self._log}" if isinstance(error, EngineError) and self._log is not None else ""
-            send(b"e", f"rag: {error}{more}\n".encode())
-            return error.exit_code
+            send(b"e", printable(f"rag: {said['error']}{more}\n").encode())
+            return int(str(said["exit_code"]))
 
     async def _show(self, question: str, asked: Asked, terminal: Terminal) -> int:
         with ExitStack() as waiting:
@@ -135,7 +139,7 @@ async def _input(reader: asyncio.StreamReader, send: Send, is_terminal: bool) ->
     require_input(is_terminal)
     send(b"i", str(4 * MAX_QUESTION).encode())
     length = int.from_bytes(await reader.readexactly(4), "big")
-    return (await reader.readexactly(length)).decode("utf-8", "replace")
+    return (await reader.readexactly(length)).decode("utf-8", "surrogateescape")
 
 
 async def while_connected(reader: asyncio.StreamReader, answer: Coroutine[Any, Any, int]) -> int:

@@ -6,9 +6,11 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rag.cli.ask import keep_odd_bytes
 
 if TYPE_CHECKING:
     from rag.cli.console import Terminal
@@ -28,6 +30,7 @@ def reading(terminal: Terminal, interactive: bool) -> Iterator[Callable[[], str 
             stack.enter_context(_remembering())
             yield lambda: _edited(terminal)
         else:
+            keep_odd_bytes()
             yield lambda: _plain(terminal if interactive else None)
 
 
@@ -71,6 +74,7 @@ def _remembering() -> Iterator[None]:
     with files.explaining_storage(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
+    with suppress(OSError):  # libedit refuses an empty file, and one that readline wrote
         readline.read_history_file(path)
     readline.set_history_length(REMEMBERED)
     before = readline.get_current_history_length()
@@ -84,4 +88,5 @@ def _append(path: Path, lines: int) -> None:
     """Beside those that another session has written meanwhile."""
     import readline
 
-    readline.append_history_file(lines, path)
+    with suppress(OSError, AttributeError):  # a Python over libedit may lack it
+        readline.append_history_file(lines, path)

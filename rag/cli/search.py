@@ -34,7 +34,9 @@ def search(
     options.check_where(where)
     loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
     if count > loaded.settings.retrieve.candidates:
-        deep = [f"retrieve.{name}={count}" for name in ("dense_n", "lexical_n", "candidates")]
+        now = loaded.settings.retrieve.model_dump(include={"dense_n", "lexical_n", "candidates"})
+        # A search that is switched off stays so.
+        deep = [f"retrieve.{name}={count}" for name, value in now.items() if 0 < value < count]
         loaded = options.load(context, profile, models_file, [*(assignments or []), *deep], loaded.settings.index.name)
     with library_output(verbose or context.obj.verbose) as (terminal, _):
         with terminal.step("loading the encoder and the index") as report:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 PORT = 8642
 
-LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+DETACHED = "RAG_DETACHED"
+"""In the environment of a process that is in the background already."""
 
 KILL_AFTER = 45.0
 """Seconds that `rag stop` waits: running answers have 30 of them, and the engine ends in 5."""
@@ -57,10 +58,12 @@ def serve(
     from rag.cli.console import Terminal, library_output, naming_log
 
     loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
+    from rag.server.app import LOOPBACK
+
     if host not in LOOPBACK:
         warning = f"Whoever reaches {host} can ask: there is no authentication."
         Terminal().err.print(warning, style="yellow", markup=False)
-    if detach:
+    if detach and os.environ.pop(DETACHED, None) is None:
         _detach(Terminal())
         return
     with library_output(verbose or context.obj.verbose) as (terminal, log):
@@ -79,40 +82,41 @@ async def _serve(loaded: Loaded, host: str, port: int, terminal: Terminal, log: 
     from rag.server.warm import WarmPipeline
 
     def say(what: str) -> None:
-        terminal.err.print(f"{datetime.now():%H:%M:%S}  {what}", style="dim", markup=False)
+        with suppress(OSError):  # a full disk, or nobody who reads it, is no reason to fail an answer
+            terminal.err.print(f"{datetime.now():%H:%M:%S}  {what}", style="dim", markup=False)
 
     stop = asyncio.Event()
     warm = WarmPipeline(loaded, say, say)
 
-    def signalled() -> None:
+    def interrupted() -> None:
         (warm.end_now if stop.is_set() else stop.set)()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, signalled)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     with serving.listen(host, port) as listener, state.socket_path() as path:
         me = state.of_this_process(loaded, host, listener.getsockname()[1], path)
         with state.announced(me):
             say(f"http://{me.address}  pid {me.pid}")
             about = {name: value for name, value in asdict(me).items() if name != "socket"}
             hosted = Hosted(warm, loaded, me.address, log)
-            await serving.serve(warm, make_app(warm, about), listener, (path, hosted), stop, say)
+            await serving.serve(warm, make_app(warm, about, host), listener, (path, hosted), stop, say)
     say("stopped")
     leave(0)
 
 
 def _detach(terminal: Terminal) -> None:
-    """The same command without `--detach`, in a session of its own; waits until it is ready."""
+    """The same command in a session of its own; waits until it is ready."""
     from rag.cli.console import new_log
 
-    command = [kept for one in sys.argv[1:] if (kept := _without_detach(one))]
     log = new_log("server")
-    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT, 0o600), "w") as out:
+    with log.open("w") as out:
         child = subprocess.Popen(
-            [sys.executable, "-m", "rag", *command],
+            [sys.executable, "-P", "-m", "rag", *sys.argv[1:]],  # -P: no module of the working folder's
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
             start_new_session=True,
+            env={**os.environ, DETACHED: "1"},
         )
     try:
         with terminal.step("starting the server") as report:
@@ -122,13 +126,6 @@ def _detach(terminal: Terminal) -> None:
         child.wait()
         raise
     terminal.out.print(f"http://{ready.address}  pid {ready.pid}  log {log}", markup=False)
-
-
-def _without_detach(argument: str) -> str:
-    """Nothing where it is all that it says; `-dv` is two flags."""
-    if argument == "--detach":
-        return ""
-    return argument.replace("d", "").removesuffix("-") if re.fullmatch("-[dv]+", argument) else argument
 
 
 def _wait_until_ready(child: subprocess.Popen[bytes], log: Path, report: StepReport) -> ServerState:
@@ -184,11 +181,13 @@ def _stop(server: ServerState) -> str:
     process = server.process
     if process is None:
         return "was gone:"
-    below = processes.started(process)
-    process.terminate()
     try:
+        below = processes.started(process)
+        process.terminate()
         process.wait(KILL_AFTER)
         return "stopped"
+    except psutil.NoSuchProcess:
+        return "was gone:"
     except psutil.TimeoutExpired:
         processes.kill({process, *below})
         return f"killed, since it didn't stop in {KILL_AFTER:g} s:"

@@ -99,8 +99,8 @@ class Server:
     async def pieces(self, request: Mapping[str, Any], extra: Mapping[str, Any]) -> AsyncGenerator[Piece, None]:
         """The answer to a chat completion's `request`; `extra` are fields that this API doesn't have.
 
-        A connection that fails is tried again until the first piece has come, and then no more. Closing the generator
-        closes the connection, on which a server aborts.
+        A connection that fails within `connect_timeout_s` is tried again until the first piece has come, and then no more.
+        Closing the generator closes the connection, on which a server aborts.
 
         Raises `EngineError` where no answer comes, `EngineDied` where one breaks off.
         """
@@ -175,9 +175,13 @@ class Server:
                     "Ask again when it is less busy, or raise generator.read_timeout_s."
                 )
             case APIConnectionError() if heard:
-                return self._broken(heard, self._one_line(error.__cause__))
+                return self._broken(heard, self._cause(error))
+            case APIConnectionError(__cause__=httpx2.ConnectError()):
+                return self._unreachable(self._cause(error))
             case APIConnectionError():
-                return self._unreachable(self._one_line(error.__cause__))
+                return EngineError(
+                    f"The server at {self.url} broke the connection off before it answered ({self._cause(error)}). Ask again."
+                )
             case APIError() if heard:
                 return self._broken(heard, self._one_line(error.message))
             case APIError():
@@ -234,6 +238,10 @@ class Server:
         line = self._one_line(text)
         return line if line.endswith((".", "!", "?")) else f"{line}."
 
+    def _cause(self, error: Exception) -> str:
+        cause = error.__cause__
+        return self._one_line(cause) or type(cause).__name__
+
     def _one_line(self, text: object) -> str:
         """A server may repeat the key that it refuses."""
         line = " ".join(str(text).split())
@@ -275,9 +283,11 @@ def read_piece(event: object) -> Piece:
     Servers keep to the API in what is read here, and few do in all of it: the library checks none of it.
     """
     try:
-        choices = event["choices"]  # type: ignore[index]  # a wrong type is what is caught
+        choices: Any = event["choices"]  # type: ignore[index]  # a wrong type is what is caught
+        if choices is None and event.get("usage") is not None:  # type: ignore[attr-defined]
+            choices = ()
         choice = choices[0] if len(choices) else {"delta": {}}
-        delta = choice["delta"]
+        delta = choice["delta"] or {}
         return Piece(
             text=_text(delta.get("content")),
             thought=_text(delta.get("reasoning")) or _text(delta.get("reasoning_content")),

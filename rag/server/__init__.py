@@ -7,6 +7,7 @@ stop, `state` is how other processes find a server. `rag.cli.hosted` is the comm
 from __future__ import annotations
 
 import os
+import stat
 
 
 def runtime_folder() -> str:
@@ -23,5 +24,5 @@ def runtime_folder() -> str:
 
 def is_ours(folder: str) -> bool:
     """May what lies there be trusted? Others must not be able to put a server of theirs in its place."""
-    about = os.stat(folder)  # noqa: PTH116
-    return about.st_uid == os.getuid() and not about.st_mode & 0o022
+    about = os.lstat(folder)
+    return stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o022

@@ -5,6 +5,8 @@
     GET  /healthz     the process lives
     GET  /readyz      200 where a question would be answered now, else 503 and what it is doing
 
+A server on loopback answers to loopback's names alone: a page whose own name leads here would read the answers otherwise.
+
 Events: `searched` (the sources that the model reads, and the prompt if asked for), `delta` (a piece of the answer's text),
 `answer` (what `rag ask --json` prints), or in its place `error`. A client that goes away aborts its generation.
 """
@@ -17,11 +19,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -38,6 +43,8 @@ WAIT = 5.0
 MAX_BODY = 64 * 1024
 """Bytes. The longest question with the longest condition is a tenth of it."""
 
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
 Watch: TypeAlias = Callable[[Event], Awaitable[None]]
 
 
@@ -52,12 +59,15 @@ class AskBody(BaseModel):
     prompt: bool = Field(default=False)
 
 
-def make_app(warm: WarmPipeline, about: Mapping[str, object]) -> Starlette:
+def make_app(warm: WarmPipeline, about: Mapping[str, object], listens_at: str = "127.0.0.1") -> Starlette:
     """`about` is what `/v1/status` says beyond what changes."""
 
     async def ask(request: Request) -> ASGIApp:
         try:
             body = await read_body(request)
+        except ClientDisconnect:
+            return Response()  # nobody reads it
+        try:
             question = check_question(body.question)
             if body.where is not None:
                 where.parse(body.where)
@@ -84,15 +94,42 @@ def make_app(warm: WarmPipeline, about: Mapping[str, object]) -> Starlette:
             Route("/readyz", readyz),
             Route("/healthz", healthz),
         ],
+        middleware=[Middleware(LoopbackNames)] if listens_at in LOOPBACK else [],
         exception_handlers={HTTPException: refuse},
     )
+
+
+class LoopbackNames:
+    """Refuses requests by another name than loopback's. Not Starlette's `TrustedHostMiddleware`: that takes no `[::1]`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else "localhost"
+        if _hostname(host) in LOOPBACK:
+            await self._app(scope, receive, send)
+            return
+        why = f"This server listens on this machine alone, and answers to the host localhost, not to {host!r}."
+        await refused(why, 421)(scope, receive, send)
+
+
+def _hostname(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 async def refuse(request: Request, error: Exception) -> Response:
     """A request that is none of ours, in the words that ours are refused in."""
     del request
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail, "kind": "BadRequest", "exit_code": 2}, error.status_code)
+    return refused(error.detail, error.status_code)
+
+
+def refused(why: str, status: int) -> Response:
+    return JSONResponse({"error": why, "kind": "BadRequest", "exit_code": 2}, status)
 
 
 def current(warm: WarmPipeline) -> dict[str, object]:

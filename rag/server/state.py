@@ -3,7 +3,8 @@
     RUNTIME/DIGEST.json    a `ServerState`, of the server of these settings
     RUNTIME/lock           held while one of these files comes or goes
 
-A file whose process is gone, or whose process number now belongs to another one, is removed by whoever meets it.
+A file whose process is gone, or whose process number now belongs to another one, is removed by whoever meets it; one that
+another version of `rag` has left stays as long as its process.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +29,9 @@ from rag.errors import StorageError, UsageError
 from rag.files import explaining_storage
 from rag.server import is_ours, runtime_folder
 from rag.settings import Loaded
+
+_OURS = re.compile(r"[0-9a-f]{16}\.json")
+"""`RAG_HOME` may be a folder that holds other things, too."""
 
 STATUS_TIMEOUT = 5.0
 """Seconds: a server that lives answers in milliseconds."""
@@ -160,18 +165,28 @@ def remove_socket(path: Path) -> None:
 def _read_all() -> list[ServerState]:
     """Files of servers that are gone, or that can't be read, are removed."""
     found = []
-    for file in Path(runtime_folder()).glob("*.json"):
-        try:
-            state = ServerState(**json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
-            state = None
+    for file in Path(runtime_folder()).iterdir():
+        if not _OURS.fullmatch(file.name):
+            continue
+        said, state = _read(file)
         if state is not None and state.process is not None:
             found.append(state)
-        else:
+        elif state is not None or not psutil.pid_exists(said.get("pid", -1)):
             file.unlink(missing_ok=True)
             if state is not None:
                 remove_socket(Path(state.socket))
     return found
+
+
+def _read(file: Path) -> tuple[dict[str, Any], ServerState | None]:
+    """What a file says, and whose it is, if that can be told."""
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        return said, ServerState(**said)
+    except TypeError:
+        return said if isinstance(said, dict) and isinstance(said.get("pid"), int) else {}, None
+    except ValueError:
+        return {}, None
 
 
 def _folder() -> Path:
