@@ -79,9 +79,7 @@ def main(
         if not report_only:
             variants = _variants(only, models, common)
             with terminal.count("preparing") as progress:
-                folder = (
-                    tokenizer if tokenizer is not None else build.resolve(TOKENIZER, lambda what: progress(what)).path
-                )
+                folder = tokenizer if tokenizer is not None else build.resolve(TOKENIZER, progress).path
                 measurement = Measurement(variants, weights, folder, repeats, requests, _adapt)
                 engines.measure(measurement, output, command, progress)
         show(engines.summarise(output), output, terminal, as_json)

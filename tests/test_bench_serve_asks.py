@@ -16,12 +16,13 @@ import serving as fakes
 from serving import ANSWER, QUESTION, Engines, SlowGenerator, running, warm_pipeline, write
 
 from rag import settings
-from rag.bench import Progress, commands
+from rag.bench import commands
 from rag.bench.serve import asks
 from rag.bench.serve import server as servers
 from rag.bench.serve.asks import questions
 from rag.bench.serve.server import Server, announced
 from rag.errors import RagError, UsageError
+from rag.progress import Progress
 
 
 @pytest.fixture(autouse=True)

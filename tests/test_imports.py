@@ -28,6 +28,7 @@ LAYERS = (
     {
         "rag.figures",
         "rag.paths",
+        "rag.progress",
         "rag.files",
         "rag.metrics",
         "rag.quantities",

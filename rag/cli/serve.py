@@ -66,7 +66,7 @@ def serve(
     with library_output(verbose or context.obj.verbose) as (terminal, log):
         if sample:
             with terminal.step("preparing") as report:
-                build.ensure_sample_index(loaded, build.Progress(step=report))
+                build.ensure_sample_index(loaded, report)
         with naming_log(log, loaded):
             asyncio.run(_serve(loaded, host, port, terminal, log))
 

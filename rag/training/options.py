@@ -25,8 +25,9 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Stop after this many ste
 Seed = Annotated[int, typer.Option(min=0, help="Of the examples, their order and the weights that are new.")]
 
 
-def say(what: str) -> None:
-    typer.echo(f"{what} ...", err=True)
+def say(what: str, done: int = 0, *_: object) -> None:
+    if not done:
+        typer.echo(f"{what} ...", err=True)
 
 
 def run(script: Callable[..., None]) -> None:

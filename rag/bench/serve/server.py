@@ -17,9 +17,10 @@ from typing import Any
 
 import psutil
 
-from rag.bench import Progress, commands
+from rag.bench import commands
 from rag.engine import processes
 from rag.errors import RagError, UsageError
+from rag.progress import Progress
 from rag.settings import Loaded
 
 START = 600.0
