@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import psutil
 import typer
 
 from rag.cli import options
 from rag.errors import UsageError
 
 if TYPE_CHECKING:
-    from rag.cli.console import StepReport, Terminal
+    from rag.cli.console import Terminal
     from rag.server.state import ServerState
     from rag.settings import Loaded
 
@@ -103,24 +99,20 @@ async def _serve(loaded: Loaded, host: str, port: int, terminal: Terminal, log: 
 def _detach(terminal: Terminal) -> None:
     """The same command without `--detach`, in a session of its own; waits until it is ready."""
     from rag.cli.console import new_log
+    from rag.server import launching
 
     command = [kept for one in sys.argv[1:] if (kept := _without_detach(one))]
     log = new_log("server")
-    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT, 0o600), "w") as out:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "rag", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
+    child = launching.start([sys.executable, "-m", "rag", *command], log)
     try:
         with terminal.step("starting the server") as report:
-            ready = _wait_until_ready(child, log, report)
+            ready = launching.until_ready(child, report)
     except KeyboardInterrupt:
         child.terminate()
         child.wait()
         raise
+    if ready is None:
+        raise _like(child.returncode, log)
     terminal.out.print(f"http://{ready.address}  pid {ready.pid}  log {log}", markup=False)
 
 
@@ -131,27 +123,12 @@ def _without_detach(argument: str) -> str:
     return argument.replace("d", "").removesuffix("-") if re.fullmatch("-[dv]+", argument) else argument
 
 
-def _wait_until_ready(child: subprocess.Popen[bytes], log: Path, report: StepReport) -> ServerState:
-    from rag.server import state
-
-    doing = None
-    while child.poll() is None:
-        found = next((one for one in state.servers() if one.pid == child.pid), None)
-        status = state.ask_status(found) if found is not None else None
-        if found is not None and status is not None:
-            if status["ready"]:
-                return found
-            if status["doing"] != doing:
-                doing = status["doing"]
-                report(doing)
-        time.sleep(0.1)
-    raise _like(child.returncode, log)
-
-
 def _like(code: int, log: Path) -> typer.Exit:
     """The server's own end, with its last word said."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    typer.echo(lines[-1] if lines else f"rag: The server ended with code {code}. Its log: {log}", err=True)
+    from rag.server import launching
+
+    last = launching.last_line(log)
+    typer.echo(last if last is not None else f"rag: The server ended with code {code}. Its log: {log}", err=True)
     return typer.Exit(code if code > 0 else 1)
 
 
@@ -184,14 +161,8 @@ def _stop(server: ServerState) -> str:
     process = server.process
     if process is None:
         return "was gone:"
-    below = processes.started(process)
-    process.terminate()
-    try:
-        process.wait(KILL_AFTER)
-        return "stopped"
-    except psutil.TimeoutExpired:
-        processes.kill({process, *below})
-        return f"killed, since it didn't stop in {KILL_AFTER:g} s:"
+    by_itself = processes.stop(process, KILL_AFTER)
+    return "stopped" if by_itself else f"killed, since it didn't stop in {KILL_AFTER:g} s:"
 
 
 def status(as_json: options.Json = False) -> None:
