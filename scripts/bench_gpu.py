@@ -19,11 +19,11 @@ from typing import Annotated
 import typer
 
 from rag import build, settings
+from rag.cli import ending
 from rag.cli.console import library_output
 from rag.cli.measuring import show
 from rag.engine.spec import EngineSpec
 from rag.errors import UsageError
-from rag.training import options
 from rag.variants import engines
 from rag.variants.engines import Load, Measurement, Variant
 
@@ -109,4 +109,4 @@ def _adapt(spec: EngineSpec) -> EngineSpec:
 
 
 if __name__ == "__main__":
-    options.run(main)
+    ending.run_script(main)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from rag import build, calibrate
+from rag.cli import ending
 from rag.cli.console import library_output
 from rag.matching import MATCHED_TOKENS, QuestionMatcher
 from rag.models.recipe import Matching
@@ -48,4 +49,4 @@ def main(
 
 
 if __name__ == "__main__":
-    options.run(main)
+    ending.run_script(main)
