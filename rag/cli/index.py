@@ -33,8 +33,8 @@ class PathsOrCommand(TyperGroup):
 
 app = typer.Typer(
     cls=PathsOrCommand,
-    help="Index a corpus: [cyan]rag index PATH...[/cyan], short for [cyan]rag index build PATH...[/cyan], whose --help tells its "
-    "options. Indexes are kept in versions.",
+    help="Index a corpus: [cyan]rag index PATH...[/cyan], short for [cyan]rag index build PATH...[/cyan]; options: "
+    "[cyan]rag index build --help[/cyan]. Indexes are kept in versions.",
     no_args_is_help=True,
 )
 

@@ -44,7 +44,7 @@ def serve(
     assignments: options.Assignments = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Keep engine, index and models ready: rag ask answers at once then, and so does POST /v1/ask.
+    """Keep engine, index and models ready, so that rag ask answers without starting an engine, and so does POST /v1/ask.
 
     One server for each set of settings. It takes up new versions of its index by itself, and starts its engine again when that
     is lost. Ctrl-C or rag stop ends it; answers under way have 30 s.
