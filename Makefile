@@ -31,7 +31,7 @@ test: $(DEV)  ## all tests, on the real engine and models
 lint: $(DEV)  ## ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-fmt: $(DEV)  ## ruff, mending
+fmt: $(DEV)  ## format and mend with ruff
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 check: lint  ## ruff and mypy, then the tests

@@ -10,7 +10,7 @@ import copy
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TypeAlias, TypeVar
 
 from rag import prompt as prompts
@@ -460,3 +460,9 @@ def check_question(question: str) -> str:
             "Shorten it; a text to search in belongs in the index (rag index PATH)."
         )
     return question
+
+
+def answer_json(answer: Answer, prompt: Prompt | None, wanted: bool) -> dict[str, object]:
+    """What `rag ask --json` prints, with `--show-prompt` if `wanted`."""
+    messages = prompt.messages if prompt is not None else ()
+    return {**asdict(answer), **({"prompt": messages} if wanted else {})}

@@ -15,10 +15,10 @@ from typing import Annotated
 import typer
 
 from rag import build, files, settings
+from rag.cli import ending
 from rag.cli.console import Terminal, library_output
 from rag.cli.rendering import time_line
 from rag.settings import Loaded
-from rag.training import options
 
 
 def main(
@@ -49,4 +49,4 @@ async def _answer(loaded: Loaded, records: list[dict[str, str]], terminal: Termi
 
 
 if __name__ == "__main__":
-    options.run(main)
+    ending.run_script(main)

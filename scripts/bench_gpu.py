@@ -19,11 +19,11 @@ from typing import Annotated
 import typer
 
 from rag import build, settings
+from rag.cli import ending
 from rag.cli.console import library_output
 from rag.cli.measuring import show
 from rag.engine.spec import EngineSpec
 from rag.errors import UsageError
-from rag.training import options
 from rag.variants import engines
 from rag.variants.engines import Load, Measurement, Variant
 
@@ -79,9 +79,7 @@ def main(
         if not report_only:
             variants = _variants(only, models, common)
             with terminal.count("preparing") as progress:
-                folder = (
-                    tokenizer if tokenizer is not None else build.resolve(TOKENIZER, lambda what: progress(what)).path
-                )
+                folder = tokenizer if tokenizer is not None else build.resolve(TOKENIZER, progress).path
                 measurement = Measurement(variants, weights, folder, repeats, requests, _adapt)
                 engines.measure(measurement, output, command, progress)
         show(engines.summarise(output), output, terminal, as_json)
@@ -111,4 +109,4 @@ def _adapt(spec: EngineSpec) -> EngineSpec:
 
 
 if __name__ == "__main__":
-    options.run(main)
+    ending.run_script(main)

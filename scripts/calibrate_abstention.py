@@ -13,6 +13,7 @@ import typer
 
 from rag import build
 from rag.abstain import Weighing, log_odds
+from rag.cli import ending
 from rag.cli.console import library_output
 from rag.metrics import auroc
 from rag.training import abstention, corpora, datasets, found, mixture, options, recipes
@@ -79,4 +80,4 @@ def table(seen: dict[str, list[Observed]], weighing: Weighing) -> list[str]:
 
 
 if __name__ == "__main__":
-    options.run(main)
+    ending.run_script(main)

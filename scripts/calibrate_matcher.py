@@ -11,10 +11,12 @@ from typing import Annotated
 import typer
 
 from rag import build, calibrate
+from rag.cli import ending
 from rag.cli.console import library_output
 from rag.matching import MATCHED_TOKENS, QuestionMatcher
 from rag.models.recipe import Matching
 from rag.pairs import open_pairs
+from rag.progress import quiet
 from rag.training import corpora, datasets, matcher, options, recipes
 
 
@@ -36,7 +38,7 @@ def main(
     pairs = matcher.calibration_pairs(datasets.folder(data))
     with library_output(verbose=False):
         encoder = build.open_encoder(loaded)
-        model = open_pairs(build.resolve(name, build.quiet).path, loaded.device, MATCHED_TOKENS, 32)
+        model = open_pairs(build.resolve(name, quiet).path, loaded.device, MATCHED_TOKENS, 32)
         settings = loaded.settings.cache
         bound = max_wrong if max_wrong is not None else settings.max_wrong_hits
         found = calibrate.calibrate(encoder, QuestionMatcher(model, 0.0), pairs, bound, settings.min_cosine)
@@ -47,4 +49,4 @@ def main(
 
 
 if __name__ == "__main__":
-    options.run(main)
+    ending.run_script(main)

@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
+from rag.cli import ending
 from rag.cli.console import library_output
-from rag.training import calibration, options, recipes
+from rag.training import calibration, recipes
 
 
 def main(
@@ -41,4 +42,4 @@ def main(
 
 
 if __name__ == "__main__":
-    options.run(main)
+    ending.run_script(main)

@@ -19,12 +19,12 @@ import typer
 
 from rag import build, files, settings
 from rag.chat import Conversation
+from rag.cli import ending
 from rag.core import Hits, Trace
 from rag.errors import UsageError
 from rag.followup import Turn, standalone
 from rag.stats import bootstrap
 from rag.topics import topics
-from rag.training import options
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +102,4 @@ def documents(hits: Hits) -> list[str]:
 
 
 if __name__ == "__main__":
-    options.run(main)
+    ending.run_script(main)

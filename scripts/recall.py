@@ -15,12 +15,12 @@ import numpy as np
 import typer
 
 from rag import build, settings
+from rag.cli import ending
 from rag.core import Hits, Trace
 from rag.evaluate import read_questions
 from rag.metrics import ranked
 from rag.pipeline import check_question
 from rag.stats import bootstrap
-from rag.training import options
 
 ALONE = "rerank.model=null"
 METHODS = {
@@ -57,4 +57,4 @@ def documents(hits: Hits) -> list[str]:
 
 
 if __name__ == "__main__":
-    options.run(main)
+    ending.run_script(main)

@@ -21,8 +21,8 @@ import numpy as np
 import typer
 
 from rag.cache import CachedSearcher, EntryFile, Memory, QuestionCache
+from rag.cli import ending
 from rag.core import Hit, Hits, Passage, Query, Trace
-from rag.training import options
 
 ROOT = Path(__file__).parent.parent
 
@@ -141,4 +141,4 @@ def hammer(seconds: float) -> list[str]:
 
 
 if __name__ == "__main__":
-    options.run(main)
+    ending.run_script(main)

@@ -15,9 +15,9 @@ from typing import Annotated
 import typer
 
 from rag.bench import soak
+from rag.cli import ending
 from rag.cli.console import library_output
 from rag.cli.measuring import show
-from rag.training import options
 
 
 def main(
@@ -46,4 +46,4 @@ def main(
 
 
 if __name__ == "__main__":
-    options.run(main)
+    ending.run_script(main)

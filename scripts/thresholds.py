@@ -18,6 +18,7 @@ import numpy as np
 import typer
 
 from rag import build, settings
+from rag.cli import ending
 from rag.cli.console import Stream, library_output
 from rag.context import filter_hits
 from rag.core import Answer, Hits, Trace
@@ -25,7 +26,6 @@ from rag.evaluate import Question, read_questions
 from rag.metrics import recall
 from rag.settings import Loaded
 from rag.stats import bootstrap
-from rag.training import options
 from rag.verify import shown
 
 VALUES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -101,4 +101,4 @@ def _said(values: Sequence[bool]) -> str:
 
 
 if __name__ == "__main__":
-    options.run(main)
+    ending.run_script(main)

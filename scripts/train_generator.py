@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rag import build
+from rag.cli import ending
 from rag.training import datasets, found, generator, loop, mixture, options, record
 from rag.training.examples import kept
 from rag.training.grounded import Example
@@ -43,4 +44,4 @@ def main(
 
 
 if __name__ == "__main__":
-    options.run(main)
+    ending.run_script(main)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rag import build, paths
+from rag.cli import ending
 from rag.training import datasets, loop, matcher, options, record
 from rag.training.examples import kept
 from rag.training.record import Run
@@ -37,4 +38,4 @@ def main(
 
 
 if __name__ == "__main__":
-    options.run(main)
+    ending.run_script(main)

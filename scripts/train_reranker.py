@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rag import build
+from rag.cli import ending
 from rag.training import datasets, found, loop, options, record, reranker
 from rag.training.examples import kept
 from rag.training.record import Run
@@ -36,4 +37,4 @@ def main(
 
 
 if __name__ == "__main__":
-    options.run(main)
+    ending.run_script(main)

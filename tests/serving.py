@@ -19,6 +19,7 @@ from rag.core import Document, EngineInfo, GenerationStats, Generator, Technique
 from rag.engine import evidence
 from rag.index import Versions, check_current, open_index
 from rag.ingest import chunk
+from rag.progress import Report, quiet
 from rag.search import HybridSearcher
 from rag.server import serving, state
 from rag.server.app import make_app
@@ -100,9 +101,7 @@ class Engines:
         self.opened = self.closed = 0
 
     @asynccontextmanager
-    async def __call__(
-        self, loaded: settings.Loaded, report: build.Report
-    ) -> AsyncIterator[tuple[build.Stages, Generator]]:
+    async def __call__(self, loaded: settings.Loaded, report: Report) -> AsyncIterator[tuple[build.Stages, Generator]]:
         del loaded
         report("starting the engine")
         generator = self.generators[min(self.opened, len(self.generators) - 1)]
@@ -121,7 +120,7 @@ class Engines:
 
 
 def warm_pipeline(engines: Engines, lines: list[str] | None = None) -> WarmPipeline:
-    log = lines.append if lines is not None else build.quiet
+    log = lines.append if lines is not None else quiet
     return WarmPipeline(LOADED, log, log, engines, engines.newer)
 
 
@@ -177,7 +176,7 @@ async def running(warm: WarmPipeline, drain: float = 0.0, ready: bool = True) ->
         me = state.of_this_process(LOADED, "127.0.0.1", listener.getsockname()[1], path)
         entrance = (path, Hosted(warm, LOADED, me.address))
         with state.announced(me):
-            serve = serving.serve(warm, make_app(warm, asdict(me)), listener, entrance, stop, build.quiet, drain)
+            serve = serving.serve(warm, make_app(warm, asdict(me)), listener, entrance, stop, quiet, drain)
             task = asyncio.create_task(serve)
             try:
                 await until(lambda: task.done() or not ready or warm.ready)

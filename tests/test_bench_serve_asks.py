@@ -16,17 +16,19 @@ import serving as fakes
 from serving import ANSWER, QUESTION, Engines, SlowGenerator, running, warm_pipeline, write
 
 from rag import settings
-from rag.bench import Progress, commands
+from rag.bench import commands
 from rag.bench.serve import asks
 from rag.bench.serve import server as servers
 from rag.bench.serve.asks import questions
-from rag.bench.serve.server import Server, announced
+from rag.bench.serve.server import Server
 from rag.errors import RagError, UsageError
+from rag.progress import Progress
+from rag.server import launching
 
 
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "LOOK", 0.01)
+    monkeypatch.setattr(launching, "LOOK", 0.01)
     monkeypatch.setattr(asks, "PAUSE", 0.0)
 
 
@@ -113,13 +115,6 @@ def test_the_questions_are_those_of_dev_60() -> None:
 # --- the server that is started ------------------------------------------------------------------
 
 
-def test_a_server_is_found_by_what_it_says_of_itself() -> None:
-    log = "switching ...\n04:05:24  http://127.0.0.1:40311  pid 6458\n04:05:24  starting the engine\n"
-    assert announced(log, 6458) == Server("127.0.0.1", 40311, 6458)
-    assert announced(log, 645) is None
-    assert announced(log[:40], 6458) is None
-
-
 def telling(told: list[str]) -> Progress:
     """Keeps what it is told."""
 
@@ -131,21 +126,25 @@ def telling(told: list[str]) -> Progress:
 
 
 SERVES = """import http.server, json, os, signal, sys
+from pathlib import Path
+from rag import settings
+from rag.server import state
 class Ready(http.server.BaseHTTPRequestHandler):
     asked = 0
     def do_GET(self):
         Ready.asked += 1
-        body = json.dumps({"ready": Ready.asked > 2, "doing": "warming up"}).encode()
+        body = json.dumps({"ready": Ready.asked > 2, "doing": "warming up", "pid": os.getpid()}).encode()
         self.send_response(200); self.send_header("content-length", str(len(body))); self.end_headers()
         self.wfile.write(body)
     def log_message(self, *args): pass
 if "deaf" in sys.argv: signal.signal(signal.SIGTERM, signal.SIG_IGN)
 server = http.server.HTTPServer(("127.0.0.1", 0), Ready)
-print(f"04:05:24  http://127.0.0.1:{server.server_port}  pid {os.getpid()}", flush=True)
-server.serve_forever()
+with state.announced(state.of_this_process(settings.load(), "127.0.0.1", server.server_port, Path("/nowhere/ask"))):
+    server.serve_forever()
 """
 
 
+@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("option", ["willing", "deaf"])
 def test_a_server_is_ready_in_the_block_and_gone_after_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, option: str
@@ -168,6 +167,7 @@ def test_a_server_is_ready_in_the_block_and_gone_after_it(
     assert set(told) == {"starting the server", "starting the server: warming up"}
 
 
+@pytest.mark.usefixtures("home")
 def test_a_server_ends_with_a_benchmark_that_is_killed(tmp_path: Path) -> None:
     bench = f"""import os, sys
 from pathlib import Path

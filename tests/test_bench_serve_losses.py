@@ -22,7 +22,7 @@ from rag.bench.serve import server as servers
 from rag.bench.serve.clients import Client, Events, under_way
 from rag.bench.serve.server import Server
 from rag.errors import EngineError, RagError
-from rag.server import app
+from rag.server import app, launching
 from rag.server import warm as warm_module
 from rag.testing import FakeGenerator
 
@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm_module, "LOOK", 0.01)
     monkeypatch.setattr(warm_module, "GRACE", 0.2)
-    monkeypatch.setattr(servers, "LOOK", 0.01)
+    monkeypatch.setattr(launching, "LOOK", 0.01)
     monkeypatch.setattr(losses, "AFTER", 0.3)
 
 

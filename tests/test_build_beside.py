@@ -18,6 +18,7 @@ from rag.engine.evidence import UNTOLD, Counts, of_answer
 from rag.engine.local import LocalGenerator
 from rag.engine.spec import plan
 from rag.errors import NotEnoughMemory, SettingsError
+from rag.progress import Report
 from rag.settings import Device, Loaded
 from rag.testing import FakeGenerator
 
@@ -59,7 +60,7 @@ class Machine:
 
     @asynccontextmanager
     async def open_generator(
-        self, loaded: Loaded, report: build.Report, meanwhile: Callable[[], Any]
+        self, loaded: Loaded, report: Report, meanwhile: Callable[[], Any]
     ) -> AsyncIterator[Engine]:
         report("starting the engine")
         if len(self.engines) == self.full_after:

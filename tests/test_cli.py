@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,10 @@ from conftest import Cli
 
 from rag import build, settings
 from rag.bert import convert
+from rag.cli.config import show
+from rag.cli.console import Stream
 from rag.index import Versions
+from rag.settings import describe
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -82,8 +87,10 @@ def test_options_are_taken_before_and_after_the_command(cli: Cli) -> None:
     after = cli("config", "generator.", "--json", "--set", "generator.max_tokens=9", "--profile", "v3")
     assert before.stdout == after.stdout
     values = json.loads(after.stdout)["settings"]
-    assert values["generator.max_tokens"] == {"value": 9, "origin": "--set"}
-    assert values["generator.temperature"] == {"value": 0.1, "origin": "profile v3"}
+    said = {key: (one["value"], one["origin"]) for key, one in values.items()}
+    assert said["generator.max_tokens"] == (9, "--set")
+    assert said["generator.temperature"] == (0.1, "profile v3")
+    assert all(one["meaning"] == describe(key) != "" for key, one in values.items())
 
 
 def test_no_index_yet(cli: Cli) -> None:
@@ -321,8 +328,28 @@ def test_output_that_nobody_reads_to_the_end_is_no_failure() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_config_shows_every_setting_in_plain_text(cli: Cli) -> None:
+def test_config_shows_every_setting_in_plain_text_with_its_meaning_below_it(cli: Cli) -> None:
     done = cli("config")
     assert done.returncode == 0
-    for key, _ in settings.load(environ={}).leaves():
-        assert f"{key} " in done.stdout
+    lines = done.stdout.splitlines()[1:]
+    keys = [key for key, _ in settings.load(environ={}).leaves()]
+    assert [line.split()[0] for line in lines[::2]] == keys
+    assert lines[1::2] == [f"    {describe(key)}" for key in keys]
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("columns", "lines"), [("60", 2), ("200", 1)])
+def test_config_has_a_settings_meaning_beside_it_where_there_is_room_and_else_below_it(
+    columns: str, lines: int
+) -> None:
+    screen = Screen()
+    show([("retrieve.candidates", "50", "default")], Stream(screen, {"COLUMNS": columns, "TERM": "xterm"}))
+    shown = re.sub(r"\x1b\[\d+m", "", screen.getvalue()).splitlines()
+    assert len(shown) == lines
+    assert shown[0].startswith("retrieve.candidates  50  default")
+    assert shown[-1].endswith(describe("retrieve.candidates"))
+    assert shown[-1].startswith("    ") is (lines == 2)

@@ -20,6 +20,7 @@ from rag.cli import commands
 from rag.errors import EngineError, SettingsError
 from rag.index import Versions, check_current
 from rag.pipeline import Pipeline
+from rag.progress import Report
 from rag.search import HybridSearcher
 from rag.settings import Loaded
 from rag.testing import FakeEncoder, FakeGenerator
@@ -54,7 +55,7 @@ class Command:
         monkeypatch.setattr("rag.evaluate.runner.weights", lambda *_: {})  # else they are built
 
     @asynccontextmanager
-    async def _open(self, loaded: Loaded, report: build.Report) -> AsyncIterator[Pipeline]:
+    async def _open(self, loaded: Loaded, report: Report) -> AsyncIterator[Pipeline]:
         report("starting the engine")
         generator = self.generators[min(len(self.loaded), len(self.generators) - 1)]
         self.loaded.append(loaded)

@@ -7,9 +7,10 @@ import os
 import shutil
 
 import pytest
+from rich.progress import Progress
 
 from rag.cli import console
-from rag.cli.console import CountReport, Stream, Terminal
+from rag.cli.console import CountReport, StepReport, Stream, Terminal
 from rag.errors import StorageError
 
 
@@ -23,8 +24,8 @@ class Clock:
 
 def counting(file: io.StringIO) -> tuple[CountReport, Clock]:
     terminal, clock = Terminal(Stream(io.StringIO()), Stream(file)), Clock()
-    progress = terminal.bar()
-    return CountReport(terminal.err, progress, progress.add_task("", total=None, rate=""), clock), clock
+    progress = Progress(disable=True)
+    return CountReport(terminal.err, progress, progress.add_task("", total=None, note=""), clock), clock
 
 
 def test_a_counted_job_says_how_long_it_will_take_now_and_then() -> None:
@@ -100,3 +101,26 @@ def test_a_folder_for_logs_that_cannot_be_written_is_one_line() -> None:
     folder.write_text("")
     with pytest.raises(StorageError, match=str(folder)):
         console.new_log("engine")
+
+
+def test_a_step_that_is_counted_begins_uncounted_and_its_note_stands_behind() -> None:
+    file = io.StringIO()
+    report, clock = counting(file)
+    report("reading")
+    clock.now = 60
+    report("reading", 50, 100, "8 passages, 1/s")
+    report("switching")
+    assert file.getvalue().splitlines() == [
+        "reading ...",
+        "reading: 50 of 100, 1.0 min left, 8 passages, 1/s ...",
+        "switching ...",
+    ]
+
+
+def test_a_step_is_told_once_however_often_it_is_counted() -> None:
+    file = io.StringIO()
+    progress = Progress(disable=True)
+    report = StepReport(Stream(file), progress, progress.add_task("preparing"))
+    for what, done in (("reading", 0), ("reading", 1), ("reading", 2), ("switching", 0)):
+        report(what, done, 2, "8 passages")
+    assert file.getvalue().splitlines() == ["reading ...", "switching ..."]

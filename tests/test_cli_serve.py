@@ -20,7 +20,7 @@ from rag import server
 from rag.cli import commands, serve
 from rag.cli.console import Stream, Terminal
 from rag.errors import IndexMissing, UsageError
-from rag.server import serving, state
+from rag.server import launching, serving, state
 from rag.testing import FakeGenerator
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -176,7 +176,7 @@ def test_what_runs_detached_does_not_detach_once_more_whatever_the_flags(
         def poll(self) -> int:
             return self.returncode
 
-    monkeypatch.setattr(serve.subprocess, "Popen", Child)
+    monkeypatch.setattr(launching.subprocess, "Popen", Child)
     monkeypatch.setattr(sys, "argv", ["rag", "serve", *flags])
     assert commands.app(["serve", *flags], standalone_mode=False) == Child.returncode
     [(command, environ)] = started

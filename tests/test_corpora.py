@@ -10,6 +10,7 @@ from rag import build, settings
 from rag.errors import UsageError
 from rag.index import Versions
 from rag.paths import indexes_dir
+from rag.progress import quiet
 from rag.training import corpora, datasets
 
 
@@ -46,23 +47,23 @@ def test_documents_hold_what_is_searched_and_never_the_question(datasets_folder:
 @pytest.mark.usefixtures("with_models")
 def test_an_index_is_built_once_and_again_only_for_other_settings(datasets_folder: Path) -> None:
     loaded = settings.load(assignments=["index.name=mine", "retrieve.candidates=7"])
-    found = corpora.index(loaded, datasets_folder, "pubmedqa", None, build.Progress())
+    found = corpora.index(loaded, datasets_folder, "pubmedqa", None, quiet)
     assert (found.settings.index.name, found.settings.retrieve.candidates) == ("bench-pubmedqa", 7)
     assert build.open_search(found).index.manifest.documents == 24
-    assert corpora.index(loaded, datasets_folder, "pubmedqa", None, build.Progress()) == found
+    assert corpora.index(loaded, datasets_folder, "pubmedqa", None, quiet) == found
     assert (versions("bench-pubmedqa"), versions("mine")) == (["000001"], [])
     finer = settings.load(assignments=["chunk.max_chars=100"])
-    corpora.index(finer, datasets_folder, "pubmedqa", None, build.Progress())
+    corpora.index(finer, datasets_folder, "pubmedqa", None, quiet)
     assert versions("bench-pubmedqa") == ["000001", "000002"]
 
 
 @pytest.mark.usefixtures("with_models")
 def test_an_index_that_is_named_is_taken_as_it_is_or_refused(datasets_folder: Path) -> None:
     loaded = settings.load()
-    corpora.index(loaded, datasets_folder, "pubmedqa", None, build.Progress())
-    named = corpora.index(loaded, datasets_folder, "pubmedqa", "bench-pubmedqa", build.Progress())
+    corpora.index(loaded, datasets_folder, "pubmedqa", None, quiet)
+    named = corpora.index(loaded, datasets_folder, "pubmedqa", "bench-pubmedqa", quiet)
     assert named.settings.index.name == "bench-pubmedqa"
     for corpus, name in (("medquad", "bench-pubmedqa"), ("medquad", "absent")):
         with pytest.raises(UsageError, match=f"Index '{name}' isn't there, or isn't of medquad"):
-            corpora.index(loaded, datasets_folder, corpus, name, build.Progress())
+            corpora.index(loaded, datasets_folder, corpus, name, quiet)
     assert (versions("bench-pubmedqa"), versions("absent")) == (["000001"], [])

@@ -1,4 +1,4 @@
-"""What the engine's processes inherit. That nothing of them stays: test_engine_local, test_whole_path."""
+"""What the engine's processes inherit, and how one is stopped. That nothing of them stays: test_engine_local, test_whole_path."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
+
+from rag.engine import processes
 
 SCRIPT = """
 import multiprocessing, threading, time
@@ -40,3 +43,27 @@ def test_ctrl_c_does_not_reach_a_process_that_was_started_without_interrupts(
     mask = int(done.stdout.split()[1], 16)
     assert bool(mask & 1 << signal.SIGINT - 1) == blocked
     assert not mask & 1 << signal.SIGTERM - 1
+
+
+WITH_ONE_BELOW = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, {handler})
+below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(below.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("handler", "by_itself"), [("signal.SIG_DFL", True), ("signal.SIG_IGN", False)])
+def test_a_process_that_does_not_end_in_time_is_killed_with_all_below_it(handler: str, by_itself: bool) -> None:
+    script = WITH_ONE_BELOW.format(handler=handler)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        below = psutil.Process(int(process.stdout.readline()))
+        try:
+            assert processes.stop(psutil.Process(process.pid), 20 if by_itself else 0.1) is by_itself
+            assert process.poll() is not None
+            # One that ends by itself is left to see to its own.
+            assert (below.is_running() and below.status() != psutil.STATUS_ZOMBIE) is by_itself
+        finally:
+            processes.kill([below])

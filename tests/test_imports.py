@@ -1,6 +1,6 @@
 """The direction of imports, read from the syntax tree of every module of `rag`.
 
-    core, errors <- paths, files, settings, stats <- stages <- pipeline <- build <- training <- server | bench <- evaluate
+    core, errors <- paths, files, settings, stats <- stages <- pipeline <- build <- training <- server <- bench <- evaluate
     <- variants <- cli
 
 An import counts wherever it stands: at the top, inside a function, or for type checkers only.
@@ -28,6 +28,7 @@ LAYERS = (
     {
         "rag.figures",
         "rag.paths",
+        "rag.progress",
         "rag.files",
         "rag.metrics",
         "rag.quantities",
@@ -61,7 +62,8 @@ LAYERS = (
     {"rag.batch", "rag.build", "rag.chat"},
     {"rag.calibrate"},
     {"rag.training"},
-    {"rag.bench", "rag.server"},
+    {"rag.server"},
+    {"rag.bench"},
     {"rag.evaluate"},
     {"rag.variants"},
     {"rag.cli"},

@@ -20,8 +20,9 @@ from filelock import FileLock
 from safetensors.numpy import save
 
 from rag.errors import ModelError, StorageError
-from rag.models import ModelStore, Report
+from rag.models import ModelStore
 from rag.models.recipe import CLASSIFIERS
+from rag.progress import Report
 
 CONFIG = b'{"hidden": 4}\n'
 WEIGHTS = save({"weight": np.arange(4, dtype=np.float32)})
@@ -31,7 +32,8 @@ BUILD = """
 import os, signal, sys
 from pathlib import Path
 from typing import Any
-from rag.models import Report, ModelStore
+from rag.models import ModelStore
+from rag.progress import Report
 
 def progress(step):
     print(step, flush=True)
@@ -48,7 +50,8 @@ import sys
 from pathlib import Path
 from typing import Any
 from rag.errors import ModelError
-from rag.models import Report, ModelStore
+from rag.models import ModelStore
+from rag.progress import Report
 
 root = Path(sys.argv[1])
 try:

@@ -45,3 +45,23 @@ def test_an_export_of_nothing_is_refused(tmp_path: Path) -> None:
     done = run("export_model", "minilm-rerank", "--from", str(tmp_path))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith(f"export_model.py: No adapter in {tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        ("UsageError('No luck.')", 2, "-c: No luck.\n"),
+        ("KeyboardInterrupt", 130, ""),
+        ("BrokenPipeError", 0, ""),
+    ],
+)
+def test_a_script_ends_as_rag_does(error: str, code: int, said: str) -> None:
+    script = f"""
+from rag.cli.ending import run_script
+from rag.errors import UsageError
+def main() -> None:
+    raise {error}
+run_script(main)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, said)

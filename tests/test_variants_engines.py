@@ -19,6 +19,7 @@ from rag.engine.evidence import Weights
 from rag.engine.spec import EngineSpec
 from rag.engine.tokens import ChatTokenizer
 from rag.errors import EngineDied, EngineError, UsageError
+from rag.progress import quiet
 from rag.variants import engines
 from rag.variants.breakdown.lengths import SHAPES, Shape
 from rag.variants.engines import Measurement, Variant, measuring, samples, shapes
@@ -48,7 +49,7 @@ REPORTS = ROOT / "eval" / "results"
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Path:
-    return build.resolve("smollm2-135m-instruct", build.quiet).path
+    return build.resolve("smollm2-135m-instruct", quiet).path
 
 
 def unchanged(spec: EngineSpec) -> EngineSpec:

@@ -7,13 +7,5 @@ a sample stands beside the two. They share `results`, which owns the folder `eva
 
 from __future__ import annotations
 
-from typing import Protocol
-
 SEED = 0
 """Of all that a benchmark draws."""
-
-
-class Progress(Protocol):
-    """Told what is being done, and how far it is where that can be counted."""
-
-    def __call__(self, what: str, done: int = 0, total: int = 0) -> None: ...

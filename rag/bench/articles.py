@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-from rag import build
-from rag.bench import SEED, Progress
+from rag.bench import SEED
 from rag.core import Document, Passage
 from rag.ingest import chunk
+from rag.progress import Progress
 from rag.settings import Loaded
 from rag.training import corpora, datasets
 from rag.training.datasets import Abstract
@@ -39,9 +39,4 @@ def split(documents: Iterable[Document], loaded: Loaded) -> list[Passage]:
 
 def index(loaded: Loaded, root: Path, count: int, progress: Progress) -> Loaded:
     """The settings with an index of the first `count` documents; `bench-jats-COUNT` is built where it isn't there."""
-    return corpora.index_of(loaded, documents(root, count), f"bench-jats-{count}", indexing(progress))
-
-
-def indexing(progress: Progress) -> build.Progress:
-    """An index's build, told of as a benchmark's."""
-    return build.Progress(lambda done, total, _: progress("reading and encoding, bytes", done, total), progress)
+    return corpora.index_of(loaded, documents(root, count), f"bench-jats-{count}", progress)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from rag import build
+from rag.progress import Report, quiet
 
 
-def folder(name: str, revision: str | None = None, report: build.Report = build.quiet) -> Path:
+def folder(name: str, revision: str | None = None, report: Report = quiet) -> Path:
     """A recipe is built at its first use. Raises `ModelError`."""
     store = build.model_store()
     if store.is_recipe(name):

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag import bert, build
-from rag.bench import SEED, Progress, provenance, results
-from rag.bench.articles import indexing
+from rag.bench import SEED, provenance, results
 from rag.bench.results import Sample, columns
 from rag.bench.timing import PAUSE, in_turn
 from rag.core import Clock, Hit, Hits, Passage, Query, Reranker, Trace
@@ -30,6 +29,7 @@ from rag.figures import Figure
 from rag.index import IndexReader
 from rag.metrics import ranked_at, ranks
 from rag.models import ModelStore
+from rag.progress import Progress
 from rag.rerank import CrossEncoderReranker
 from rag.search import HybridSearcher
 from rag.settings import Device, Loaded, Rerank, Retrieve
@@ -92,8 +92,7 @@ def measure(
     model = ModelStore().resolve(loaded.settings.rerank.model).path
     float32 = Float32(model, loaded.device, loaded.settings.rerank.max_length)
     exact = CrossEncoderReranker(float32, served.beside)
-    building = indexing(progress)
-    indexed = {name: corpora.index(loaded, root, name, index if name == "medquad" else None, building) for name in DATA}
+    indexed = {name: corpora.index(loaded, root, name, index if name == "medquad" else None, progress) for name in DATA}
     samples = results.Samples(folder)
     taken = samples.resume(results.header(BENCH, command, settings=_depends_on(loaded, model, questions)))
 

@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from rag import files
-from rag.bench import Progress, provenance
+from rag.bench import provenance
 from rag.errors import UsageError
 from rag.figures import Figure, table
+from rag.progress import Progress
 from rag.stats import Estimate, Floats, bootstrap
 
 SAMPLES, SUMMARY, REPORT = "samples.jsonl", "summary.json", "report.md"

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag import bert, build
-from rag.bench import Progress, articles, models, provenance, results
+from rag.bench import articles, models, provenance, results
 from rag.bench.results import Sample, columns
 from rag.bench.timing import in_turn
 from rag.core import Clock, EngineInfo, GenerationParams, GenerationStats, Message
@@ -28,6 +28,7 @@ from rag.figures import Figure
 from rag.index import IndexReader, lexical
 from rag.index.lexical import LexicalIndex
 from rag.pipeline import Pipeline
+from rag.progress import Progress, Report, quiet
 from rag.settings import Loaded
 from rag.stats import p99, ratio
 from rag.training.datasets import Abstract
@@ -98,7 +99,7 @@ class Instant:
         pass
 
 
-def open_generator(loaded: Loaded, report: build.Report = build.quiet) -> Instant:
+def open_generator(loaded: Loaded, report: Report = quiet) -> Instant:
     """With the tokenizer of the model that the settings name."""
     from transformers import AutoTokenizer
 

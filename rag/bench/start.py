@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from rag.engine import processes, spec
 from rag.errors import EngineError, UsageError
 from rag.figures import Figure
 from rag.models import ModelStore
+from rag.progress import Report
 from rag.settings import Loaded
 from rag.stats import bootstrap
 
@@ -32,7 +33,7 @@ BENCH = "start"
 AT_MOST = 1.15
 
 
-def measure(loaded: Loaded, folder: Path, rounds: int, command: str, progress: Callable[[str], None]) -> None:
+def measure(loaded: Loaded, folder: Path, rounds: int, command: str, progress: Report) -> None:
     """Take `rounds` rounds of samples, after one of each kind that isn't counted."""
     ask = commands.rag(loaded, "ask", "--sample", "--no-server")
     progress("asking once, for the prompt")

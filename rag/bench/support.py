@@ -22,13 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag import bert, build, contrasts, differences, metrics, quantities, text, verify
-from rag.bench import SEED, Progress, provenance, results
+from rag.bench import SEED, provenance, results
 from rag.bench.results import Sample
 from rag.bench.timing import timed
 from rag.core import Clock, Hit, Passage, Sentence, Source, SupportChecker
 from rag.errors import UsageError
 from rag.figures import Figure
 from rag.models import ModelStore
+from rag.progress import Progress
 from rag.settings import Loaded
 from rag.stats import Estimate, Floats, bootstrap_clusters
 from rag.training import support

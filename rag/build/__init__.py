@@ -2,15 +2,13 @@
 
 from rag.build.beside import engines_of, open_pipelines
 from rag.build.caching import cache_path, kept_questions
-from rag.build.corpus import SAMPLE, Built, Progress, build_index, ensure_sample_index, index_holds, sample_corpus
+from rag.build.corpus import SAMPLE, Built, build_index, ensure_sample_index, index_holds, sample_corpus
 from rag.build.parts import (
-    Report,
     model_store,
     open_checker,
     open_encoder,
     open_matcher,
     open_reranker,
-    quiet,
     resolve,
     weighing,
 )
@@ -20,8 +18,6 @@ from rag.build.search import Search, check_index, newer, open_reader, open_searc
 __all__ = [
     "SAMPLE",
     "Built",
-    "Progress",
-    "Report",
     "Search",
     "Stages",
     "assemble",
@@ -44,7 +40,6 @@ __all__ = [
     "open_reader",
     "open_reranker",
     "open_search",
-    "quiet",
     "resolve",
     "sample_corpus",
     "weighing",

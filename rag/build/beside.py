@@ -8,12 +8,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from rag.build.parts import Report, fetch, open_checker, quiet
+from rag.build.parts import fetch, open_checker
 from rag.build.pipeline import Stages, assemble, models_beside, open_generator
 from rag.build.search import Search, check_index, log, open_checked
 from rag.core import Generator
 from rag.engine import spec as engine_spec
 from rag.pipeline import Pipeline
+from rag.progress import Report, quiet
 from rag.settings import Loaded
 
 OF_STAGES = ("embed", "index", "retrieve", "rerank", "cache", "verify")

@@ -11,12 +11,13 @@ from typing import Any
 
 import rag
 from rag import index, paths
-from rag.build.parts import Report, quiet, resolve
+from rag.build.parts import resolve
 from rag.cache import CachedSearcher, Entry, EntryFile, Memory, QuestionCache, RememberingEncoder, load
 from rag.cache.file import PATIENCE
 from rag.core import Hits, Matcher, Searcher
 from rag.errors import IndexMissing, SearchIndexError, StaleCache, StorageError
 from rag.files import explaining_storage, only_writer
+from rag.progress import Report, quiet
 from rag.settings import Loaded
 
 ENDING = ".safetensors"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from rag import index, paths
 from rag.build.caching import index_versions
-from rag.build.parts import Report, open_encoder, quiet, resolve
+from rag.build.parts import open_encoder, resolve
 from rag.build.search import check_index
 from rag.core import Document, Encoder, Passage
 from rag.errors import SearchIndexError
 from rag.files import require_room
 from rag.index import manifest
 from rag.ingest import File, LeftOut, chunk, find_files, read_corpus
+from rag.progress import Progress, Report, quiet
 from rag.settings import Loaded
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ BATCH = 512
 INDEX_PER_SOURCE = 4
 """Bytes of an index for each byte of its corpus: a vector is twice as large as the passage it stands for."""
 
+READING = "reading and encoding"
+"""The step that is counted, in bytes of the corpus."""
+
 
 @dataclass(frozen=True, slots=True)
 class Built:
@@ -44,18 +48,10 @@ class Built:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Told as an index grows: bytes of the corpus done and in all, passages done, and the step under way."""
-
-    update: Callable[[int, int, int], None] = lambda *_: None
-    step: Report = quiet
-
-
 def build_index(
     loaded: Loaded,
     sources: Sequence[Path],
-    progress: Progress = Progress(),
+    progress: Progress = quiet,
     *,
     prune: bool = False,
     rebuild: bool = False,
@@ -77,24 +73,24 @@ def build_index(
     files = find_files(sources, left_out)
     total = sum(file.size for file in files)
     require_room(versions.root, INDEX_PER_SOURCE * total)
-    shape = index.Shape(resolve(settings.embed.model, progress.step).fingerprint, settings.chunk.model_dump())
+    shape = index.Shape(resolve(settings.embed.model, progress).fingerprint, settings.chunk.model_dump())
     with index.updating(versions, shape, settings.index, rebuild=rebuild, wait=wait) as update:
-        progress.step("reading and encoding")
+        progress(READING)
         for batch in _batches(files, left_out, update, loaded, progress, total):
             update.add(*batch)
         for identity in left_out.deleted:
             update.delete(identity)
         prune = prune and not left_out.skipped  # what can't be read today may be there tomorrow
-        contents, changes = update.finish(prune, progress.step)
+        contents, changes = update.finish(prune, progress)
         version, _ = versions.current()
     return Built(versions.name, version, contents, changes, left_out, prune, time.monotonic() - began)
 
 
-def ensure_sample_index(loaded: Loaded, progress: Progress = Progress()) -> Built | None:
+def ensure_sample_index(loaded: Loaded, progress: Progress = quiet) -> Built | None:
     """Build the index of the shipped corpus where it isn't there, or isn't of this corpus and these settings."""
     left_out = LeftOut()
     documents = (located.document for located in read_corpus(find_files(sample_corpus(), left_out), left_out))
-    if index_holds(loaded, documents, progress.step):
+    if index_holds(loaded, documents, progress):
         return None
     return build_index(loaded, sample_corpus(), progress, rebuild=True, wait=True)
 
@@ -127,6 +123,7 @@ def _batches(
     documents: list[Document] = []
     passages: list[Passage] = []
     read = encoded = 0
+    began = time.monotonic()
     for located in chain(read_corpus(files, left_out), [None]):
         if located is not None:
             read += located.size
@@ -139,4 +136,5 @@ def _batches(
             yield documents, passages, encoder.encode_passages([passage.titled for passage in passages])
             encoded += len(passages)
             documents, passages = [], []
-        progress.update(read, total, encoded)
+        rate = encoded / max(1e-9, time.monotonic() - began)
+        progress(READING, read, total, f"{encoded:,} passages, {rate:,.0f}/s")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,18 +14,12 @@ from rag.errors import ModelError, SettingsError
 from rag.matching import MATCHED_TOKENS, QuestionMatcher
 from rag.models import Finish, ModelStore, ResolvedModel
 from rag.models.recipe import CLASSIFIERS
+from rag.progress import Report, quiet
 from rag.rerank import Beside, CrossEncoderReranker
 from rag.settings import Loaded, Rerank, Settings
 
 if TYPE_CHECKING:
     from rag.verify import CrossEncoderChecker
-
-Report = Callable[[str], None]
-"""Told what is being done, in a few words."""
-
-
-def quiet(_: str) -> None:
-    pass
 
 
 def open_encoder(loaded: Loaded, report: Report = quiet) -> Encoder:

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from rag.build.parts import Report, fetch, open_checker, quiet, resolve, resolve_tokenizer, stay_offline, weighing
+from rag.build.parts import fetch, open_checker, resolve, resolve_tokenizer, stay_offline, weighing
 from rag.build.search import Search, check_index, log, open_checked
 from rag.core import Generator, SupportChecker
 from rag.engine import spec as engine_spec
 from rag.pipeline import Pipeline
+from rag.progress import Report, quiet
 from rag.settings import Loaded
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 from rag import index
 from rag.build.caching import QueryCache, index_versions, is_current
-from rag.build.parts import Report, fetch, open_encoder, open_matcher, open_reranker, quiet, resolve
+from rag.build.parts import fetch, open_encoder, open_matcher, open_reranker, resolve
 from rag.cache import RememberingEncoder
 from rag.core import Encoder, Hits, Query, Reranker, Searcher, Trace
 from rag.errors import SearchIndexError
+from rag.progress import Report, quiet
 from rag.settings import Loaded
 
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import io
 import sys
-from contextlib import ExitStack, aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rag.cli import options
-from rag.cli.rendering import described, from_cache, idle, time_line, warnings
+from rag.cli.rendering import Streaming, from_cache, idle, show_source, time_line, warnings
 from rag.core import Answer
 from rag.errors import QuestionError
 
 if TYPE_CHECKING:
     from rag.cli.console import Terminal
-    from rag.core import Message
+    from rag.core import Prompt
     from rag.pipeline import Pipeline
     from rag.settings import Action, Loaded
 
@@ -120,54 +119,41 @@ async def show(
 
     Raises what `Pipeline.stream` raises.
     """
-    from rag.pipeline import Delta, Searched
+    from rag.pipeline import answer_json
 
-    messages: tuple[Message, ...] = ()
-    streamed = False
-    async with aclosing(pipeline.stream(question, asked.where)) as events:
-        with ExitStack() as waiting:
-            async for event in events:
-                if isinstance(event, Searched):
-                    messages = event.prompt.messages if event.prompt is not None else ()
-                    if asked.show_prompt and not asked.as_json:
-                        _show_prompt(messages, terminal)
-                    if pipeline.holds_back:
-                        waiting.enter_context(terminal.step("writing and checking the answer"))
-                elif isinstance(event, Delta):
-                    streamed = True
-                    if not asked.as_json:
-                        terminal.out.print(event.text, end="", markup=False)
-                        terminal.out.file.flush()
-                else:
-                    waiting.close()
-                    if asked.as_json:
-                        terminal.json({**asdict(event), **({"prompt": messages} if asked.show_prompt else {})})
-                        if answered_by is not None:
-                            terminal.err.print(answered_by, style="dim", markup=False)
-                    else:
-                        _show(event, asked.loaded.settings.verify.action, terminal, streamed, answered_by)
-                    return ABSTAINED if event.abstained else 0
-    raise AssertionError("a stream ends with its answer")
+    prompt: Prompt | None = None
+
+    def searched(read: Prompt | None) -> None:
+        nonlocal prompt
+        prompt = read
+        if asked.show_prompt and not asked.as_json:
+            _show_prompt(prompt, terminal)
+
+    answer = await Streaming(terminal, asked.as_json).answer(pipeline, question, asked.where, searched)
+    if asked.as_json:
+        terminal.json(answer_json(answer, prompt, asked.show_prompt))
+        if answered_by is not None:
+            terminal.err.print(answered_by, style="dim", markup=False)
+    else:
+        _show(answer, asked.loaded.settings.verify.action, terminal, answered_by)
+    return ABSTAINED if answer.abstained else 0
 
 
-def _show_prompt(messages: tuple[Message, ...], terminal: Terminal) -> None:
-    for message in messages:
+def _show_prompt(prompt: Prompt | None, terminal: Terminal) -> None:
+    for message in prompt.messages if prompt is not None else ():
         terminal.err.print(message["role"], style="bold dim")
         terminal.err.print(message["content"].rstrip() + "\n", style="dim", markup=False)
 
 
-def _show(answer: Answer, action: Action, terminal: Terminal, streamed: bool, answered_by: str | None) -> None:
+def _show(answer: Answer, action: Action, terminal: Terminal, answered_by: str | None) -> None:
+    """What stands below an answer's text."""
     out = terminal.out
-    out.print("" if streamed else answer.answer, markup=False)
     if answer.citations:
         out.print("\nSources", style="bold")
         for citation in answer.citations:
             origin = "" if citation.origin == "model" else " (attributed by word overlap)"
             out.print(f"  [{citation.marker}] {citation.title}  ({citation.doc_id}){origin}", markup=False)
-            if about := described(citation.metadata):
-                out.print(f"      {about}", style="dim", markup=False)
-            if retracted := citation.metadata.get("retracted"):
-                out.print(f"      {retracted}", style="bold red", markup=False)
+            show_source(citation, out, 6)
     for line in warnings(answer, action):
         terminal.err.print(line, style="yellow", markup=False)
     if (unused := idle(answer.engine)) is not None:

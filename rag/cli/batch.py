@@ -11,7 +11,7 @@ from rag.cli import options
 
 if TYPE_CHECKING:
     from rag.batch import AnswerFile
-    from rag.bench import Progress
+    from rag.progress import Progress
     from rag.settings import Loaded
 
 
@@ -101,13 +101,13 @@ def _digest(loaded: Loaded, sample: bool, progress: Progress) -> str:
     from rag.settings import Batch, Chat
 
     if sample:
-        build.ensure_sample_index(loaded, build.Progress(step=lambda what: progress(what)))
-    checked = build.check_index(loaded, lambda what: progress(what))
+        build.ensure_sample_index(loaded, progress)
+    checked = build.check_index(loaded, progress)
     generator = loaded.settings.generator.model_copy(update={"cores": "auto"})
     other = {"batch": Batch(), "chat": Chat(), "generator": generator}  # how they are asked changes no answer
     same = replace(loaded, settings=loaded.settings.model_copy(update=other))
     # A version's number begins anew where an index was removed, and a folder of models may change.
-    made_of = {"index": index_of(checked), "weights": weights(loaded, lambda what: progress(what))}
+    made_of = {"index": index_of(checked), "weights": weights(loaded, progress)}
     digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
     return f"{settings_digest(same)} {digest[:16]} {checked.name}/{checked.version}"
 
@@ -123,7 +123,7 @@ async def _answer(loaded: Loaded, answers: AnswerFile, total: int, progress: Pro
     left = answers.left
     done = total - len(left)
     settings = loaded.settings
-    async with build.open_pipeline(loaded, lambda what: progress(what)) as pipeline:
+    async with build.open_pipeline(loaded, progress) as pipeline:
         if not answers.settings.endswith(f" {pipeline.index_version}"):
             raise UsageError(f"The index has changed since, to {pipeline.index_version}: give the same command again.")
         began = time.monotonic()

@@ -10,7 +10,7 @@ import typer
 from rag.cli import measuring, options
 
 if TYPE_CHECKING:
-    from rag.bench import Progress
+    from rag.progress import Progress
 
 app = typer.Typer(help="Measure on this machine; samples and report go to eval/results/.", no_args_is_help=True)
 
@@ -267,7 +267,7 @@ def generator(
     def measure(folder: Path, progress: Progress) -> None:
         # Outside of `run`, which an interrupt reaches only where something is awaited.
         made = bench.held_out(folder, datasets, named, prompts, progress)
-        asked = bench.models(loads, lambda what: progress(what))
+        asked = bench.models(loads, progress)
         run(bench.measure(asked, folder, made, measuring.command(), progress))
 
     measuring.run(bench, loads[0], measure, output, report_only, as_json, verbose or context.obj.verbose)

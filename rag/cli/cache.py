@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rag.settings import Loaded
 
 app = typer.Typer(
-    help="The query cache of an index: what it holds; calibrate the model that looks twice.", no_args_is_help=True
+    help="The query cache of an index: what it holds; calibrate the model that decides whether two questions ask the same.",
+    no_args_is_help=True,
 )
 
 

@@ -7,20 +7,20 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, ExitStack, aclosing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import typer
 
 from rag.cli import options
-from rag.cli.rendering import described, duration, idle, warnings
+from rag.cli.rendering import Streaming, duration, idle, show_source, warnings
 from rag.errors import RagError, UsageError
 
 if TYPE_CHECKING:
     from rag.chat import Conversation, Standalone
     from rag.cli.console import Stream, Terminal
-    from rag.core import Answer, Source
+    from rag.core import Answer, Prompt, Source
     from rag.pipeline import Pipeline
     from rag.settings import Loaded
 
@@ -158,35 +158,29 @@ class Session:
         Raises what `Pipeline.stream` raises.
         """
         from rag.chat import turn, unanswered
-        from rag.pipeline import Delta, Searched, check_question
+        from rag.pipeline import check_question
 
         question = check_question(question)
         made = await self._conversation.standalone(question, self._pipeline.generator)
         if made.by is not None and not self._as_json:
             self.terminal.err.print(made.text, style="dim", markup=False)
         sources: tuple[Source, ...] = ()
-        streamed = False
-        with ExitStack() as waiting:
-            try:
-                async with aclosing(self._pipeline.stream(made.text, self._where)) as events:
-                    async for event in events:
-                        if isinstance(event, Searched):
-                            sources = event.prompt.sources if event.prompt is not None else ()
-                            if self._pipeline.holds_back:
-                                waiting.enter_context(self.terminal.step("writing and checking the answer"))
-                        elif isinstance(event, Delta):
-                            streamed = True
-                            self._print_piece(event.text)
-                        else:
-                            waiting.close()
-                            self._last = Exchange(made, event)
-                            self._conversation.add(turn(event, sources))
-                            self._show(question, made, event, streamed)
-            except (asyncio.CancelledError, RagError):
-                if streamed and not self._as_json:
-                    self.terminal.out.print()
-                self._conversation.add(unanswered(made.text, sources))
-                raise
+
+        def searched(prompt: Prompt | None) -> None:
+            nonlocal sources
+            sources = prompt.sources if prompt is not None else ()
+
+        streaming = Streaming(self.terminal, self._as_json)
+        try:
+            answer = await streaming.answer(self._pipeline, made.text, self._where, searched)
+        except (asyncio.CancelledError, RagError):
+            if streaming.begun and not self._as_json:
+                self.terminal.out.print()
+            self._conversation.add(unanswered(made.text, sources))
+            raise
+        self._last = Exchange(made, answer)
+        self._conversation.add(turn(answer, sources))
+        self._show(question, made, answer)
 
     def command(self, line: str) -> None:
         """Raises `UsageError` for one that isn't known."""
@@ -219,23 +213,16 @@ class Session:
             self.terminal.json({"question": line, "error": str(error)})
         self.terminal.err.print(f"rag: {error}", markup=False)
 
-    def _print_piece(self, text: str) -> None:
-        if not self._as_json:
-            self.terminal.out.print(text, end="", markup=False)
-            self.terminal.out.file.flush()
-
-    def _show(self, question: str, made: Standalone, answer: Answer, streamed: bool) -> None:
+    def _show(self, question: str, made: Standalone, answer: Answer) -> None:
         out, err = self.terminal.out, self.terminal.err
         if self._as_json:
             beside = {"standalone": made.text, "rewritten_by": made.by, "rewrite_s": made.seconds}
             self.terminal.json({**asdict(answer), "question": question, **beside})
             return
-        out.print("" if streamed else answer.answer, markup=False)
         for citation in answer.citations:
             origin = "" if citation.origin == "model" else ", attributed by word overlap"
             out.print(f"[{citation.marker}] {citation.title} ({citation.doc_id}{origin})", style="dim", markup=False)
-            if retracted := citation.metadata.get("retracted"):
-                out.print(f"    {retracted}", style="bold red", markup=False)
+            show_source(citation, out, 4, described_too=False)
         out.print()
         for line in warnings(answer, self._pipeline.settings.verify.action):
             err.print(line, style="yellow", markup=False)
@@ -247,8 +234,7 @@ def _show_sources(answer: Answer, out: Stream) -> None:
     for citation in answer.citations:
         out.print(f"[{citation.marker}] {citation.title}", style="bold", end="  ", markup=False)
         out.print(f"{citation.passage_id}, score {citation.score:.3f}", style="dim", markup=False)
-        if about := described(citation.metadata):
-            out.print(f"    {about}", style="dim", markup=False)
+        show_source(citation, out, 4)
         quote = " ".join(citation.quote.split())
         out.print(textwrap.indent(textwrap.fill(quote, 96), "    "), markup=False)
 

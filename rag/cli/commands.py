@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import replace
 from typing import Annotated
 
@@ -12,7 +10,7 @@ import typer
 from rag import __version__
 from rag.cli import ask, batch, bench, cache, chat, config, doctor, index, models, options, search, serve, variants
 from rag.cli import eval as evaluation
-from rag.errors import RagError
+from rag.cli.ending import run
 
 app = typer.Typer(
     name="rag",
@@ -70,15 +68,4 @@ app.command(name="status")(serve.status)
 
 
 def main() -> None:
-    try:
-        app()
-    except RagError as error:
-        from rag.cli.console import printable
-
-        typer.echo(f"rag: {printable(str(error))}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # `rag ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    run(app, "rag")

@@ -1,15 +1,18 @@
-"""`rag config`: the effective settings and where each value comes from."""
+"""`rag config`: the effective settings, where each value comes from, and what it means."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
 
 from rag.cli import options
+
+if TYPE_CHECKING:
+    from rag.cli.console import Stream
 
 
 def config(
@@ -22,7 +25,7 @@ def config(
     models_file: options.Models = None,
     assignments: options.Assignments = None,
 ) -> None:
-    """Print the effective settings and where each value comes from."""
+    """Print the effective settings, where each value comes from, and what it means."""
     from rag.cli.console import Terminal
     from rag.errors import SettingsError
     from rag.settings import describe, nearest
@@ -39,18 +42,30 @@ def config(
                 "profile": loaded.profile,
                 "models": loaded.models,
                 "device": loaded.device,
-                "settings": {key: {"value": _plain(value), "origin": origin} for key, value, origin in rows},
+                "settings": {
+                    key: {"value": _plain(value), "origin": origin, "meaning": describe(key)}
+                    for key, value, origin in rows
+                },
             }
         )
         return
     terminal.out.print(f"profile {loaded.profile}, models file {loaded.models}, device {loaded.device}", style="bold")
-    table = [(key, _written(value), origin) for key, value, origin in rows]
+    show([(key, _written(value), origin) for key, value, origin in rows], terminal.out)
+
+
+def show(table: Sequence[tuple[str, str, str]], out: Stream) -> None:
+    """Key, value and origin, each setting's meaning beside them, or on a line below where there is no room, as in a pipe."""
+    from rag.settings import describe
+
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    wide = terminal.out.is_terminal and terminal.out.width > sum(widths) + 50
+    wide = out.is_terminal and out.width > sum(widths) + 50
     for cells in table:
         line = "  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True))
-        meaning = f"  {describe(cells[0])}" if wide else ""
-        terminal.out.print(line + meaning, style=None if cells[2] == "default" else "cyan", markup=False)
+        style = None if cells[2] == "default" else "cyan"
+        meaning = describe(cells[0])
+        out.print(f"{line}  {meaning}" if wide else line.rstrip(), style=style, markup=False)
+        if not wide:
+            out.print(f"    {meaning}", style="dim", markup=False)
 
 
 def _plain(value: object) -> object:

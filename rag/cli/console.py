@@ -80,21 +80,10 @@ class Terminal:
 
     @contextmanager
     def count(self, first: str) -> Iterator[CountReport]:
-        """A bar a job with its share done and the time left; without a terminal lines, with `EVERY` seconds between."""
+        """A bar a job with its share done, its note and the time left; without a terminal lines, with `EVERY` seconds between."""
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-        with self._progress(*columns, TimeRemainingColumn()) as progress:
-            yield CountReport(self.err, progress, progress.add_task(first, total=None))
-
-    def bar(self) -> Progress:
-        """A bar for a counted job: share done, rate of its own text, time left. Nothing without a terminal."""
-        return self._progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-        )
+        with self._progress(*columns, TextColumn("{task.fields[note]}"), TimeRemainingColumn()) as progress:
+            yield CountReport(self.err, progress, progress.add_task(first, total=None, note=""))
 
     def _progress(self, *columns: ProgressColumn) -> Progress:
         return Progress(
@@ -108,16 +97,20 @@ class Terminal:
         )
 
 
-@dataclass(frozen=True, slots=True)
 class StepReport:
-    err: Console
-    progress: Progress
-    task: TaskID
+    """What is being done, once; how far it is goes untold."""
 
-    def __call__(self, what: str) -> None:
-        self.progress.update(self.task, description=what)
-        if not self.err.is_terminal:
-            self.err.print(f"{what} ...", style="dim")
+    def __init__(self, err: Console, progress: Progress, task: TaskID) -> None:
+        self._err, self._progress, self._task = err, progress, task
+        self._what = ""
+
+    def __call__(self, what: str, *_: object) -> None:
+        if what == self._what:
+            return
+        self._what = what
+        self._progress.update(self._task, description=what)
+        if not self._err.is_terminal:
+            self._err.print(f"{what} ...", style="dim")
 
 
 class CountReport:
@@ -129,18 +122,21 @@ class CountReport:
         self._began = self._said = clock()
         self._before = 0
 
-    def __call__(self, what: str, done: int = 0, total: int = 0) -> None:
+    def __call__(self, what: str, done: int = 0, total: int = 0, note: str = "") -> None:
         now = self._clock()
         fresh = what != self._what
         if fresh:
             # A job that goes on where another run stopped begins with what that one did: it tells nothing of the speed.
             self._what, self._began, self._before = what, now, done
-            self._progress.reset(self._task, description=what, completed=done, total=total if total else None)
+            self._progress.reset(
+                self._task, description=what, completed=done, total=total if total else None, note=note
+            )
         else:
-            self._progress.update(self._task, completed=done)
+            self._progress.update(self._task, completed=done, total=total if total else None, note=note)
         if not self._err.is_terminal and (fresh or now - self._said >= EVERY):
             self._said = now
-            self._err.print(f"{what}{self._far(done, total, now)} ...", style="dim", markup=False)
+            beside = f", {note}" if note else ""
+            self._err.print(f"{what}{self._far(done, total, now)}{beside} ...", style="dim", markup=False)
 
     def _far(self, done: int, total: int, now: float) -> str:
         if not total:

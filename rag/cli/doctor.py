@@ -19,7 +19,7 @@ from rag.errors import RagError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rag.build import Report
+    from rag.progress import Report
     from rag.settings import Generator, Loaded
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "bm25s", "rank-bm25", "pydantic-settings", "typer")

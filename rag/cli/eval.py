@@ -12,9 +12,9 @@ from rag.cli import measuring, options
 from rag.cli.bench import ReportOnly
 
 if TYPE_CHECKING:
-    from rag.bench import Progress
     from rag.cli.console import Terminal
     from rag.evaluate import Comparison
+    from rag.progress import Progress
     from rag.settings import Generator
 
 
@@ -88,8 +88,8 @@ def run(
     def measure(folder: Path, progress: Progress) -> None:
         asked = evaluate.read_questions(questions if questions is not None else paths.shipped("eval", "qa_120.jsonl"))
         if over_sample:
-            build.ensure_sample_index(loaded, build.Progress(step=lambda what: progress(what)))
-        plan = evaluate.plan(loaded, asked, one_by_one, measuring.command(), lambda what: progress(what))
+            build.ensure_sample_index(loaded, progress)
+        plan = evaluate.plan(loaded, asked, one_by_one, measuring.command(), progress)
         # The rest is outside of `supervised`, which an interrupt reaches only where something is awaited.
         supervised(evaluate.measure(plan, folder, limit, progress))
         if judge is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -34,8 +33,8 @@ class PathsOrCommand(TyperGroup):
 
 app = typer.Typer(
     cls=PathsOrCommand,
-    help="Index a corpus: [cyan]rag index PATH...[/cyan], short for [cyan]rag index build PATH...[/cyan], whose --help tells its "
-    "options. Indexes are kept in versions.",
+    help="Index a corpus: [cyan]rag index PATH...[/cyan], short for [cyan]rag index build PATH...[/cyan]; options: "
+    "[cyan]rag index build --help[/cyan]. Indexes are kept in versions.",
     no_args_is_help=True,
 )
 
@@ -73,7 +72,7 @@ def build(
     whatever there was before, and another writer is waited for.
     """
     from rag import build as building
-    from rag.cli.console import StepReport, library_output
+    from rag.cli.console import library_output
     from rag.errors import UsageError
 
     if sample == bool(sources):
@@ -81,20 +80,7 @@ def build(
         raise UsageError(f"Give {wanted} for the corpus that ships with rag.")
     loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
     with library_output(verbose or context.obj.verbose) as (terminal, _):
-        with terminal.bar() as bar:
-            task = bar.add_task("preparing", total=None, rate="")
-            report = StepReport(terminal.err, bar, task)
-            began: list[float] = []
-
-            def update(done: int, total: int, passages: int) -> None:
-                rate = passages / max(1e-9, time.monotonic() - began[0])
-                bar.update(task, completed=done, total=total, rate=f"{passages:,} passages, {rate:,.0f}/s")
-
-            def step(what: str) -> None:
-                began.append(time.monotonic())
-                report(what)
-
-            progress = building.Progress(update, step)
+        with terminal.count("preparing") as progress:
             built = building.ensure_sample_index(loaded, progress) if sample and not rebuild else None
             if built is None:
                 corpus = building.sample_corpus() if sample else list(sources or [])

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from rag.bench import Progress
     from rag.cli.console import Terminal
     from rag.figures import Figure
+    from rag.progress import Progress
     from rag.settings import Loaded
 
     class Bench(Protocol):

@@ -25,7 +25,7 @@ async def opened(loaded: Loaded, sample: bool, terminal: Terminal) -> AsyncItera
     async with AsyncExitStack() as stack:
         with terminal.step("preparing") as report:
             if sample:
-                await asyncio.to_thread(build.ensure_sample_index, loaded, build.Progress(step=report))
+                await asyncio.to_thread(build.ensure_sample_index, loaded, report)
             pipeline = await stack.enter_async_context(build.open_pipeline(loaded, report))
             pipeline.startup_s = time.time() - psutil.Process().create_time()
         yield pipeline

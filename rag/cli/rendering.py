@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack, aclosing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rag.core import Answer, EngineInfo, Metadata, StageTimings
+    from rag.cli.console import Stream, Terminal
+    from rag.core import Answer, Citation, EngineInfo, Metadata, Prompt, StageTimings
+    from rag.pipeline import Pipeline
     from rag.settings import Action
+
+
+class Streaming:
+    """An answer's text on a terminal, piece by piece; with `as_json` none of it. `begun` once there was a piece."""
+
+    def __init__(self, terminal: Terminal, as_json: bool) -> None:
+        self._terminal, self._as_json = terminal, as_json
+        self.begun = False
+
+    async def answer(
+        self, pipeline: Pipeline, question: str, where: str | None, searched: Callable[[Prompt | None], None]
+    ) -> Answer:
+        """Its text is shown by then; `searched` was told what the model reads. Raises what `Pipeline.stream` raises."""
+        from rag.pipeline import Delta, Searched
+
+        with ExitStack() as waiting:
+            async with aclosing(pipeline.stream(question, where)) as events:
+                async for event in events:
+                    if isinstance(event, Searched):
+                        searched(event.prompt)
+                        if pipeline.holds_back:
+                            waiting.enter_context(self._terminal.step("writing and checking the answer"))
+                    elif isinstance(event, Delta):
+                        self.begun = True
+                        self._print(event.text, end="")
+                    else:
+                        waiting.close()
+                        self._print("" if self.begun else event.answer)
+                        return event
+        raise AssertionError("a stream ends with its answer")
+
+    def _print(self, text: str, end: str = "\n") -> None:
+        if not self._as_json:
+            self._terminal.out.print(text, end=end, markup=False)
+            self._terminal.out.file.flush()
 
 
 def warnings(answer: Answer, action: Action) -> list[str]:
@@ -59,6 +98,15 @@ def from_cache(answer: Answer) -> str | None:
         else f"one that asks the same (cosine {answer.cache.similarity:.2f})"
     )
     return f"from the cache: {what} {words}"
+
+
+def show_source(citation: Citation, out: Stream, indent: int, described_too: bool = True) -> None:
+    """Below a citation: what is known of its paper, and that it was retracted."""
+    space = " " * indent
+    if described_too and (about := described(citation.metadata)):
+        out.print(f"{space}{about}", style="dim", markup=False)
+    if retracted := citation.metadata.get("retracted"):
+        out.print(f"{space}{retracted}", style="bold red", markup=False)
 
 
 def described(metadata: Metadata) -> str:

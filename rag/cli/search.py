@@ -41,7 +41,7 @@ def search(
     with library_output(verbose or context.obj.verbose) as (terminal, _):
         with terminal.step("loading the encoder and the index") as report:
             if sample:
-                build.ensure_sample_index(loaded, build.Progress(step=report))
+                build.ensure_sample_index(loaded, report)
             opened = build.open_search(loaded, report)
         trace = Trace()
         hits = opened.search([question], trace, where)[0][:count]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -22,7 +20,7 @@ from rag.cli import options
 from rag.errors import UsageError
 
 if TYPE_CHECKING:
-    from rag.cli.console import StepReport, Terminal
+    from rag.cli.console import Terminal
     from rag.server.state import ServerState
     from rag.settings import Loaded
 
@@ -49,7 +47,7 @@ def serve(
     assignments: options.Assignments = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Keep engine, index and models ready: rag ask answers at once then, and so does POST /v1/ask.
+    """Keep engine, index and models ready, so that rag ask answers without starting an engine, and so does POST /v1/ask.
 
     One server for each set of settings. It takes up new versions of its index by itself, and starts its engine again when that
     is lost. Ctrl-C or rag stop ends it; answers under way have 30 s.
@@ -69,7 +67,7 @@ def serve(
     with library_output(verbose or context.obj.verbose) as (terminal, log):
         if sample:
             with terminal.step("preparing") as report:
-                build.ensure_sample_index(loaded, build.Progress(step=report))
+                build.ensure_sample_index(loaded, report)
         with naming_log(log, loaded):
             asyncio.run(_serve(loaded, host, port, terminal, log))
 
@@ -107,48 +105,32 @@ async def _serve(loaded: Loaded, host: str, port: int, terminal: Terminal, log: 
 def _detach(terminal: Terminal) -> None:
     """The same command in a session of its own; waits until it is ready."""
     from rag.cli.console import new_log
+    from rag.server import launching
 
     log = new_log("server")
-    with log.open("w") as out:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "rag", *sys.argv[1:]],  # -P: no module of the working folder's
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-            env={**os.environ, DETACHED: "1"},
-        )
+    child = launching.start(
+        [sys.executable, "-P", "-m", "rag", *sys.argv[1:]],  # -P: no module of the working folder's
+        log,
+        environ={**os.environ, DETACHED: "1"},
+    )
     try:
         with terminal.step("starting the server") as report:
-            ready = _wait_until_ready(child, log, report)
+            ready = launching.until_ready(child, report)
     except KeyboardInterrupt:
         child.terminate()
         child.wait()
         raise
+    if ready is None:
+        raise _like(child.returncode, log)
     terminal.out.print(f"http://{ready.address}  pid {ready.pid}  log {log}", markup=False)
-
-
-def _wait_until_ready(child: subprocess.Popen[bytes], log: Path, report: StepReport) -> ServerState:
-    from rag.server import state
-
-    doing = None
-    while child.poll() is None:
-        found = next((one for one in state.servers() if one.pid == child.pid), None)
-        status = state.ask_status(found) if found is not None else None
-        if found is not None and status is not None:
-            if status["ready"]:
-                return found
-            if status["doing"] != doing:
-                doing = status["doing"]
-                report(doing)
-        time.sleep(0.1)
-    raise _like(child.returncode, log)
 
 
 def _like(code: int, log: Path) -> typer.Exit:
     """The server's own end, with its last word said."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    typer.echo(lines[-1] if lines else f"rag: The server ended with code {code}. Its log: {log}", err=True)
+    from rag.server import launching
+
+    last = launching.last_line(log)
+    typer.echo(last if last is not None else f"rag: The server ended with code {code}. Its log: {log}", err=True)
     return typer.Exit(code if code > 0 else 1)
 
 
@@ -182,15 +164,10 @@ def _stop(server: ServerState) -> str:
     if process is None:
         return "was gone:"
     try:
-        below = processes.started(process)
-        process.terminate()
-        process.wait(KILL_AFTER)
-        return "stopped"
+        by_itself = processes.stop(process, KILL_AFTER)
     except psutil.NoSuchProcess:
         return "was gone:"
-    except psutil.TimeoutExpired:
-        processes.kill({process, *below})
-        return f"killed, since it didn't stop in {KILL_AFTER:g} s:"
+    return "stopped" if by_itself else f"killed, since it didn't stop in {KILL_AFTER:g} s:"
 
 
 def status(as_json: options.Json = False) -> None:

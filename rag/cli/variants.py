@@ -12,10 +12,10 @@ from rag.cli import measuring, options
 from rag.cli.bench import Datasets, ReportOnly, Results
 
 if TYPE_CHECKING:
-    from rag.bench import Progress
     from rag.cli.console import Terminal
     from rag.evaluate import QuestionSet
     from rag.figures import Figure
+    from rag.progress import Progress
     from rag.settings import Loaded
 
 
@@ -71,7 +71,7 @@ def breakdown(
 
     def measure(folder: Path, progress: Progress) -> None:
         questions = _questions(asked, "qa_120.jsonl", first if over_sample else None, progress)
-        planned = plan(bench.BENCH, variants, questions, measuring.command(), lambda what: progress(what))
+        planned = plan(bench.BENCH, variants, questions, measuring.command(), progress)
         # Outside of `run`, which an interrupt reaches only where something is awaited.
         run(bench.measure(planned, folder, count, repeats, progress))
 
@@ -146,7 +146,7 @@ def sweep(
 
     def measure(folder: Path, progress: Progress) -> None:
         questions = _questions(asked, "dev_60.jsonl", first if over_sample else None, progress)
-        planned = bench.plan(swept, loads, questions, measuring.command(), lambda what: progress(what))
+        planned = bench.plan(swept, loads, questions, measuring.command(), progress)
         run(bench.measure(planned, folder, count, progress))
 
     def draw(figures: Sequence[Figure], folder: Path, terminal: Terminal) -> None:
@@ -188,7 +188,7 @@ def _questions(asked: Path | None, default: str, over_sample: Loaded | None, pro
 
     questions = evaluate.read_questions(asked if asked is not None else paths.shipped("eval", default))
     if over_sample is not None:
-        build.ensure_sample_index(over_sample, build.Progress(step=lambda what: progress(what)))
+        build.ensure_sample_index(over_sample, progress)
     return questions
 
 
@@ -226,7 +226,7 @@ def cache(
 
     def measure(folder: Path, progress: Progress) -> None:
         root = of_datasets(datasets)
-        build.ensure_sample_index(loads["plain"], build.Progress(step=lambda what: progress(what)))
+        build.ensure_sample_index(loads["plain"], progress)
         questions = evaluate.read_questions(paths.shipped("eval", "qa_120.jsonl"))
         traced = plan(questions, paths.shipped("eval", "trace.jsonl"), trace)
         run(bench.measure(loads, folder, root, traced, measuring.command(), progress))

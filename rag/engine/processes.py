@@ -53,6 +53,21 @@ def started(by: psutil.Process | None = None) -> frozenset[psutil.Process]:
     return frozenset(found)
 
 
+def stop(process: psutil.Process, patience: float) -> bool:
+    """Tell a process to end, and kill it with all below it where it hasn't after `patience` seconds. Did it end by itself?
+
+    Raises `psutil.NoSuchProcess` where it has gone before.
+    """
+    below = started(process)
+    process.terminate()
+    try:
+        process.wait(patience)
+        return True
+    except psutil.TimeoutExpired:
+        kill({process, *below})
+        return False
+
+
 def kill(processes: Collection[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):

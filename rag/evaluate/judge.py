@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rag import workers
-from rag.bench import Progress, results
+from rag.bench import results
 from rag.engine.api import Server
 from rag.errors import UsageError
 from rag.evaluate.samples import VERDICTS, Sample, Verdict, read
 from rag.evaluate.scores import text
+from rag.progress import Progress
 from rag.settings import Generator
 
 BENCH = "judge"

@@ -11,18 +11,19 @@ from typing import Any, TypeAlias
 
 from rag import build, index
 from rag.batch import Outcome, answer_all
-from rag.bench import Progress, results
+from rag.bench import results
 from rag.core import Clock
 from rag.engine import spec
 from rag.evaluate import samples
 from rag.evaluate.questions import Question, QuestionSet, require_gold
 from rag.evaluate.samples import BENCH, Head, Sample, found
 from rag.pipeline import Pipeline
+from rag.progress import Progress, Report
 from rag.settings import Batch, Loaded
 
 ALONE = Batch(lookahead=0)
 
-Open: TypeAlias = Callable[[Loaded, build.Report], AbstractAsyncContextManager[Pipeline]]
+Open: TypeAlias = Callable[[Loaded, Report], AbstractAsyncContextManager[Pipeline]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Plan:
     head: Head
 
 
-def plan(loaded: Loaded, questions: QuestionSet, one_by_one: bool, command: str, report: build.Report) -> Plan:
+def plan(loaded: Loaded, questions: QuestionSet, one_by_one: bool, command: str, report: Report) -> Plan:
     """One question at a time shows what a single one takes; as many as the engine runs at once are done sooner.
 
     Raises what `depends_on` raises.
@@ -47,7 +48,7 @@ def plan(loaded: Loaded, questions: QuestionSet, one_by_one: bool, command: str,
     return Plan(loaded, questions, at_once, results.header(BENCH, command, settings=settings))
 
 
-def depends_on(loaded: Loaded, questions: QuestionSet, report: build.Report) -> dict[str, Any]:
+def depends_on(loaded: Loaded, questions: QuestionSet, report: Report) -> dict[str, Any]:
     """What the samples of these settings depend on: index, weights, and the settings themselves.
 
     Everything that can be wrong with set and index is found here. Raises `UsageError` where the index lacks gold documents,
@@ -79,7 +80,7 @@ def index_of(checked: index.CheckedVersion) -> dict[str, Any]:
     }
 
 
-def weights(loaded: Loaded, report: build.Report) -> dict[str, str]:
+def weights(loaded: Loaded, report: Report) -> dict[str, str]:
     """Fingerprints of the models that are on this machine."""
     settings = loaded.settings
     names = {"reranker": settings.rerank.model, "support": settings.verify.model}
@@ -113,7 +114,7 @@ async def measure(
     store = results.Samples(folder)
     run = 1 + max((sample.run for sample in taken), default=0)
     done = len(asked) - len(left)
-    async with open_pipeline(plan.loaded, lambda what: progress(what)) as pipeline:
+    async with open_pipeline(plan.loaded, progress) as pipeline:
         began = clock()
         progress("questions", done, len(asked))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from rag.index.lexical import Tokenizer
 from rag.index.manifest import Manifest
 from rag.index.parts import Base, Unfinished
 from rag.index.versions import Versions
+from rag.progress import Report, quiet
 from rag.settings import Index
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Update:
             self._base.drop(identity)
         self._unfinished.drop(identity)
 
-    def finish(self, prune: bool, report: Callable[[str], None] = lambda _: None) -> tuple[Manifest, Changes]:
+    def finish(self, prune: bool, report: Report = quiet) -> tuple[Manifest, Changes]:
         """Write the new version and switch to it; nothing is written where nothing changed.
 
         `prune` leaves out what no source had. `report` is told the steps. Raises `CorpusError` where nothing is left.
@@ -109,7 +110,7 @@ class Update:
         gone = len(kept) - int(kept.sum())
         return Changes(len(fresh) - changed, changed, self._base.seen, gone - changed), kept
 
-    def _write(self, folder: Path, kept: NDArray[np.bool_], report: Callable[[str], None]) -> Manifest:
+    def _write(self, folder: Path, kept: NDArray[np.bool_], report: Report) -> Manifest:
         report("passages and vectors")
         tokenizer = Tokenizer()
         digests: list[str] = []

@@ -6,6 +6,6 @@ recipe may say, `base` where its base comes from, `merge` what becomes of the ba
 """
 
 from rag.models.recipe import Kind, Recipe
-from rag.models.store import Finish, ModelStatus, ModelStore, Report, ResolvedModel
+from rag.models.store import Finish, ModelStatus, ModelStore, ResolvedModel
 
-__all__ = ["Finish", "Kind", "ModelStatus", "ModelStore", "Recipe", "Report", "ResolvedModel"]
+__all__ = ["Finish", "Kind", "ModelStatus", "ModelStore", "Recipe", "ResolvedModel"]

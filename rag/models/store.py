@@ -18,6 +18,7 @@ from rag import files, paths
 from rag.errors import ModelError
 from rag.models import base, merge
 from rag.models.recipe import Kind, Recipe, read
+from rag.progress import Report, quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 STAMP = "built.json"
 RECIPE = "recipe.yaml"
 CARD = "MODEL_CARD.md"
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ class ModelStore:
                 return base.download(name, revision, base.TOKENIZER_FILES, needed=(base.TOKENIZER,))
         return self.resolve(name, revision).path
 
-    def build(self, name: str, report: Report = lambda _: None) -> Path:
+    def build(self, name: str, report: Report = quiet) -> Path:
         """Build a recipe into the store; does nothing where that is done already.
 
         Raises `ModelError` where the base is missing or anything's SHA-256 differs, `StorageError` where

@@ -1,7 +1,7 @@
 """A pipeline that stays warm, and what asks it.
 
 `warm` holds the pipeline and builds it again when its engine is lost, `app` answers over HTTP, `serving` runs both until told to
-stop, `state` is how other processes find a server. `rag.cli.hosted` is the command line's own way in.
+stop, `state` is how other processes find a server, `launching` how they start one. `rag.cli.hosted` is the command line's own way in.
 """
 
 from __future__ import annotations

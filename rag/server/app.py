@@ -34,7 +34,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rag import where
 from rag.core import Answer, Prompt
 from rag.errors import EngineError, RagError, UsageError
-from rag.pipeline import Delta, Event, Searched, check_question
+from rag.pipeline import Delta, Event, Searched, answer_json, check_question
 from rag.server.warm import WarmPipeline
 
 WAIT = 5.0
@@ -261,12 +261,6 @@ async def until_gone(receive: Receive, response: Coroutine[Any, Any, None]) -> N
         await asyncio.gather(leaving, responding, return_exceptions=True)
     if not responding.cancelled():
         responding.result()
-
-
-def answer_json(answer: Answer, prompt: Prompt | None, wanted: bool) -> dict[str, object]:
-    """What `rag ask --json` prints, with `--show-prompt` if `wanted`."""
-    messages = prompt.messages if prompt is not None else ()
-    return {**asdict(answer), **({"prompt": messages} if wanted else {})}
 
 
 def searched_json(event: Searched, wanted: bool) -> dict[str, object]:

@@ -12,8 +12,8 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 
-from rag.build import Report
 from rag.errors import UsageError
+from rag.progress import Report
 from rag.server.warm import WarmPipeline
 
 DRAIN = 30.0

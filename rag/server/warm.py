@@ -15,6 +15,7 @@ from rag.cache import Counts as Cached
 from rag.core import EngineInfo, Generator
 from rag.errors import EngineDied, EngineError, NotReady, RagError, UsageError
 from rag.pipeline import Pipeline
+from rag.progress import Report, quiet
 from rag.settings import Loaded
 
 ATTEMPTS = 5
@@ -35,7 +36,7 @@ TICK = 0.02
 GRACE = 2.0
 """Seconds that requests in flight have to notice by themselves that their engine is lost. vLLM tells most of them at once."""
 
-Open: TypeAlias = Callable[[Loaded, build.Report], AbstractAsyncContextManager[tuple[build.Stages, Generator]]]
+Open: TypeAlias = Callable[[Loaded, Report], AbstractAsyncContextManager[tuple[build.Stages, Generator]]]
 
 
 @dataclass(slots=True)
@@ -60,8 +61,8 @@ class WarmPipeline:
     def __init__(
         self,
         loaded: Loaded,
-        report: build.Report = build.quiet,
-        log: build.Report = build.quiet,
+        report: Report = quiet,
+        log: Report = quiet,
         open_parts: Open = build.open_parts,
         newer: Callable[[Loaded, build.Search], build.Search | None] = build.newer,
     ) -> None:

@@ -20,6 +20,7 @@ from rag import bert, build, pairs, paths
 from rag.core import Trace
 from rag.files import replacing_file
 from rag.pairs import PairModel
+from rag.progress import Progress, quiet
 from rag.rerank import Beside, lexical_shares
 from rag.training import corpora
 
@@ -44,12 +45,12 @@ class Candidates:
         return self.logits + beside.cosine * self.cosines + beside.lexical * self.lexical
 
 
-def on_development(model: Path, adapter: Path, report: build.Report = build.quiet) -> tuple[str, Beside | None]:
+def on_development(model: Path, adapter: Path, progress: Progress = quiet) -> tuple[str, Beside | None]:
     """Calibrate what an adapter file holds, by the model in the folder `model` that was built with it: what the record
     says of that, and the weights of the search's scores. The sample corpus is indexed where it isn't yet. Raises what searching it
     raises."""
     loaded = corpora.embedded(["rerank.model=null", f"index.name={build.SAMPLE}"])
-    build.ensure_sample_index(loaded, build.Progress(step=report))
+    build.ensure_sample_index(loaded, progress)
     bert.convert(model)
     rerank = loaded.settings.rerank
     opened = pairs.open_pairs(model, loaded.device, rerank.max_length, rerank.batch_size)

@@ -11,6 +11,7 @@ from pathlib import Path
 from rag import build, settings
 from rag.core import Document
 from rag.errors import UsageError
+from rag.progress import Progress
 from rag.settings import Loaded
 from rag.training import datasets
 
@@ -58,7 +59,7 @@ def index(
     root: Path,
     corpus: str,
     name: str | None,
-    progress: build.Progress,
+    progress: Progress,
 ) -> Loaded:
     """The settings with an index of a dataset's documents, all of them. `bench-CORPUS` is built where it isn't there,
     which takes some minutes for MedQuAD.
@@ -69,8 +70,8 @@ def index(
     if name is None:
         return index_of(loaded, documents, f"bench-{corpus}", progress)
     found = named(loaded, name)
-    progress.step(f"checking the index {name}")
-    if not build.index_holds(found, documents, progress.step):
+    progress(f"checking the index {name}")
+    if not build.index_holds(found, documents, progress):
         raise UsageError(
             f"Index {name!r} isn't there, or isn't of {corpus} and these settings (chunk, embed). "
             f"Leave out --index: bench-{corpus} is built then."
@@ -78,11 +79,11 @@ def index(
     return found
 
 
-def index_of(loaded: Loaded, documents: Sequence[Document], name: str, progress: build.Progress) -> Loaded:
+def index_of(loaded: Loaded, documents: Sequence[Document], name: str, progress: Progress) -> Loaded:
     """The settings with an index of these documents, which have no metadata; built where it isn't there."""
     found = named(loaded, name)
-    progress.step(f"checking the index {name}")
-    if not build.index_holds(found, documents, progress.step):
+    progress(f"checking the index {name}")
+    if not build.index_holds(found, documents, progress):
         with tempfile.TemporaryDirectory() as folder:
             build.build_index(found, [write(Path(folder, f"{name}.jsonl"), documents)], progress, rebuild=True)
     return found

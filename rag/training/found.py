@@ -7,21 +7,22 @@ from pathlib import Path
 
 from rag import build
 from rag.core import Encoder, Passage, Query, Searcher, Trace
+from rag.progress import Progress, quiet
 from rag.training import corpora
 
 Found = Callable[[str], Sequence[Passage]]
 """Passages that the real search finds for a question, best first."""
 
 
-def medquad(root: Path, index: str | None, depth: int, report: build.Report = build.quiet) -> Found:
+def medquad(root: Path, index: str | None, depth: int, progress: Progress = quiet) -> Found:
     """The product's search over all of MedQuAD, `depth` passages deep; its index is built where `index` is None.
 
     Without a reranker, also once the shipped settings name one: examples mustn't change with what learns from them.
     """
     deep = [f"retrieve.{name}={depth}" for name in ("dense_n", "lexical_n", "candidates")]
     loaded = corpora.embedded([*deep, "rerank.model=null"])
-    loaded = corpora.index(loaded, root, "medquad", index, build.Progress(step=report))
-    search = build.open_search(loaded, report)
+    loaded = corpora.index(loaded, root, "medquad", index, progress)
+    search = build.open_search(loaded, progress)
     return searching(search.encoder, search.searcher)
 
 

@@ -11,6 +11,7 @@ from rag.bench import results
 from rag.evaluate import QuestionSet
 from rag.evaluate.runner import depends_on
 from rag.evaluate.samples import Head
+from rag.progress import Report, quiet
 from rag.settings import Loaded
 from rag.variants.turns import BLOCK
 
@@ -29,7 +30,7 @@ def plan(
     loads: Mapping[str, Loaded],
     questions: QuestionSet,
     command: str,
-    report: build.Report = build.quiet,
+    report: Report = quiet,
     **more: Any,
 ) -> Plan:
     """`more` is what else the samples depend on. Whatever can be wrong with settings, set and index is found here: raises what

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from rag import build
-from rag.bench import Progress
 from rag.errors import EngineDied
 from rag.pipeline import Pipeline
+from rag.progress import Progress, Report
 from rag.settings import Loaded
 
-Open: TypeAlias = Callable[[Mapping[str, Loaded], build.Report], AbstractAsyncContextManager[Mapping[str, Pipeline]]]
+Open: TypeAlias = Callable[[Mapping[str, Loaded], Report], AbstractAsyncContextManager[Mapping[str, Pipeline]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ async def run(
         needed = {job.variant for job in left}
         lost: Exception | None = None
         async with open_pipelines(
-            {name: loaded for name, loaded in loads.items() if name in needed}, lambda what: progress(what)
+            {name: loaded for name, loaded in loads.items() if name in needed}, progress
         ) as pipelines:
             while left and lost is None:
                 job = left[0]

@@ -13,6 +13,7 @@ from rag.bench import provenance
 from rag.bench.results import Sample
 from rag.engine import spec
 from rag.errors import UsageError
+from rag.progress import Report, quiet
 from rag.settings import Loaded
 
 
@@ -33,7 +34,7 @@ class Asked:
         return all(sample[name] == value for name, value in self.mark().items())
 
 
-def models(loads: Sequence[Loaded], report: build.Report = build.quiet) -> list[Asked]:
+def models(loads: Sequence[Loaded], report: Report = quiet) -> list[Asked]:
     """The models that the settings name, the measured one first. Raises `UsageError` where two of them are the same."""
     store = build.model_store()
     asked: list[Asked] = []

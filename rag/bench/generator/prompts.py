@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rag.bench import SEED, Progress, results
+from rag.bench import SEED, results
+from rag.progress import Progress
 from rag.training import datasets, examples, found, mixture
 from rag.training.grounded import Example
 
@@ -17,7 +18,7 @@ def held_out(folder: Path, root: Path | None, index: str | None, count: int, pro
     path = texts_folder(folder) / f"prompts-{count}-{SEED}.jsonl"
     if not path.is_file():
         root = datasets.folder(root)
-        search = found.medquad(root, index, mixture.CANDIDATES, lambda what: progress(what))
+        search = found.medquad(root, index, mixture.CANDIDATES, progress)
         progress("making prompts")
         examples.write(path, mixture.Mixture(root, search).measured(count, SEED))
     return examples.read(path, Example)

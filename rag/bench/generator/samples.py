@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from rag import build
-from rag.bench import SEED, Progress, grounding, provenance, results
+from rag.bench import SEED, grounding, provenance, results
 from rag.bench.generator.answering import MAX_TOKENS, Answered, ask, open_declining
 from rag.bench.generator.asked import Asked
 from rag.bench.generator.prompts import texts_folder
 from rag.bench.results import Sample
+from rag.progress import Progress
 from rag.settings import Loaded
 from rag.training.grounded import Example
 
@@ -46,7 +47,7 @@ async def measure(
             progress(f"answers of {one.name}", count, len(prompts))
 
         declining = open_declining(one.loaded)
-        async with build.open_generator(one.loaded, lambda what: progress(what)) as generator:
+        async with build.open_generator(one.loaded, progress) as generator:
             progress(f"answers of {one.name}", count, len(prompts))
             await ask(generator, left, one.loaded.settings.generator.max_num_seqs, finished, declining)
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag import bert, build
-from rag.bench import Progress, articles, models, provenance, results
+from rag.bench import articles, models, provenance, results
 from rag.bench.index.comparing import quality
 from rag.bench.index.encoding import Blocks, Float32Encoder, encode
 from rag.bench.index.large import build_large, open_large, searches
 from rag.bench.index.updating import copy_of, updates
 from rag.bench.results import Sample
 from rag.core import Document, Passage
+from rag.progress import Progress
 from rag.settings import Loaded
 from rag.training import corpora
 from rag.training.datasets import Abstract

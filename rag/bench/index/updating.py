@@ -62,7 +62,7 @@ def updates(
             texts = [passage.titled for passage in block]
             block_seconds, _ = timed(partial(encoder.encode_passages, texts), clock, PAUSE)
             steps = Steps(clock)
-            built = build.build_index(copied, [path], build.Progress(step=steps))
+            built = build.build_index(copied, [path], steps)
             yield {
                 "id": number,
                 "changed": built.changes.changed,
@@ -82,8 +82,9 @@ class Steps:
         self._clock = clock
         self._begun: list[tuple[str, float]] = []
 
-    def __call__(self, what: str) -> None:
-        self._begun.append((what, self._clock()))
+    def __call__(self, what: str, *_: object) -> None:
+        if not self._begun or what != self._begun[-1][0]:
+            self._begun.append((what, self._clock()))
 
     def seconds(self) -> dict[str, float]:
         """Of each until the next; the last until now."""

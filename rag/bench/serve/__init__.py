@@ -14,12 +14,13 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from rag.bench import Progress, results
+from rag.bench import results
 from rag.bench.serve import asks, losses
 from rag.bench.serve.asks import Question
 from rag.bench.serve.figures import ASK, BENCH, KILL, LEAVE, summarise
 from rag.bench.serve.server import Server, serving
 from rag.errors import RagError, UsageError
+from rag.progress import Progress
 from rag.settings import Loaded
 
 __all__ = ["BENCH", "Counts", "measure", "summarise"]

@@ -10,6 +10,7 @@ from rag.bench.serve import server as servers
 from rag.bench.serve.clients import under_way
 from rag.bench.serve.server import Server
 from rag.errors import RagError
+from rag.server import launching
 
 RAMBLING = (
     "--models=embedded",
@@ -69,7 +70,7 @@ def _ready_again(server: Server, rebuilt: int) -> float:
     while time.monotonic() < give_up:
         if server.status()["counts"]["rebuilt"] > rebuilt and server.ready:
             return time.monotonic()
-        time.sleep(servers.LOOK)
+        time.sleep(launching.LOOK)
     raise RagError(
         f"The server isn't ready {servers.START:g} s after its engine was killed: {server.status()['doing']}"
     )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import json
-import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -17,9 +15,11 @@ from typing import Any
 
 import psutil
 
-from rag.bench import Progress, commands
+from rag.bench import commands
 from rag.engine import processes
 from rag.errors import RagError, UsageError
+from rag.progress import Progress
+from rag.server import launching
 from rag.settings import Loaded
 
 START = 600.0
@@ -30,9 +30,6 @@ STOP = 45.0
 
 ANSWER = 300.0
 """Seconds of silence after which a server counts as one that doesn't answer."""
-
-LOOK = 0.1
-"""Seconds between two looks at whether it is ready."""
 
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
@@ -100,15 +97,7 @@ def serving(loaded: Loaded, log: Path, progress: Progress, *options: str) -> Ite
     Raises `RagError` with its last word where it doesn't start, and `UsageError` where one runs already.
     """
     command = commands.rag(loaded, "serve", "--port", "0", "--sample", *options)
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,  # Ctrl-C is for the benchmark, which then stops it
-            preexec_fn=_end_with_parent,
-        )
+    process = launching.start(command, log, _end_with_parent)
     try:
         yield _when_ready(process, log, progress)
     finally:
@@ -122,39 +111,24 @@ def _end_with_parent() -> None:
 
 def _when_ready(process: subprocess.Popen[bytes], log: Path, progress: Progress) -> Server:
     progress("starting the server")
-    end = time.monotonic() + START
-    while process.poll() is None and time.monotonic() < end:
-        if (found := announced(log.read_text(encoding="utf-8", errors="replace"), process.pid)) is not None:
-            with suppress(RagError):  # it is ending, and its log will say why
-                said = found.status()
-                if said["ready"]:
-                    return found
-                progress(f"starting the server: {said['doing']}")
-        time.sleep(LOOK)
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    last = lines[-1].removeprefix("rag: ") if lines else "It said nothing."
+    found = launching.until_ready(process, lambda doing: progress(f"starting the server: {doing}"), START)
+    if found is not None:
+        return Server(found.host, found.port, found.pid)
+    last = (launching.last_line(log) or "It said nothing.").removeprefix("rag: ")
     if process.returncode == UsageError.exit_code:
         raise UsageError(last)
     how = "ended" if process.poll() is not None else f"isn't ready after {START:g} s"
     raise RagError(f"rag serve {how}: {last} Its log: {log}")
 
 
-def announced(text: str, pid: int) -> Server | None:
-    """The server as its log tells of it; None where it doesn't yet."""
-    line = re.search(rf"http://(\S+):(\d+)  pid {pid}$", text, re.MULTILINE)
-    return Server(line[1], int(line[2]), pid) if line is not None else None
-
-
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Whatever happens meanwhile, nothing of it stays."""
     if process.poll() is not None:
         return
-    below = processes.started(psutil.Process(process.pid))
-    process.terminate()
+    itself = psutil.Process(process.pid)
     try:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP)
+        processes.stop(itself, STOP)
     finally:
         if process.poll() is None:
-            processes.kill({psutil.Process(process.pid), *below})
+            processes.stop(itself, 0)
             process.wait()

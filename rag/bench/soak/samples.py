@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rag.bench import SEED, Progress, commands, results
+from rag.bench import SEED, commands, results
 from rag.bench.results import Sample
 from rag.bench.soak.changing import changes
 from rag.bench.soak.killing import kills, write_next
 from rag.bench.soak.reading import read_during
 from rag.bench.soak.target import Soaked, home, prepare
+from rag.progress import Progress
 
 BENCH = "index"
 SAMPLES, HOME = "soak.jsonl", "soak"

@@ -13,12 +13,13 @@ from typing import Any
 
 from rag import build
 from rag.batch import Outcome, answer_all
-from rag.bench import Progress, results
+from rag.bench import results
 from rag.core import Clock
 from rag.errors import EngineError
 from rag.evaluate import Question, QuestionSet
 from rag.evaluate.runner import depends_on
 from rag.pipeline import Pipeline
+from rag.progress import Progress
 from rag.settings import Loaded
 from rag.variants import running
 from rag.variants.asking import prepare
@@ -51,7 +52,7 @@ async def measure(
         command,
         settings={
             "questions": {**questions.head, "count": len(asked)},
-            "variants": {name: depends_on(one, questions, lambda what: progress(what)) for name, one in loads.items()},
+            "variants": {name: depends_on(one, questions, progress) for name, one in loads.items()},
             "batch": {name: one.settings.batch.model_dump(mode="json") for name, one in loads.items()},
         },
     )
@@ -62,7 +63,7 @@ async def measure(
     left = [(number, mode) for number, mode in turns if (number, mode.name) not in taken]
     if not left:
         return
-    async with open_pipelines(loads, lambda what: progress(what)) as pipelines:
+    async with open_pipelines(loads, progress) as pipelines:
         for number, mode in left:
             progress("runs", len(taken), len(turns))
             row = await _run(pipelines[mode.of], loads[mode.of], mode, asked, clock)

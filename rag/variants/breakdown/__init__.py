@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rag import build
-from rag.bench import Progress
 from rag.core import Clock
 from rag.errors import UsageError
+from rag.progress import Progress
 from rag.settings import Loaded
 from rag.variants import running, samples
 from rag.variants.asking import QUESTIONS, Questions

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from rag import build, files, paths
-from rag.bench import Progress, results
+from rag.bench import results
 from rag.errors import UsageError
 from rag.evaluate.runner import depends_on
+from rag.progress import Progress
 from rag.settings import Loaded
 from rag.variants import running
 from rag.variants.caching import latency, pairs, trace
@@ -45,9 +46,7 @@ async def measure(
     assert matcher is not None
     pairs_sha256 = files.sha256(paths.shipped("eval", "paraphrases.jsonl"))
     settings: dict[str, Any] = {
-        "variants": {
-            name: depends_on(one, traced.questions, lambda what: progress(what)) for name, one in loads.items()
-        },
+        "variants": {name: depends_on(one, traced.questions, progress) for name, one in loads.items()},
         "questions": traced.questions.head,
         "pairs_sha256": pairs_sha256,
         "trace": traced.head,

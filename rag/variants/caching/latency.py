@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rag import build, calibrate, paths
-from rag.bench import Progress, results
+from rag.bench import results
 from rag.bench.timing import timed
 from rag.cache import Memory, QuestionCache
 from rag.core import Clock, Encoder, Query
 from rag.matching import QuestionMatcher, comparable
+from rag.progress import Progress
 from rag.settings import Loaded
 from rag.training import datasets
 from rag.variants.caching.pairs import HELD_OUT

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rag import build, calibrate, paths
-from rag.bench import SEED, Progress, results
+from rag.bench import SEED, results
 from rag.calibrate import Pair
+from rag.progress import Progress
 from rag.settings import Loaded
 from rag.training import datasets, matcher
 

@@ -13,12 +13,13 @@ from typing import Any
 
 from rag import metrics
 from rag.batch import attempt
-from rag.bench import SEED, Progress, results
+from rag.bench import SEED, results
 from rag.core import Clock
 from rag.errors import UsageError
 from rag.evaluate import QuestionSet
 from rag.evaluate.scores import text
 from rag.pipeline import Pipeline
+from rag.progress import Progress
 from rag.settings import Loaded
 from rag.variants import running
 from rag.variants.asking import prepare
@@ -109,7 +110,7 @@ async def measure(
         samples.replace(head, [row for row in rows if row not in broken])
     if len(whole) == len(PASSES):
         return
-    async with open_pipelines(loads, lambda what: progress(what)) as pipelines:
+    async with open_pipelines(loads, progress) as pipelines:
         for number in (n for n in range(len(PASSES)) if n not in whole):
             name = PASSES[number]
             pipeline = pipelines[name]

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from rag import build
-from rag.bench import SEED, Progress, results
+from rag.bench import SEED, results
 from rag.engine import spec as engine_spec
 from rag.errors import EngineDied, EngineError, UsageError
 from rag.evaluate.samples import Head
+from rag.progress import Progress, quiet
 from rag.settings import Loaded
 from rag.variants.breakdown.lengths import SHAPES, Shape, fixed
 from rag.variants.breakdown.source import MEAN_ANSWER
@@ -144,7 +145,7 @@ def turns(names: Sequence[str], repeats: int) -> Iterator[Key]:
 
 def _plan(variant: Variant, measurement: Measurement, scratch: Path) -> Plan:
     if measurement.weights == "real":
-        folder = build.resolve(variant.model, build.quiet).path
+        folder = build.resolve(variant.model, quiet).path
         return Plan(variant.loaded, folder, folder, "real", measurement.adapt)
     shape = shapes.write(scratch / variant.name, _shape(variant), measurement.tokenizer)
     return Plan(variant.loaded, shape.model, shape.tokenizer, "dummy", measurement.adapt)

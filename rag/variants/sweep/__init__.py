@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rag import build
-from rag.bench import Progress
 from rag.core import Clock
 from rag.errors import UsageError
 from rag.evaluate import QuestionSet
+from rag.progress import Progress, Report, quiet
 from rag.settings import Loaded
 from rag.variants import planning, running, samples
 from rag.variants.asking import QUESTIONS, Questions
@@ -26,9 +26,7 @@ __all__ = ["BENCH", "Over", "Swept", "measure", "parse", "plan", "read", "summar
 TEST_SET = "qa_120"
 
 
-def plan(
-    over: Over, loads: Mapping[str, Loaded], questions: QuestionSet, command: str, report: build.Report = build.quiet
-) -> Plan:
+def plan(over: Over, loads: Mapping[str, Loaded], questions: QuestionSet, command: str, report: Report = quiet) -> Plan:
     """`loads` are `over.loads`. Raises `UsageError` for the test set, which nothing may be chosen on, and what `planning.plan`
     raises."""
     if questions.name == TEST_SET:
