@@ -157,6 +157,17 @@ class GenerationParams:
 
 
 @dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens of one request, or answer; None where the backend doesn't report them."""
+
+    prompt: int | None = None
+    cached_prompt: int | None = None
+    output: int | None = None
+    draft: int | None = None
+    accepted: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationStats:
     """What the engine reports of one request.
 
@@ -173,6 +184,12 @@ class GenerationStats:
     queue: float | None = None
     ttft: float | None = None
     decode: float | None = None
+
+    @property
+    def tokens(self) -> Tokens:
+        return Tokens(
+            self.prompt_tokens, self.cached_prompt_tokens, self.output_tokens, self.draft_tokens, self.accepted_tokens
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,17 +252,6 @@ class CacheInfo:
     hit: bool = False
     similarity: float | None = None
     index_version: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """Tokens of one answer; None where the backend doesn't report them."""
-
-    prompt: int | None = None
-    cached_prompt: int | None = None
-    output: int | None = None
-    draft: int | None = None
-    accepted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
