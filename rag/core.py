@@ -311,7 +311,7 @@ class StageTimings:
     total: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """The answer to one question with everything that shaped it. `rag ask --json` is this, serialised.
 
@@ -325,13 +325,13 @@ class Answer:
     question: str
     answer: str
     abstained: bool
-    confidence: float | None
-    withheld: bool
-    truncated: bool
-    sentences: tuple[Sentence, ...]
-    citations: tuple[Citation, ...]
-    invalid_markers: int
-    route: Route | None
+    confidence: float | None = None
+    withheld: bool = False
+    truncated: bool = False
+    sentences: tuple[Sentence, ...] = ()
+    citations: tuple[Citation, ...] = ()
+    invalid_markers: int = 0
+    route: Route | None = None
     cache: CacheInfo
     timings: StageTimings
     spans: tuple[Span, ...]

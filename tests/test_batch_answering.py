@@ -21,10 +21,11 @@ from lookahead import PATIENCE, Encoding, Finding, looking, nothing_hangs_and_no
 
 from rag import settings
 from rag.batch import Outcome, answer_all, for_batch
+from rag.batch.answering import looking_ahead
 from rag.cache import CachedSearcher, Memory, QuestionCache
 from rag.core import Answer, CacheInfo, Encoder, EngineInfo, Hits, Searcher, StageTimings
 from rag.errors import EngineDied, EngineError
-from rag.pipeline import Answers, Pipeline
+from rag.pipeline import Answers, Caches, Pipeline
 from rag.prefetch import Asked, Counts
 from rag.search import HybridSearcher
 from rag.settings import Batch
@@ -58,7 +59,7 @@ def pipeline_of(
         encoder if encoder is not None else FakeEncoder(),
         searcher,
         generator,
-        answers=answers,
+        caches=Caches(answers=answers),
     )
 
 
@@ -139,12 +140,12 @@ async def test_a_question_that_is_not_found_yet_holds_up_none_that_is() -> None:
     asked = numbered(4)
     finding = Finding()
     generator = speaking(asked)
-    with closing(pipeline_of(finding, generator)) as pipeline, pipeline.looking_ahead(asked, 4, 2) as (ahead, _):
+    with closing(pipeline_of(finding, generator)) as pipeline, looking_ahead(pipeline, asked, 4, 2) as (ahead, _):
         until(lambda: len(finding.batches) == 2)
         first = asyncio.create_task(ahead.answer(*asked[0]))
         await first
         finding.gate.clear()
-        with pipeline.looking_ahead(asked, 4, 2) as (slower, _):
+        with looking_ahead(pipeline, asked, 4, 2) as (slower, _):
             until(lambda: len(finding.batches) == 3)
             late = asyncio.create_task(slower.answer(*asked[0]))
             await asyncio.sleep(0.03)
@@ -286,7 +287,7 @@ async def test_looking_ahead_is_over_with_its_block_and_leaves_the_pipeline_as_i
     finding, encoder = Finding(), Encoding()
     pipeline = pipeline_of(finding, speaking(numbered(5)), encoder)
     with closing(pipeline):
-        with pipeline.looking_ahead(numbered(5), 4, 2) as (ahead, searcher):
+        with looking_ahead(pipeline, numbered(5), 4, 2) as (ahead, searcher):
             assert searcher is not None
             assert looking()
             assert ahead.index_version == pipeline.index_version == Finding.index_version
@@ -295,7 +296,7 @@ async def test_looking_ahead_is_over_with_its_block_and_leaves_the_pipeline_as_i
         assert (searcher.counts.ahead, finding.alone, looking()) == (1, [], set())
         await pipeline.answer("question 1")
         assert (finding.alone, encoder.alone) == ([["question 1"]], [["question 1"]])
-        with pytest.raises(ZeroDivisionError), pipeline.looking_ahead(numbered(5), 4, 2):
+        with pytest.raises(ZeroDivisionError), looking_ahead(pipeline, numbered(5), 4, 2):
             raise ZeroDivisionError
 
 

@@ -113,7 +113,7 @@ async def test_what_is_alike_is_there_once_and_closed_once(machine: Machine) -> 
         assert {name: pipeline.settings for name, pipeline in pipelines.items()} == {
             name: loaded.settings for name, loaded in loads.items()
         }
-        searchers = {name: pipeline._searcher for name, pipeline in pipelines.items()}
+        searchers = {name: pipeline.searcher for name, pipeline in pipelines.items()}
         assert searchers["v3"] is searchers["more"] is searchers["other engine"]
         assert searchers["v3"] is not searchers["other search"]
         assert [engine.warmed > 0 for engine in machine.engines] == [True, True]

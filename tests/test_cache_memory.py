@@ -383,21 +383,6 @@ def test_nothing_is_left_after_a_clear_and_what_comes_then_is_found() -> None:
     assert (found[0].value, questions(memory)) == ("c", ["c"])
 
 
-def test_another_one_like_it_is_empty_and_keeps_the_same_rules() -> None:
-    clock = Clock()
-    first: Memory[str] = Memory(DIMENSION, 2, "fifo", 60, clock)
-    first.put(query("a"), "a")
-    other = first.anew()
-    assert (len(other), other.dimension, other.counts) == (0, DIMENSION, Counts())
-    for text in "bcd":
-        other.put(query(text), text)
-        use(other, "b" if text < "d" else "c")
-    assert questions(other) == ["c", "d"], "two at most, and the oldest went"
-    assert questions(first) == ["a"], "it has entries of its own"
-    clock.now += 60
-    assert questions(other) == []
-
-
 def test_a_vector_of_another_dimension_is_refused_and_what_is_there_stays() -> None:
     memory = filled(["a", "b"])
     shapes: list[tuple[int, ...]] = [(DIMENSION + 1,), (DIMENSION - 1,), (1, DIMENSION), ()]
@@ -571,7 +556,7 @@ class MemoryAgainstAList(RuleBasedStateMachine):
                 self.restart(most)
             case "update":
                 self.version += 1
-                self.memory = self.memory.anew()
+                self.memory = self.memory_of(self.reference.most)
                 self.reference.entries, self.counts = [], Counts()
             case "clear":
                 self.memory.clear()
@@ -588,11 +573,14 @@ class MemoryAgainstAList(RuleBasedStateMachine):
         if len(self.reference.valid(self.clock.now)) < len(kept):
             most = max(most, len(kept))
         self.reference.most = most
-        self.memory = Memory(DIMENSION, most, self.reference.eviction, self.reference.ttl, self.clock)
+        self.memory = self.memory_of(most)
         if version == self.version:
             self.memory.add(load(self.path, self.shaped_by(), DIMENSION))
         self.counts = Counts(evicted=max(0, len(kept) - most))
         self.reference.entries = kept[-most:]
+
+    def memory_of(self, most: int) -> Memory[Hits]:
+        return Memory(DIMENSION, most, self.reference.eviction, self.reference.ttl, self.clock)
 
     # --- what has to hold ---
 

@@ -256,20 +256,6 @@ def test_another_condition_makes_another_entry() -> None:
     assert len(cached.memory) == 3
 
 
-def test_another_one_like_it_asks_the_same_matcher_and_has_entries_of_its_own() -> None:
-    table = Table((CAUSE, CAUSE_TOO))
-    first: QuestionCache[str] = QuestionCache(Memory(4, 10), table, 0.5)
-    first.memory.put(CAUSE, "first")
-    other = first.anew()
-    assert other.find(CAUSE) is None
-    other.memory.put(CAUSE, "other")
-    found = other.find(CAUSE_TOO)
-    assert found is not None
-    assert (found[0].value, len(table.asked)) == ("other", 1)
-    assert other.find(Query(CAUSE_TOO.text, near(0.4))) is None
-    assert len(table.asked) == 1
-
-
 # --- what is told --------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from serving import LOADED
 
 from rag import build, calibrate, evaluate, paths, settings
 from rag.bench import results
-from rag.cache import CachedSearcher, Memory, QuestionCache, RememberingEncoder, normalised
+from rag.cache import CachedSearcher, Memory, QuestionCache, QuestionCaches, RememberingEncoder, normalised
 from rag.cli import commands
 from rag.core import GenerationParams, Hits, Message
 from rag.errors import EngineDied, EngineError, UsageError
@@ -440,15 +440,16 @@ class Caches:
         self.engine.forget = noting  # type: ignore[method-assign]
         searcher = HybridSearcher(serving.search(self.root).index, LOADED.settings.retrieve, FakeReranker())
         common = (self.engine, FakeSupportChecker())
+        encoder = RememberingEncoder(FakeEncoder(), 100)
         pipelines = {
             "plain": Pipeline(LOADED.settings, "plain", FakeEncoder(), searcher, *common),
             "cached": Pipeline(
                 LOADED.settings,
                 "cached",
-                RememberingEncoder(FakeEncoder(), 100),
+                encoder,
                 CachedSearcher(searcher, searched),
                 *common,
-                answers=answers,
+                caches=QuestionCaches(encoder, searched, answers),
             ),
         }
         try:

@@ -4,11 +4,12 @@ searched ahead meanwhile."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, replace
 
 from rag import workers
+from rag.cache import RememberingEncoder
 from rag.core import Answer
 from rag.errors import EngineDied, QuestionError, RagError
 from rag.pipeline import Pipeline, Searched, check_question
@@ -40,7 +41,7 @@ async def answer_all(
     stream = [_searched(*one) for one in asked]
     order = [place for place, one in enumerate(stream) if one is not None]
     known = [one for one in stream if one is not None]
-    with pipeline.looking_ahead(known, settings.lookahead, settings.search_batch) as (ahead, searcher):
+    with looking_ahead(pipeline, known, settings.lookahead, settings.search_batch) as (ahead, searcher):
 
         async def one(place: int) -> None:
             try:
@@ -59,6 +60,20 @@ async def answer_all(
                 keys = await asyncio.to_thread(_passages, known[first : first + together], searcher)
                 await workers.each([place for _, place in sorted(zip(keys, some, strict=True))], at_once, one)
     return searcher.counts if searcher is not None else None
+
+
+@contextmanager
+def looking_ahead(
+    pipeline: Pipeline, stream: Iterable[Asked], window: int, batch_size: int
+) -> Iterator[tuple[Pipeline, PrefetchSearcher | None]]:
+    """The same pipeline for the time of the block, which searches the questions of a stream before they are asked, by the searcher
+    beside it, which has to be told of each that has ended (`finish`). The pipeline itself with a window of 0."""
+    if window == 0:
+        yield pipeline, None
+        return
+    encoder = RememberingEncoder(pipeline.encoder, 2 * window)
+    with closing(PrefetchSearcher(pipeline.searcher, encoder, stream, window, batch_size)) as searcher:
+        yield pipeline.having(searcher=searcher, encoder=encoder, arrival=searcher.arrival), searcher
 
 
 def for_batch(loaded: Loaded) -> Loaded:

@@ -1,7 +1,7 @@
 """The only place that assembles: a pipeline, a search, an index, and the models that they are made of."""
 
 from rag.build.beside import engines_of, open_pipelines
-from rag.build.caching import cache_path, kept_questions
+from rag.build.caching import cache_path, kept_questions, remove_files
 from rag.build.corpus import SAMPLE, Built, Progress, build_index, ensure_sample_index, index_holds, sample_corpus
 from rag.build.parts import (
     Report,
@@ -45,6 +45,7 @@ __all__ = [
     "open_reranker",
     "open_search",
     "quiet",
+    "remove_files",
     "resolve",
     "sample_corpus",
     "weighing",

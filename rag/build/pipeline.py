@@ -76,7 +76,7 @@ def assemble(loaded: Loaded, stages: Stages, generator: Generator) -> Pipeline:
         stages.checker,
         weighing(loaded.settings),
         search.reranker,
-        search.cache.of_answers() if search.cache is not None and loaded.settings.cache.answers else None,
+        search.new_caches(),
     )
 
 

@@ -76,10 +76,6 @@ class Memory(Generic[V]):
         """By row of `_vectors`; what is behind them isn't used yet."""
         self._vectors: Matrix = np.empty((0, dimension), dtype=np.float32)
 
-    def anew(self) -> Memory[V]:
-        """Another one like it, and empty."""
-        return Memory(self.dimension, self._most, self._eviction, self._ttl, self._clock)
-
     def __len__(self) -> int:
         with self._lock:
             return len(self._entries)

@@ -102,7 +102,7 @@ class WarmPipeline:
     @property
     def cached(self) -> dict[str, Cached]:
         """What the query cache has done since this version of the index is in use; empty without one."""
-        return self._pipeline.cached if self._pipeline is not None else {}
+        return self._pipeline.caches.counts if self._pipeline is not None else {}
 
     @property
     def engine(self) -> EngineInfo | None:
@@ -157,7 +157,7 @@ class WarmPipeline:
             await asyncio.sleep(pause)
             if (found := await self._look_for_newer(search)) is not None:
                 search = found
-                await self._set(pipeline.over(search.searcher), None)
+                await self._set(pipeline.having(searcher=search.searcher, caches=search.new_caches()), None)
                 self._report(f"index {search.searcher.index_version}")
             pause = LOOK_AT_INDEX if self._refused is None else min(2 * pause, LONGEST_LOOK_AT_INDEX)
 
