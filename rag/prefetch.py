@@ -22,7 +22,7 @@ Found: TypeAlias = tuple[Hits, float | None]
 
 
 @dataclass(slots=True)
-class Counts:
+class PrefetchCounts:
     """What became of questions: when they were asked, their hits were there (`ahead`), were being searched for (`late`), or they were
     searched then, since their turn hadn't come or their batch failed (`alone`). Some were searched and never asked (`wasted`)."""
 
@@ -84,7 +84,7 @@ class PrefetchSearcher:
         self._asked: Counter[Asked] = Counter()
         self._finished: Counter[Asked] = Counter()
         self._closed = self._ended = self._read_all = False
-        self.counts = Counts()
+        self.counts = PrefetchCounts()
         with self._changed:
             self._read_ahead()  # who asks at once shall find that its turn has come
         self._thread = threading.Thread(target=self._run, name="rag-prefetch", daemon=True)

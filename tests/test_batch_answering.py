@@ -26,7 +26,7 @@ from rag.cache import CachedSearcher, Memory, QuestionCache
 from rag.core import Answer, CacheInfo, Encoder, EngineInfo, Hits, Searcher, StageTimings
 from rag.errors import EngineDied, EngineError
 from rag.pipeline import Answers, Caches, Pipeline
-from rag.prefetch import Asked, Counts
+from rag.prefetch import Asked, PrefetchCounts
 from rag.search import HybridSearcher
 from rag.settings import Batch
 from rag.testing import FakeEncoder, FakeGenerator, FakeReranker
@@ -90,7 +90,7 @@ async def ask(
     lookahead: int = 8,
     search_batch: int = 4,
     order: str = "input",
-) -> tuple[Told, Counts | None]:
+) -> tuple[Told, PrefetchCounts | None]:
     told = Told()
     batch = Batch(lookahead=lookahead, search_batch=search_batch, order=order)
     with closing(pipeline):
@@ -166,7 +166,7 @@ async def test_they_are_asked_in_the_order_of_the_input() -> None:
 @ORDERS
 async def test_no_question_is_nothing_to_do(order: str) -> None:
     told, counts = await ask(pipeline_of(Finding(), FakeGenerator()), [], order=order)
-    assert (told.outcomes, counts) == ({}, Counts())
+    assert (told.outcomes, counts) == ({}, PrefetchCounts())
 
 
 async def test_the_next_ones_are_searched_as_batches_while_the_engine_is_at_work() -> None:
@@ -316,7 +316,7 @@ async def test_questions_with_the_same_passages_are_asked_one_after_the_other() 
     assert [question[0] for question in generator.questions] == [*"aaaabbbbcccc"]
     assert generator.questions[:4] == ["a 1", "a 4", "a 7", "a 10"], "within them the order of the input"
     assert [told.answer(place).question for place in range(12)] == [question for question, _ in asked]
-    assert counts == Counts(ahead=12)
+    assert counts == PrefetchCounts(ahead=12)
 
 
 async def test_of_more_than_the_window_holds_each_window_is_in_order_and_none_waits_for_ever() -> None:

@@ -14,7 +14,7 @@ from rag import build, settings
 from rag.build import beside
 from rag.build.beside import alike, engines_of, open_pipelines
 from rag.core import Technique
-from rag.engine.evidence import UNTOLD, Counts, of_answer
+from rag.engine.evidence import UNTOLD, TokenCounts, of_answer
 from rag.engine.local import LocalGenerator
 from rag.engine.spec import plan
 from rag.errors import NotEnoughMemory, SettingsError
@@ -44,7 +44,7 @@ class Engine(LocalGenerator):
             yield item
 
     def info(self, stats: Any) -> Any:
-        return of_answer(self._spec.techniques, UNTOLD, stats, Counts())
+        return of_answer(self._spec.techniques, UNTOLD, stats, TokenCounts())
 
 
 class Machine:

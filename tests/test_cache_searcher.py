@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from rag.cache import CachedSearcher, Counts, Memory, QuestionCache, RememberingEncoder
+from rag.cache import CacheCounts, CachedSearcher, Memory, QuestionCache, RememberingEncoder
 from rag.core import CacheInfo, Hit, Hits, Passage, Query, Trace
 from rag.testing import FakeEncoder
 
@@ -105,7 +105,7 @@ def test_a_question_is_searched_once_and_its_hits_are_given_again() -> None:
     [again] = cached.searcher.search([Query("what causes Malaria", AXES[3])], Trace())
     assert again == first
     assert cached.searching.batches == [[CAUSE.text]]
-    assert cached.memory.counts == Counts(exact=1, missed=1)
+    assert cached.memory.counts == CacheCounts(exact=1, missed=1)
 
 
 def test_of_a_batch_only_what_is_missing_is_searched_and_all_come_in_their_order() -> None:
@@ -119,7 +119,7 @@ def test_of_a_batch_only_what_is_missing_is_searched_and_all_come_in_their_order
         passage(CAUSE),
     ]
     assert cached.searching.batches == [[CAUSE.text, GOUT.text], [RASH.text, CURE.text]]
-    assert cached.memory.counts == Counts(exact=2, matched=1, missed=4, refused=1)
+    assert cached.memory.counts == CacheCounts(exact=2, matched=1, missed=4, refused=1)
 
 
 def test_an_empty_batch_finds_nothing_and_searches_nothing() -> None:
@@ -177,7 +177,7 @@ def test_what_was_evicted_is_searched_again() -> None:
     for query in (CAUSE, GOUT, CAUSE, RASH, GOUT):
         cached.search(query)
     assert [batch[0] for batch in cached.searching.batches] == [CAUSE.text, GOUT.text, RASH.text, GOUT.text]
-    assert cached.memory.counts == Counts(exact=1, missed=4, evicted=2)
+    assert cached.memory.counts == CacheCounts(exact=1, missed=4, evicted=2)
 
 
 # --- other words ---------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_another_question_is_served_where_the_matcher_says_that_it_asks_the_same
     cached = Cached(table)
     assert cached.search(CAUSE) == cached.search(CAUSE_TOO) == [passage(CAUSE)]
     assert table.asked == [(CAUSE_TOO.text, CAUSE.text)]
-    assert cached.memory.counts == Counts(matched=1, missed=1)
+    assert cached.memory.counts == CacheCounts(matched=1, missed=1)
 
 
 def test_one_that_the_matcher_refuses_is_searched_and_counted_as_refused() -> None:
@@ -198,7 +198,7 @@ def test_one_that_the_matcher_refuses_is_searched_and_counted_as_refused() -> No
     assert cached.search(CURE) == [passage(CURE)]
     assert table.asked == [(CURE.text, CAUSE.text)]
     assert cached.searching.batches == [[CAUSE.text], [CURE.text]]
-    assert cached.memory.counts == Counts(missed=2, refused=1)
+    assert cached.memory.counts == CacheCounts(missed=2, refused=1)
 
 
 def test_only_the_nearest_is_asked_about() -> None:
@@ -217,7 +217,7 @@ def test_the_matcher_is_not_asked_below_the_lowest_cosine(min_cosine: float, ask
     cached.search(CAUSE)
     assert cached.search(CURE) == [passage(CAUSE if asked else CURE)]
     assert len(table.asked) == asked
-    assert cached.memory.counts == (Counts(matched=1, missed=1) if asked else Counts(missed=2))
+    assert cached.memory.counts == (CacheCounts(matched=1, missed=1) if asked else CacheCounts(missed=2))
 
 
 def test_the_matcher_is_not_asked_about_a_repeat_nor_where_there_is_nothing_to_compare_with() -> None:
@@ -232,7 +232,7 @@ def test_without_a_matcher_only_repeats_are_served() -> None:
     cached = Cached(None, -1.0)
     cached.search(CAUSE)
     assert cached.search(Query(CAUSE_TOO.text, AXES[0])) == [passage(CAUSE_TOO)]
-    assert cached.memory.counts == Counts(missed=2)
+    assert cached.memory.counts == CacheCounts(missed=2)
 
 
 def test_a_question_that_was_served_by_another_keeps_that_one_from_going() -> None:

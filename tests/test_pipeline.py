@@ -11,7 +11,7 @@ from indexes import write_index
 
 from rag import settings
 from rag.abstain import Weighing
-from rag.cache import CachedSearcher, Counts, Memory, QuestionCache
+from rag.cache import CacheCounts, CachedSearcher, Memory, QuestionCache
 from rag.core import (
     Answer,
     Document,
@@ -438,7 +438,7 @@ async def test_a_repeated_question_gets_its_answer_again_and_nothing_is_searched
         first.profile,
     )
     assert [citation.doc_id for citation in again.citations] == ["malaria"]
-    assert kept.answers.memory.counts == Counts(exact=1, missed=1)
+    assert kept.answers.memory.counts == CacheCounts(exact=1, missed=1)
 
 
 @pytest.mark.parametrize("keeps", ["answers", "hits"])

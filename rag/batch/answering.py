@@ -13,7 +13,7 @@ from rag.cache import RememberingEncoder
 from rag.core import Answer
 from rag.errors import EngineDied, QuestionError, RagError
 from rag.pipeline import Pipeline, Searched, check_question
-from rag.prefetch import Asked, Counts, PrefetchSearcher
+from rag.prefetch import Asked, PrefetchCounts, PrefetchSearcher
 from rag.settings import Batch, Loaded
 
 
@@ -32,7 +32,7 @@ Finished = Callable[[int, Outcome], None]
 
 async def answer_all(
     pipeline: Pipeline, asked: Sequence[Asked], finished: Finished, settings: Batch, at_once: int
-) -> Counts | None:
+) -> PrefetchCounts | None:
     """Ask all, `at_once` at a time; a question that fails doesn't stop the others. What became of the look-ahead, None without.
 
     Raises `EngineDied`, or whatever error tells that the engine is lost, and what `finished` raises.

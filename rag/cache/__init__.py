@@ -7,15 +7,15 @@ exact repeat is found by its words, before anything is embedded. Of other questi
 """
 
 from rag.cache.file import FORMAT, EntryFile, load, save
-from rag.cache.memory import Counts, Entry, Memory, normalised
+from rag.cache.memory import CacheCounts, Entry, Memory, normalised
 from rag.cache.query import VERSION, QueryCache, empty
 from rag.cache.searcher import CachedSearcher, QuestionCache, QuestionCaches, RememberingEncoder
 
 __all__ = [
     "FORMAT",
     "VERSION",
+    "CacheCounts",
     "CachedSearcher",
-    "Counts",
     "Entry",
     "EntryFile",
     "Memory",

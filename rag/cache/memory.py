@@ -38,7 +38,7 @@ class Entry(Generic[V]):
 
 
 @dataclass(slots=True)
-class Counts:
+class CacheCounts:
     """Since the cache was opened, which it is for each version of the index. A look-up is an exact repeat, a matched question, or a
     miss; `refused` counts candidates that were near enough to be looked at twice, and ask something else."""
 
@@ -63,7 +63,7 @@ class Memory(Generic[V]):
     ) -> None:
         """`ttl_s`: after so many seconds an entry is none any more."""
         self.dimension = dimension
-        self.counts = Counts()
+        self.counts = CacheCounts()
         self._most = max_entries
         self._eviction = eviction
         self._ttl = ttl_s

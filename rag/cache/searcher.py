@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
-from rag.cache.memory import Counts, Entry, Memory
+from rag.cache.memory import CacheCounts, Entry, Memory
 from rag.core import Encoder, Hits, Matcher, Query, Searcher, Trace
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class QuestionCaches(Generic[V]):
     answers: QuestionCache[V] | None = None
 
     @property
-    def counts(self) -> dict[str, Counts]:
+    def counts(self) -> dict[str, CacheCounts]:
         """Of "hits" and "answers"."""
         found = {"hits": self.hits, "answers": self.answers}
         return {name: cache.memory.counts for name, cache in found.items() if cache is not None}

@@ -38,7 +38,7 @@ class RemoteGenerator:
         self._context_window = context_window
         self._version = version
         self._clock = clock
-        self._since_start = evidence.Counts()
+        self._since_start = evidence.TokenCounts()
 
     @classmethod
     async def connect(cls, spec: RemoteSpec, loaded: Loaded, tokenizer: Path) -> RemoteGenerator:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from rag import build
-from rag.cache import Counts as Cached
+from rag.cache import CacheCounts
 from rag.core import EngineInfo, Generator
 from rag.errors import EngineDied, EngineError, NotReady, RagError, UsageError
 from rag.pipeline import Pipeline
@@ -39,7 +39,7 @@ Open: TypeAlias = Callable[[Loaded, build.Report], AbstractAsyncContextManager[t
 
 
 @dataclass(slots=True)
-class Counts:
+class RequestCounts:
     """Requests that ended with an answer, with an error of the client's, with one that wasn't, by their client going away;
     and how many times the engine was built again."""
 
@@ -66,7 +66,7 @@ class WarmPipeline:
         newer: Callable[[Loaded, build.Search], build.Search | None] = build.newer,
     ) -> None:
         self.doing: str | None = "starting"
-        self.counts = Counts()
+        self.counts = RequestCounts()
         self._loaded = loaded
         self._report = report
         self._log = log
@@ -100,7 +100,7 @@ class WarmPipeline:
         return self._pipeline.index_version if self._pipeline is not None else None
 
     @property
-    def cached(self) -> dict[str, Cached]:
+    def cached(self) -> dict[str, CacheCounts]:
         """What the query cache has done since this version of the index is in use; empty without one."""
         return self._pipeline.caches.counts if self._pipeline is not None else {}
 
