@@ -39,6 +39,7 @@ from rag.core import (
     Trace,
 )
 from rag.errors import QuestionError, SettingsError
+from rag.prefetch import QuestionKey
 from rag.rerank import scored
 from rag.route import route
 from rag.settings import Context, Settings
@@ -83,7 +84,7 @@ class Draft:
 Event: TypeAlias = Searched | Delta | Answer
 Answers: TypeAlias = QuestionCache[tuple[Searched, Answer]]
 Caches: TypeAlias = QuestionCaches[tuple[Searched, Answer]]
-Arrival: TypeAlias = Callable[[tuple[str, str | None]], Awaitable[None]]
+Arrival: TypeAlias = Callable[[QuestionKey], Awaitable[None]]
 """Waits until a question can be searched without holding up others."""
 
 T = TypeVar("T")

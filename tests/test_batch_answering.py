@@ -26,7 +26,7 @@ from rag.cache import CachedSearcher, Memory, QuestionCache
 from rag.core import Answer, CacheInfo, Encoder, EngineInfo, Hits, Searcher, StageTimings
 from rag.errors import EngineDied, EngineError
 from rag.pipeline import Answers, Caches, Pipeline
-from rag.prefetch import Asked, PrefetchCounts
+from rag.prefetch import PrefetchCounts, QuestionKey
 from rag.search import HybridSearcher
 from rag.settings import Batch
 from rag.testing import FakeEncoder, FakeGenerator, FakeReranker
@@ -40,11 +40,11 @@ def _guarded() -> Iterator[None]:
         yield
 
 
-def numbered(count: int) -> list[Asked]:
+def numbered(count: int) -> list[QuestionKey]:
     return [(f"question {number}", None) for number in range(count)]
 
 
-def speaking(asked: Sequence[Asked], failing: Mapping[str, Exception] = {}, **more: Any) -> Answering:
+def speaking(asked: Sequence[QuestionKey], failing: Mapping[str, Exception] = {}, **more: Any) -> Answering:
     """Answers each question by its first source."""
     return Answering({**{text.strip(): f"So much for {text.strip()} [1]." for text, _ in asked}, **failing}, **more)
 
@@ -85,7 +85,7 @@ class Told:
 
 async def ask(
     pipeline: Pipeline,
-    asked: Sequence[Asked],
+    asked: Sequence[QuestionKey],
     at_once: int = 4,
     lookahead: int = 8,
     search_batch: int = 4,
@@ -207,7 +207,7 @@ WORDS = ("malaria", "scurvy", "gout", "lemons", "parasites", "joints", "football
 
 
 @st.composite
-def questions(draw: st.DrawFn) -> list[Asked]:
+def questions(draw: st.DrawFn) -> list[QuestionKey]:
     """Questions and what stands in their place, some of them more than once, some under conditions, good ones and bad ones."""
     text = st.one_of(
         st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(
@@ -222,7 +222,11 @@ def questions(draw: st.DrawFn) -> list[Asked]:
 @given(asked=questions(), at_once=st.integers(1, 5), lookahead=st.integers(1, 6), data=st.data())
 @hypothesis(max_examples=60, deadline=None)
 def test_looking_ahead_changes_no_answer_and_no_error(
-    tmp_path_factory: pytest.TempPathFactory, asked: list[Asked], at_once: int, lookahead: int, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory,
+    asked: list[QuestionKey],
+    at_once: int,
+    lookahead: int,
+    data: st.DataObject,
 ) -> None:
     root = tmp_path_factory.getbasetemp() / "looking-ahead"
     if not root.exists():
@@ -248,7 +252,7 @@ async def test_two_questions_that_differ_in_capitals_alone_are_each_searched_by_
         def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
             return super().encode_queries([text.replace("AIDS", "acquired immunodeficiency") for text in texts])
 
-    asked: list[Asked] = [("What is AIDS", None), ("What is aids", None)]
+    asked: list[QuestionKey] = [("What is AIDS", None), ("What is aids", None)]
     found = []
     for lookahead in (0, 1):
         pipeline = pipeline_of(Finding(), speaking(asked), Exact())
@@ -303,7 +307,7 @@ async def test_looking_ahead_is_over_with_its_block_and_leaves_the_pipeline_as_i
 # --- those with the same passages one after the other ----------------------------------------------
 
 
-def by_topic(count: int) -> list[Asked]:
+def by_topic(count: int) -> list[QuestionKey]:
     """Of three topics in turns; what is found depends on the topic alone."""
     return [(f"{'cab'[number % 3]} {number}", None) for number in range(count)]
 
@@ -339,7 +343,7 @@ async def test_a_window_that_batches_do_not_fill_holds_nothing_up() -> None:
 
 @ORDERS
 async def test_a_question_that_is_asked_twice_with_white_space_around_it_holds_nothing_up(order: str) -> None:
-    asked: list[Asked] = [(" b ", None), ("a", None), ("b", None), ("c", None), ("d", None), ("e", None)]
+    asked: list[QuestionKey] = [(" b ", None), ("a", None), ("b", None), ("c", None), ("d", None), ("e", None)]
     pipeline = pipeline_of(Finding(), speaking(asked))
     told, _ = await ask(pipeline, asked, at_once=1, lookahead=2, search_batch=1, order=order)
     assert [told.answer(place).question for place in range(6)] == [*"babcde"]
@@ -368,7 +372,7 @@ async def test_a_question_that_fails_is_told_with_its_error_and_the_others_go_on
 
 async def test_a_bad_condition_is_the_error_of_its_question_alone(tmp_path: Path) -> None:
     serving.write(tmp_path)
-    asked: list[Asked] = [
+    asked: list[QuestionKey] = [
         ("What causes gout?", None),
         ("What causes gout?", "year >"),
         ("What causes scurvy?", "year>2000"),
@@ -386,7 +390,7 @@ async def test_a_bad_condition_is_the_error_of_its_question_alone(tmp_path: Path
 
 @ORDERS
 async def test_an_empty_or_overlong_question_is_an_error_of_its_own_and_does_not_hold_up_the_window(order: str) -> None:
-    asked: list[Asked] = [("", None), ("  ", None), ("why " * 1000, None), *numbered(12)]
+    asked: list[QuestionKey] = [("", None), ("  ", None), ("why " * 1000, None), *numbered(12)]
     told, counts = await ask(
         pipeline_of(Finding(), speaking(numbered(12), pause=0.02)), asked, 2, lookahead=4, search_batch=2, order=order
     )

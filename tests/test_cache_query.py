@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lookahead import Finding
 
-from rag.cache import QueryCache, QuestionCaches, RememberingEncoder
+from rag.cache import CachedEncoder, QueryCache, QuestionCaches
 from rag.core import Query, Trace
 from rag.settings import Cache
 from rag.testing import FakeEncoder
@@ -15,9 +15,7 @@ CAUSE = Query("What causes gout?", FakeEncoder().encode_queries(["What causes go
 
 
 def cache_of(folder: Path, **settings: bool) -> QueryCache:
-    return QueryCache(
-        Cache(enabled=True, **settings), folder / "queries", RememberingEncoder(FakeEncoder(), 9), None, print
-    )  # type: ignore[arg-type]
+    return QueryCache(Cache(enabled=True, **settings), folder / "queries", CachedEncoder(FakeEncoder(), 9), None, print)  # type: ignore[arg-type]
 
 
 def test_each_pipeline_has_its_finished_answers_to_itself(tmp_path: Path) -> None:

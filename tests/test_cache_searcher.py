@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from rag.cache import CacheCounts, CachedSearcher, Memory, QuestionCache, RememberingEncoder
+from rag.cache import CacheCounts, CachedEncoder, CachedSearcher, Memory, QuestionCache
 from rag.core import CacheInfo, Hit, Hits, Passage, Query, Trace
 from rag.testing import FakeEncoder
 
@@ -345,7 +345,7 @@ def plain(*texts: str) -> Matrix:
 
 def test_a_repeat_is_not_encoded_again() -> None:
     encoding = Encoding()
-    encoder = RememberingEncoder(encoding, 10)
+    encoder = CachedEncoder(encoding, 10)
     first = encoder.encode_queries(["What causes malaria?"])
     np.testing.assert_array_equal(first, plain("What causes malaria?"))
     np.testing.assert_array_equal(encoder.encode_queries(["What causes malaria?"]), first)
@@ -355,7 +355,7 @@ def test_a_repeat_is_not_encoded_again() -> None:
 def test_another_spelling_has_a_vector_of_its_own() -> None:
     """An encoder reads the mark at the end: with it and without the cosine may be 0.9."""
     encoding = Encoding()
-    encoder = RememberingEncoder(encoding, 10)
+    encoder = CachedEncoder(encoding, 10)
     encoder.encode_queries(["What causes malaria?"])
     encoder.encode_queries(["What causes malaria"])
     assert encoding.queries == [["What causes malaria?"], ["What causes malaria"]]
@@ -363,7 +363,7 @@ def test_another_spelling_has_a_vector_of_its_own() -> None:
 
 def test_of_a_batch_only_what_is_new_is_encoded_and_all_come_in_their_order() -> None:
     encoding = Encoding()
-    encoder = RememberingEncoder(encoding, 10)
+    encoder = CachedEncoder(encoding, 10)
     encoder.encode_queries(["gout", "fever"])
     texts = ["rash", "fever", "cough", "gout", "rash"]
     found = encoder.encode_queries(texts)
@@ -373,12 +373,12 @@ def test_of_a_batch_only_what_is_new_is_encoded_and_all_come_in_their_order() ->
 
 
 def test_an_empty_batch_has_no_rows() -> None:
-    assert RememberingEncoder(Encoding(), 10).encode_queries([]).shape == (0, FakeEncoder.dimension)
+    assert CachedEncoder(Encoding(), 10).encode_queries([]).shape == (0, FakeEncoder.dimension)
 
 
 def test_no_more_vectors_are_kept_than_it_may_and_the_least_used_go() -> None:
     encoding = Encoding()
-    encoder = RememberingEncoder(encoding, 2)
+    encoder = CachedEncoder(encoding, 2)
     for text in ("a", "b", "a", "c", "a", "b"):
         np.testing.assert_array_equal(encoder.encode_queries([text]), plain(text))
     assert encoding.queries == [["a"], ["b"], ["c"], ["b"]]
@@ -386,14 +386,14 @@ def test_no_more_vectors_are_kept_than_it_may_and_the_least_used_go() -> None:
 
 def test_more_texts_at_once_than_are_kept_are_all_encoded_right() -> None:
     texts = [f"sign {number}" for number in range(9)]
-    encoder = RememberingEncoder(Encoding(), 2)
+    encoder = CachedEncoder(Encoding(), 2)
     for _ in range(2):
         np.testing.assert_array_equal(encoder.encode_queries(texts), plain(*texts))
 
 
 def test_a_vector_that_it_is_told_of_is_used() -> None:
     encoding = Encoding()
-    encoder = RememberingEncoder(encoding, 10)
+    encoder = CachedEncoder(encoding, 10)
     encoder.know("Gout?", plain("told")[0])
     np.testing.assert_array_equal(encoder.encode_queries(["Gout?"]), plain("told"))
     assert encoding.queries == []
@@ -401,7 +401,7 @@ def test_a_vector_that_it_is_told_of_is_used() -> None:
 
 def test_passages_are_always_encoded_and_it_is_the_encoder_that_it_wraps() -> None:
     encoding = Encoding()
-    encoder = RememberingEncoder(encoding, 10)
+    encoder = CachedEncoder(encoding, 10)
     encoder.encode_queries(["gout"])
     for _ in range(2):
         np.testing.assert_array_equal(encoder.encode_passages(["gout"]), plain("gout"))
@@ -411,7 +411,7 @@ def test_passages_are_always_encoded_and_it_is_the_encoder_that_it_wraps() -> No
 
 def test_an_error_of_the_encoder_is_raised_and_nothing_of_its_batch_is_remembered() -> None:
     encoding = Encoding()
-    encoder = RememberingEncoder(encoding, 10)
+    encoder = CachedEncoder(encoding, 10)
     encoder.encode_queries(["gout"])
     encoding.fails = True
     with pytest.raises(RuntimeError, match="can't encode"):
@@ -483,7 +483,7 @@ def together(work: Callable[[int], Mapping[str, int]]) -> Counter[str]:
 
 @pytest.mark.usefixtures("restless")
 def test_threads_lose_nothing_and_get_what_they_asked_for() -> None:
-    encoder = RememberingEncoder(FakeEncoder(), MOST)
+    encoder = CachedEncoder(FakeEncoder(), MOST)
     memory: Memory[Hits] = Memory(FakeEncoder.dimension, MOST)
     searching, matcher = BusySearching(), ByTopic()
     puts: list[int] = []

@@ -28,7 +28,7 @@ from lookahead import (
 )
 
 from rag.core import Encoder, Hits, Trace
-from rag.prefetch import Asked, PrefetchCounts, PrefetchSearcher
+from rag.prefetch import PrefetchCounts, PrefetchSearcher, QuestionKey
 
 
 @pytest.fixture(autouse=True)
@@ -37,21 +37,21 @@ def _guarded() -> Iterator[None]:
         yield
 
 
-def numbered(count: int) -> list[Asked]:
+def numbered(count: int) -> list[QuestionKey]:
     return [(f"q{number}", None) for number in range(count)]
 
 
-def names(*texts: str) -> list[Asked]:
+def names(*texts: str) -> list[QuestionKey]:
     return [(text, None) for text in texts]
 
 
 def over(
-    finding: Finding, stream: Iterable[Asked], window: int, batch_size: int, encoder: Encoder | None = None
+    finding: Finding, stream: Iterable[QuestionKey], window: int, batch_size: int, encoder: Encoder | None = None
 ) -> PrefetchSearcher:
     return PrefetchSearcher(finding, encoder if encoder is not None else Encoding(), stream, window, batch_size)
 
 
-def ask(ahead: PrefetchSearcher, *asked: Asked, trace: Trace | None = None) -> list[Hits]:
+def ask(ahead: PrefetchSearcher, *asked: QuestionKey, trace: Trace | None = None) -> list[Hits]:
     return ahead.search([query_of(one) for one in asked], trace if trace is not None else Trace())
 
 
@@ -69,8 +69,8 @@ def settled(finding: Finding, searched: int) -> None:
 class Case:
     """`asked` of a stream by so many threads; the search fails at `failing`."""
 
-    stream: list[Asked]
-    asked: list[Asked]
+    stream: list[QuestionKey]
+    asked: list[QuestionKey]
     window: int
     batch_size: int
     threads: int
@@ -109,7 +109,7 @@ def test_each_question_gets_its_own_hits_and_no_more_are_waiting_than_the_window
     finding = Finding(case.failing)
     ahead = over(finding, case.stream, case.window, case.batch_size)
 
-    def ask_one(asked: Asked) -> Hits | str:
+    def ask_one(asked: QuestionKey) -> Hits | str:
         finding.started.append(asked)
         try:
             [hits] = ask(ahead, asked)
@@ -148,7 +148,7 @@ def test_16_threads_that_ask_at_once_all_get_theirs() -> None:
     with closing(over(finding, stream, window=12, batch_size=5)) as ahead:
         begin = threading.Barrier(16)
 
-        def ask_some(first: int) -> list[tuple[Asked, Hits]]:
+        def ask_some(first: int) -> list[tuple[QuestionKey, Hits]]:
             begin.wait(PATIENCE)
             return [(one, ask(ahead, one)[0]) for one in stream[first::16]]
 
@@ -215,7 +215,7 @@ def test_never_more_than_the_window_is_searched_and_not_asked() -> None:
 def test_of_a_stream_without_an_end_no_more_is_read_than_the_window_holds() -> None:
     read: list[str] = []
 
-    def endless() -> Iterator[Asked]:
+    def endless() -> Iterator[QuestionKey]:
         for number in itertools.count():
             read.append(f"q{number}")
             yield read[-1], None
@@ -403,7 +403,7 @@ def test_a_stream_that_breaks_off_leaves_no_question_waiting() -> None:
 
     read = threading.Event()
 
-    def broken() -> Iterator[Asked]:
+    def broken() -> Iterator[QuestionKey]:
         yield "a", None
         read.set()
         raise OSError("the file is gone")

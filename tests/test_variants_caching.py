@@ -21,7 +21,7 @@ from serving import LOADED
 
 from rag import build, calibrate, evaluate, paths, settings
 from rag.bench import results
-from rag.cache import CachedSearcher, Memory, QuestionCache, QuestionCaches, RememberingEncoder, normalised
+from rag.cache import CachedEncoder, CachedSearcher, Memory, QuestionCache, QuestionCaches, normalised
 from rag.cli import commands
 from rag.core import GenerationParams, Hits, Message
 from rag.errors import EngineDied, EngineError, UsageError
@@ -440,7 +440,7 @@ class Caches:
         self.engine.forget = noting  # type: ignore[method-assign]
         searcher = HybridSearcher(serving.search(self.root).index, LOADED.settings.retrieve, FakeReranker())
         common = (self.engine, FakeSupportChecker())
-        encoder = RememberingEncoder(FakeEncoder(), 100)
+        encoder = CachedEncoder(FakeEncoder(), 100)
         pipelines = {
             "plain": Pipeline(LOADED.settings, "plain", FakeEncoder(), searcher, *common),
             "cached": Pipeline(

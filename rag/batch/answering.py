@@ -9,11 +9,11 @@ from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, replace
 
 from rag import workers
-from rag.cache import RememberingEncoder
+from rag.cache import CachedEncoder
 from rag.core import Answer
 from rag.errors import EngineDied, QuestionError, RagError
 from rag.pipeline import Pipeline, Searched, check_question
-from rag.prefetch import Asked, PrefetchCounts, PrefetchSearcher
+from rag.prefetch import PrefetchCounts, PrefetchSearcher, QuestionKey
 from rag.settings import Batch, Loaded
 
 
@@ -31,7 +31,7 @@ Finished = Callable[[int, Outcome], None]
 
 
 async def answer_all(
-    pipeline: Pipeline, asked: Sequence[Asked], finished: Finished, settings: Batch, at_once: int
+    pipeline: Pipeline, asked: Sequence[QuestionKey], finished: Finished, settings: Batch, at_once: int
 ) -> PrefetchCounts | None:
     """Ask all, `at_once` at a time; a question that fails doesn't stop the others. What became of the look-ahead, None without.
 
@@ -64,14 +64,14 @@ async def answer_all(
 
 @contextmanager
 def looking_ahead(
-    pipeline: Pipeline, stream: Iterable[Asked], window: int, batch_size: int
+    pipeline: Pipeline, stream: Iterable[QuestionKey], window: int, batch_size: int
 ) -> Iterator[tuple[Pipeline, PrefetchSearcher | None]]:
     """The same pipeline for the time of the block, which searches the questions of a stream before they are asked, by the searcher
     beside it, which has to be told of each that has ended (`finish`). The pipeline itself with a window of 0."""
     if window == 0:
         yield pipeline, None
         return
-    encoder = RememberingEncoder(pipeline.encoder, 2 * window)
+    encoder = CachedEncoder(pipeline.encoder, 2 * window)
     with closing(PrefetchSearcher(pipeline.searcher, encoder, stream, window, batch_size)) as searcher:
         yield pipeline.having(searcher=searcher, encoder=encoder, arrival=searcher.arrival), searcher
 
@@ -85,13 +85,13 @@ def for_batch(loaded: Loaded) -> Loaded:
     return replace(loaded, settings=loaded.settings.model_copy(update={"generator": generator}))
 
 
-def _passages(some: Iterable[Asked], searcher: PrefetchSearcher) -> list[list[str]]:
+def _passages(some: Iterable[QuestionKey], searcher: PrefetchSearcher) -> list[list[str]]:
     """What prompts are ordered by: those that begin with the same passages stand together, since the engine has read their
     beginning."""
     return [[hit.passage.id for hit in searcher.peek(one)] for one in some]
 
 
-def _searched(question: str, where: str | None) -> Asked | None:
+def _searched(question: str, where: str | None) -> QuestionKey | None:
     """As the pipeline will ask for it; None where it won't."""
     try:
         return check_question(question), where

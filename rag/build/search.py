@@ -10,7 +10,7 @@ from typing import Any
 from rag import index
 from rag.build.caching import cache_path, shape
 from rag.build.parts import Report, fetch, open_encoder, open_matcher, open_reranker, quiet, resolve
-from rag.cache import QueryCache, QuestionCache, QuestionCaches, RememberingEncoder
+from rag.cache import CachedEncoder, QueryCache, QuestionCache, QuestionCaches
 from rag.core import Encoder, Hits, Query, Reranker, Searcher, Trace
 from rag.errors import SearchIndexError
 from rag.settings import Loaded
@@ -80,7 +80,7 @@ def open_checked(loaded: Loaded, checked: index.CheckedVersion, report: Report, 
     reader = open_reader(loaded, checked)
     if not settings.enabled:
         return _over(reader, loaded, encoder, reranker, None)
-    remembering = RememberingEncoder(encoder, settings.max_entries)
+    remembering = CachedEncoder(encoder, settings.max_entries)
     cache = QueryCache(settings, cache_path(loaded), remembering, open_matcher(loaded, report), notice)
     return _over(reader, loaded, remembering, reranker, cache)
 

@@ -9,7 +9,7 @@ exact repeat is found by its words, before anything is embedded. Of other questi
 from rag.cache.file import FORMAT, EntryFile, load, save
 from rag.cache.memory import CacheCounts, Entry, Memory, normalised
 from rag.cache.query import VERSION, QueryCache, empty
-from rag.cache.searcher import CachedSearcher, QuestionCache, QuestionCaches, RememberingEncoder
+from rag.cache.searcher import CachedEncoder, CachedSearcher, QuestionCache, QuestionCaches
 
 __all__ = [
     "FORMAT",
@@ -22,7 +22,7 @@ __all__ = [
     "QueryCache",
     "QuestionCache",
     "QuestionCaches",
-    "RememberingEncoder",
+    "CachedEncoder",
     "empty",
     "load",
     "normalised",

@@ -9,7 +9,7 @@ from typing import Any
 
 from rag.cache.file import EntryFile
 from rag.cache.memory import Memory
-from rag.cache.searcher import CachedSearcher, QuestionCache, QuestionCaches, RememberingEncoder
+from rag.cache.searcher import CachedEncoder, CachedSearcher, QuestionCache, QuestionCaches
 from rag.core import Hits, Matcher, Searcher
 from rag.errors import IndexMissing, SearchIndexError, StaleCache, StorageError
 from rag.settings import Cache
@@ -29,7 +29,7 @@ class QueryCache:
         self,
         settings: Cache,
         path: Path,
-        encoder: RememberingEncoder,
+        encoder: CachedEncoder,
         matcher: Matcher | None,
         notice: Callable[[str], None],
     ) -> None:

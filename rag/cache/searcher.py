@@ -91,7 +91,7 @@ class CachedSearcher:
         return hits
 
 
-class RememberingEncoder:
+class CachedEncoder:
     """Gives a question that is asked again the vector that it had, without encoding it. Thread-safe as far as what it wraps is."""
 
     def __init__(self, encoder: Encoder, max_entries: int) -> None:
@@ -134,7 +134,7 @@ class RememberingEncoder:
 class QuestionCaches(Generic[V]):
     """What a pipeline keeps of earlier questions: their vectors, their hits, finished answers; None of what it doesn't."""
 
-    vectors: RememberingEncoder | None = None
+    vectors: CachedEncoder | None = None
     hits: QuestionCache[Hits] | None = None
     answers: QuestionCache[V] | None = None
 
