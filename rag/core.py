@@ -497,7 +497,7 @@ class Generator(Protocol):
         """The engine, and for each technique whether it engaged: in the request of `stats`, and since the engine started."""
         ...
 
-    async def forget(self) -> bool:
+    async def reset_prefix_cache(self) -> bool:
         """Empty the prefix cache, so that the next prompt is read as the first one was. False where that can't be done: the
         engine isn't ours, or is at work."""
         ...

@@ -132,7 +132,7 @@ class FakeGenerator:
         del stats
         return EngineInfo("fake", "1", "cpu", self.techniques)
 
-    async def forget(self) -> bool:
+    async def reset_prefix_cache(self) -> bool:
         self.forgotten.append(len(self.asked))
         return True
 

@@ -75,7 +75,7 @@ async def test_a_prompt_that_was_seen_before_comes_from_the_prefix_cache_and_tha
 
 async def test_what_it_has_forgotten_comes_from_no_cache(generator: LocalGenerator) -> None:
     await collect(generator, 1)
-    assert await generator.forget()
+    assert await generator.reset_prefix_cache()
     assert (await collect(generator, 1))[1].cached_prompt_tokens == 0
 
 

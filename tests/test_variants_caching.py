@@ -431,13 +431,13 @@ class Caches:
         self.opened += 1
         searched: QuestionCache[Hits] = QuestionCache(Memory(64, 100), Wordings(), -1.0)
         answers: QuestionCache[Any] = QuestionCache(Memory(64, 100), Wordings(), -1.0)
-        forget = self.engine.forget
+        reset = self.engine.reset_prefix_cache
 
         async def noting() -> bool:
             self.kept.append(len(searched.memory) + len(answers.memory))
-            return await forget()
+            return await reset()
 
-        self.engine.forget = noting  # type: ignore[method-assign]
+        self.engine.reset_prefix_cache = noting  # type: ignore[method-assign]
         searcher = HybridSearcher(serving.search(self.root).index, LOADED.settings.retrieve, FakeReranker())
         common = (self.engine, FakeSupportChecker())
         encoder = CachedEncoder(FakeEncoder(), 100)
@@ -455,7 +455,7 @@ class Caches:
         try:
             yield pipelines
         finally:
-            self.engine.forget = forget  # type: ignore[method-assign]
+            self.engine.reset_prefix_cache = reset  # type: ignore[method-assign]
             for pipeline in pipelines.values():
                 pipeline.close()
 

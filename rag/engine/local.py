@@ -194,7 +194,7 @@ class LocalGenerator:
             evidence.of_engine(techniques, configuration, since_start),
         )
 
-    async def forget(self) -> bool:
+    async def reset_prefix_cache(self) -> bool:
         emptied: bool = await self._engine.reset_prefix_cache()
         return emptied
 

@@ -123,7 +123,7 @@ class RemoteGenerator:
             evidence.of_engine(techniques, evidence.UNTOLD, since_start),
         )
 
-    async def forget(self) -> bool:
+    async def reset_prefix_cache(self) -> bool:
         return False
 
     async def close(self) -> None:
