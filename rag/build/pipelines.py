@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from rag.build.parts import Report, fetch, open_checker, quiet
-from rag.build.pipeline import Stages, assemble, models_beside, open_generator
+from rag.build.pipeline import Stages, assemble, auxiliary_models, open_generator
 from rag.build.search import Search, check_index, log, open_checked
 from rag.core import Generator
 from rag.engine import spec as engine_spec
@@ -32,7 +32,7 @@ async def open_pipelines(loads: Mapping[str, Loaded], report: Report = quiet) ->
     """
     plans = {name: engine_spec.plan(loaded) for name, loaded in loads.items()}
     checked = {name: await asyncio.to_thread(check_index, loaded, report) for name, loaded in loads.items()}
-    models = dict.fromkeys(model for one in loads.values() for model in models_beside(one))
+    models = dict.fromkeys(model for one in loads.values() for model in auxiliary_models(one))
     await asyncio.to_thread(fetch, list(models), report)
     stages: dict[str, Stages] = {}
     searches: list[Search] = []

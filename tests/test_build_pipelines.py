@@ -1,4 +1,4 @@
-"""rag/build/beside.py: what pipelines beside one another share, on engines that play."""
+"""rag/build/pipelines.py: what pipelines beside one another share, on engines that play."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import serving
 
 from rag import build, settings
 from rag.build import beside
-from rag.build.beside import alike, engines_of, open_pipelines
+from rag.build.pipelines import alike, engines_of, open_pipelines
 from rag.core import Technique
 from rag.engine.evidence import UNTOLD, TokenCounts, of_answer
 from rag.engine.local import LocalGenerator
