@@ -108,7 +108,7 @@ class Hit:
 
     @property
     def score(self) -> float:
-        """The score that a filter may compare with a threshold: a fused one only says which of a question's passages is better."""
+        """Comparable across questions, so fit for a threshold; `fused` only orders one question's passages."""
         return self.rerank if self.rerank is not None else self.dense
 
 

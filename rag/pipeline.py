@@ -280,8 +280,7 @@ class Pipeline:
         return prompt, generator.count_prompt_tokens(prompt.messages)
 
     def _surely_fitting(self, query: Query, excerpts: Sequence[Excerpt]) -> tuple[Source, ...]:
-        """All of them, uncut, where their bytes say already that they fit, since no token has less than one: mostly they do, and then
-        none is counted. Else none."""
+        """All excerpts uncut if their byte count fits (a token is at least one byte), which saves tokenising; else ()."""
         if self._frame is None:
             self._frame = self._generator.count_prompt_tokens(prompts.overhead(""))
         budget = self._generator.context_window - self.settings.generator.max_tokens - self._frame - octets(query.text)

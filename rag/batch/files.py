@@ -43,7 +43,7 @@ def read(path: Path) -> list[Item]:
         item = _item(path, number, line) if as_json else Item(id=str(number), question=line)
         if item.id in places:
             raise UsageError(
-                f"{path}:{number}: {item.id!r} stands in line {places[item.id]} already. Give it another id."
+                f"{path}:{number}: {item.id!r} is already used on line {places[item.id]}. Give it another id."
             )
         places[item.id] = number
         items.append(item)

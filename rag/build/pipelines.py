@@ -1,4 +1,4 @@
-"""Several pipelines beside one another in this process: what their settings have in common is there once."""
+"""Several pipelines in one process; equal engines, models and indexes are shared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the training scripts take on the command line, and how they end: the same for all three."""
+"""What the training scripts take on the command line, and how they end: the same for all of them."""
 
 from __future__ import annotations
 
