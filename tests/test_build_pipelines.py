@@ -11,7 +11,7 @@ import pytest
 import serving
 
 from rag import build, settings
-from rag.build import beside
+from rag.build import pipelines as building
 from rag.build.pipelines import alike, engines_of, open_pipelines
 from rag.core import Technique
 from rag.engine.evidence import UNTOLD, TokenCounts, of_answer
@@ -81,10 +81,10 @@ class Machine:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     serving.write(tmp_path)
     machine = Machine(tmp_path)
-    monkeypatch.setattr(beside, "open_generator", machine.open_generator)
-    monkeypatch.setattr(beside, "open_checked", machine.open_checked)
-    monkeypatch.setattr(beside, "check_index", lambda *_: None)
-    monkeypatch.setattr(beside, "fetch", lambda *_: None)
+    monkeypatch.setattr(building, "open_generator", machine.open_generator)
+    monkeypatch.setattr(building, "open_checked", machine.open_checked)
+    monkeypatch.setattr(building, "check_index", lambda *_: None)
+    monkeypatch.setattr(building, "fetch", lambda *_: None)
     return machine
 
 
