@@ -108,7 +108,7 @@ class Hit:
 
     @property
     def score(self) -> float:
-        """The score that a filter may compare with a threshold: a fused one only says which of a question's passages is better."""
+        """Comparable across questions, so fit for a threshold; `fused` only orders one question's passages."""
         return self.rerank if self.rerank is not None else self.dense
 
 
@@ -157,6 +157,17 @@ class GenerationParams:
 
 
 @dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens of one request, or answer; None where the backend doesn't report them."""
+
+    prompt: int | None = None
+    cached_prompt: int | None = None
+    output: int | None = None
+    draft: int | None = None
+    accepted: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationStats:
     """What the engine reports of one request.
 
@@ -173,6 +184,12 @@ class GenerationStats:
     queue: float | None = None
     ttft: float | None = None
     decode: float | None = None
+
+    @property
+    def tokens(self) -> Tokens:
+        return Tokens(
+            self.prompt_tokens, self.cached_prompt_tokens, self.output_tokens, self.draft_tokens, self.accepted_tokens
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,17 +255,6 @@ class CacheInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
-    """Tokens of one answer; None where the backend doesn't report them."""
-
-    prompt: int | None = None
-    cached_prompt: int | None = None
-    output: int | None = None
-    draft: int | None = None
-    accepted: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Technique:
     """One optimisation: was it asked for, did it engage, what shows it.
 
@@ -305,7 +311,7 @@ class StageTimings:
     total: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """The answer to one question with everything that shaped it. `rag ask --json` is this, serialised.
 
@@ -319,13 +325,13 @@ class Answer:
     question: str
     answer: str
     abstained: bool
-    confidence: float | None
-    withheld: bool
-    truncated: bool
-    sentences: tuple[Sentence, ...]
-    citations: tuple[Citation, ...]
-    invalid_markers: int
-    route: Route | None
+    confidence: float | None = None
+    withheld: bool = False
+    truncated: bool = False
+    sentences: tuple[Sentence, ...] = ()
+    citations: tuple[Citation, ...] = ()
+    invalid_markers: int = 0
+    route: Route | None = None
     cache: CacheInfo
     timings: StageTimings
     spans: tuple[Span, ...]
@@ -491,7 +497,7 @@ class Generator(Protocol):
         """The engine, and for each technique whether it engaged: in the request of `stats`, and since the engine started."""
         ...
 
-    async def forget(self) -> bool:
+    async def reset_prefix_cache(self) -> bool:
         """Empty the prefix cache, so that the next prompt is read as the first one was. False where that can't be done: the
         engine isn't ours, or is at work."""
         ...

@@ -64,8 +64,8 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def only_writer(target: Path, patience: float = 0.0, refusal: RagError | None = None) -> Iterator[None]:
-    """A process at a time keeps `target` up, a file or a folder. Raises `refusal`, else a `StorageError`, where another one is at
-    it and doesn't end within `patience` seconds, of which -1 are endless."""
+    """Only one process at a time writes `target`, a file or a folder. `patience` in seconds, -1 to wait forever; where another process
+    still writes it after that, raises `refusal`, else a `StorageError`."""
     path = target.parent / f".{target.name}.lock"
     with explaining_storage(target):
         path.parent.mkdir(parents=True, exist_ok=True)

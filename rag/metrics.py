@@ -60,6 +60,11 @@ def recall(found: Iterable[str], relevant: Collection[str]) -> float:
     return len(wanted & frozenset(found)) / len(wanted)
 
 
+def precision(found: Collection[str], relevant: Iterable[str]) -> float:
+    """The share of the found ones that is among the relevant. Raises ZeroDivisionError where none was found."""
+    return recall(relevant, found)
+
+
 # --- texts against a reference --------------------------------------------------------------------
 
 

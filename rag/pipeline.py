@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, contextmanager, nullcontext
+from contextlib import aclosing, nullcontext
 from dataclasses import asdict, dataclass, replace
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from rag import prompt as prompts
 from rag.abstain import Confidence, Weighing, weighed
-from rag.cache import CachedSearcher, Counts, QuestionCache, RememberingEncoder
+from rag.cache import QuestionCache, QuestionCaches
 from rag.context import Excerpt, condensed, filter_hits, fit, passages
 from rag.core import (
     Answer,
@@ -39,7 +39,7 @@ from rag.core import (
     Trace,
 )
 from rag.errors import QuestionError, SettingsError
-from rag.prefetch import Asked, PrefetchSearcher
+from rag.prefetch import QuestionKey
 from rag.rerank import scored
 from rag.route import route
 from rag.settings import Context, Settings
@@ -83,6 +83,10 @@ class Draft:
 
 Event: TypeAlias = Searched | Delta | Answer
 Answers: TypeAlias = QuestionCache[tuple[Searched, Answer]]
+Caches: TypeAlias = QuestionCaches[tuple[Searched, Answer]]
+Arrival: TypeAlias = Callable[[QuestionKey], Awaitable[None]]
+"""Waits until a question can be searched without holding up others."""
+
 T = TypeVar("T")
 
 
@@ -99,65 +103,41 @@ class Pipeline:
         checker: SupportChecker | None = None,
         weighing: Weighing | None = None,
         reranker: Reranker | None = None,
-        answers: Answers | None = None,
+        caches: Caches | None = None,
         startup_s: float | None = None,
     ) -> None:
-        """`reranker` scores sentences where the prompt is condensed to some; the `searcher` has its own. `answers` keeps finished
-        answers of this pipeline."""
+        """`reranker` scores sentences where the prompt is condensed to some; the `searcher` has its own. `caches` are
+        those that `encoder` and `searcher` look into, and that of finished answers of this pipeline."""
         self.settings = settings
         self.profile = profile
         self.startup_s = startup_s
-        self._encoder = encoder
-        self._searcher = searcher
+        self.encoder = encoder
+        self.searcher = searcher
         self._generator = generator
         self._checker = checker
         self._weighing = weighing
         self._reranker = reranker
-        self._answers = answers
-        self._ahead: PrefetchSearcher | None = None
+        self.caches = caches if caches is not None else Caches()
+        self._arrival: Arrival | None = None
         self._frame: int | None = None
         """Tokens of a prompt without question and sources, once they are known."""
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rag-stages")
 
-    def over(self, searcher: Searcher) -> Pipeline:
-        """The same pipeline, worker thread included, over another searcher; what is under way keeps its own. It begins without
-        finished answers."""
+    def having(
+        self,
+        *,
+        searcher: Searcher | None = None,
+        encoder: Encoder | None = None,
+        caches: Caches | None = None,
+        arrival: Arrival | None = None,
+    ) -> Pipeline:
+        """The same pipeline, worker thread included, with these parts in place of its own; what is under way keeps those."""
         other = copy.copy(self)
-        other._searcher = searcher
-        other._answers = self._answers.anew() if self._answers is not None else None
+        other.searcher = searcher if searcher is not None else self.searcher
+        other.encoder = encoder if encoder is not None else self.encoder
+        other.caches = caches if caches is not None else self.caches
+        other._arrival = arrival if arrival is not None else self._arrival
         return other
-
-    @property
-    def cached(self) -> dict[str, Counts]:
-        """What its caches of questions have done: of "hits", and of finished "answers"."""
-        found = {"hits": self._searcher.counts} if isinstance(self._searcher, CachedSearcher) else {}
-        return found if self._answers is None else {**found, "answers": self._answers.memory.counts}
-
-    def forget(self) -> None:
-        """Empty its caches of questions, where it has some."""
-        if self._answers is not None:
-            self._answers.memory.clear()
-        for stage in (self._searcher, self._encoder):
-            if isinstance(stage, CachedSearcher | RememberingEncoder):
-                stage.clear()
-
-    @contextmanager
-    def looking_ahead(
-        self, stream: Iterable[Asked], window: int, batch_size: int
-    ) -> Iterator[tuple[Pipeline, PrefetchSearcher | None]]:
-        """The same pipeline for the time of the block, which searches the questions of a stream before they are asked, by the searcher
-        beside it, which has to be told of each that has ended (`finish`). This one, as it is, with a window of 0."""
-        if window == 0:
-            yield self, None
-            return
-        other = copy.copy(self)
-        other._encoder = RememberingEncoder(self._encoder, 2 * window)
-        searcher = PrefetchSearcher(self._searcher, other._encoder, stream, window, batch_size)
-        other._searcher = other._ahead = searcher
-        try:
-            yield other, searcher
-        finally:
-            searcher.close()
 
     @property
     def alive(self) -> bool:
@@ -170,7 +150,7 @@ class Pipeline:
 
     @property
     def index_version(self) -> str:
-        return self._searcher.index_version
+        return self.searcher.index_version
 
     @property
     def generator(self) -> Generator:
@@ -197,22 +177,24 @@ class Pipeline:
         """
         question = check_question(question)
         trace = Trace()
-        if self._ahead is not None:
+        if self._arrival is not None:
             with trace.span("retrieve"):  # not on the worker thread, which others have work for
-                await self._ahead.arrival((question, where))
+                await self._arrival((question, where))
         with trace.span("embed"):
             query = await self._run(self._embed, question, where)
-        if self._answers is not None and (kept_answer := await self._run(self._given_before, query, trace)) is not None:
-            for event in kept_answer:
-                yield event
-            return
+        if (answers := self.caches.answers) is not None:
+            kept_answer = await self._run(self._given_before, answers, query, trace)
+            if kept_answer is not None:
+                for event in kept_answer:
+                    yield event
+                return
         hits = await self._run(self._search, query, trace)
         with trace.span("filter"):
             kept = filter_hits(hits, self.settings.filter)
         if not kept:
             searched = Searched(None, hits)
             yield searched
-            yield self._keep(query, searched, self._abstention(question, where, trace))
+            yield self._keep(query, searched, self._abstention(query, trace))
             return
         with trace.span("context"):
             prompt, prompt_tokens = await self._run(self._fit, query, kept, trace)
@@ -256,48 +238,35 @@ class Pipeline:
     # --- stages -----------------------------------------------------------------------------
 
     def _embed(self, question: str, where: str | None) -> Query:
-        """A repeat is known by its words, before anything is encoded."""
-        for cache in (self._answers, self._searcher if isinstance(self._searcher, CachedSearcher) else None):
-            if cache is not None and (vector := cache.vector(question, where)) is not None:
-                return Query(question, vector, where)
-        return Query(question, self._encoder.encode_queries([question])[0], where)
+        vector = self.caches.vector(question, where)
+        return Query(question, vector if vector is not None else self.encoder.encode_queries([question])[0], where)
 
-    def _given_before(self, query: Query, trace: Trace) -> tuple[Event, ...] | None:
+    def _given_before(self, answers: Answers, query: Query, trace: Trace) -> tuple[Event, ...] | None:
         """The events of an earlier answer, with the time of this one: nothing is generated for it."""
-        assert self._answers is not None
         with trace.span("cache"):
-            found = self._answers.find(query)
+            found = answers.find(query)
         if found is None:
             return None
         entry, similarity = found
         searched, answer = entry.value
         trace.served(query.text, similarity, query.where)
-        again = replace(
-            answer,
-            question=query.text,
-            cache=trace.cache_info(query.text, self.index_version, query.where),
-            tokens=Tokens(),
-            engine=self.engine,
-            startup_s=self.startup_s,
-            spans=trace.spans,
-            timings=trace.timings(),
-        )
+        again = replace(answer, **self._circumstances(query, trace))
         streamed = searched.prompt is not None and not self.holds_back
         return (searched, Delta(answer.answer), again) if streamed else (searched, again)
 
     def _keep(self, query: Query, searched: Searched, answer: Answer) -> Answer:
-        if self._answers is not None:
-            self._answers.memory.put(query, (searched, answer))
+        if self.caches.answers is not None:
+            self.caches.answers.memory.put(query, (searched, answer))
         return answer
 
     def _search(self, query: Query, trace: Trace) -> Hits:
-        return self._searcher.search([query], trace)[0]
+        return self.searcher.search([query], trace)[0]
 
     def _fit(self, query: Query, hits: Hits, trace: Trace) -> tuple[Prompt, int]:
         """The prompt and its length in tokens."""
         generator, settings = self._generator, self.settings.context
         with trace.span("condense") if settings.sentences is not None else nullcontext():
-            excerpts = condense(query, hits, settings, self._encoder, self._reranker, trace)
+            excerpts = condense(query, hits, settings, self.encoder, self._reranker, trace)
         sources = self._surely_fitting(query, excerpts)
         if not sources:
             fixed = generator.count_prompt_tokens(prompts.overhead(query.text)) + self.settings.generator.max_tokens
@@ -311,8 +280,7 @@ class Pipeline:
         return prompt, generator.count_prompt_tokens(prompt.messages)
 
     def _surely_fitting(self, query: Query, excerpts: Sequence[Excerpt]) -> tuple[Source, ...]:
-        """All of them, uncut, where their bytes say already that they fit, since no token has less than one: mostly they do, and then
-        none is counted. Else none."""
+        """All excerpts uncut if their byte count fits (a token is at least one byte), which saves tokenising; else ()."""
         if self._frame is None:
             self._frame = self._generator.count_prompt_tokens(prompts.overhead(""))
         budget = self._generator.context_window - self.settings.generator.max_tokens - self._frame - octets(query.text)
@@ -378,7 +346,6 @@ class Pipeline:
         trace: Trace,
     ) -> Answer:
         return Answer(
-            question=query.text,
             answer=draft.text if draft.text else prompts.NOT_IN_SOURCES,
             abstained=draft.abstained,
             confidence=confidence,
@@ -388,41 +355,25 @@ class Pipeline:
             citations=draft.citations,
             invalid_markers=draft.invalid_markers,
             route=chosen,
-            cache=trace.cache_info(query.text, self.index_version, query.where),
-            tokens=Tokens(
-                stats.prompt_tokens,
-                stats.cached_prompt_tokens,
-                stats.output_tokens,
-                stats.draft_tokens,
-                stats.accepted_tokens,
-            ),
-            engine=self._generator.info(stats),
-            profile=self.profile,
-            startup_s=self.startup_s,
-            spans=trace.spans,
-            timings=trace.timings(stats),
+            **self._circumstances(query, trace, stats),
         )
 
-    def _abstention(self, question: str, where: str | None, trace: Trace) -> Answer:
-        return Answer(
-            question=question,
-            answer=NOTHING_FOUND if where is None else f"{NOTHING_FOUND[:-1]}, of what meets {where}.",
-            abstained=True,
-            confidence=None,
-            withheld=False,
-            truncated=False,
-            sentences=(),
-            citations=(),
-            invalid_markers=0,
-            route=None,
-            cache=trace.cache_info(question, self.index_version, where),
-            tokens=Tokens(),
-            engine=self.engine,
-            profile=self.profile,
-            startup_s=self.startup_s,
-            spans=trace.spans,
-            timings=trace.timings(),
-        )
+    def _abstention(self, query: Query, trace: Trace) -> Answer:
+        nothing = NOTHING_FOUND if query.where is None else f"{NOTHING_FOUND[:-1]}, of what meets {query.where}."
+        return Answer(answer=nothing, abstained=True, **self._circumstances(query, trace))
+
+    def _circumstances(self, query: Query, trace: Trace, stats: GenerationStats | None = None) -> dict[str, Any]:
+        """The fields of an `Answer` that tell how it came about; without `stats` nothing was generated for it."""
+        return {
+            "question": query.text,
+            "cache": trace.cache_info(query.text, self.index_version, query.where),
+            "tokens": stats.tokens if stats is not None else Tokens(),
+            "engine": self._generator.info(stats),
+            "profile": self.profile,
+            "startup_s": self.startup_s,
+            "spans": trace.spans,
+            "timings": trace.timings(stats),
+        }
 
     async def _run(self, stage: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, stage, *arguments)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from rag.core import Encoder, Hits, Query, Searcher, Trace
 
-Asked: TypeAlias = tuple[str, str | None]
+QuestionKey: TypeAlias = tuple[str, str | None]
 """A question, and the condition that its sources have to meet."""
 
 
@@ -22,7 +22,7 @@ Found: TypeAlias = tuple[Hits, float | None]
 
 
 @dataclass(slots=True)
-class Counts:
+class PrefetchCounts:
     """What became of questions: when they were asked, their hits were there (`ahead`), were being searched for (`late`), or they were
     searched then, since their turn hadn't come or their batch failed (`alone`). Some were searched and never asked (`wasted`)."""
 
@@ -44,7 +44,7 @@ class _Next:
     """A question of the stream that was read. `wanted`: somebody waits for it. `late`: was it asked before it was there? None until it
     is asked."""
 
-    asked: Asked
+    asked: QuestionKey
     found: Future[Found | None] = field(default_factory=_running)
     wanted: bool = False
     late: bool | None = None
@@ -61,9 +61,9 @@ class PrefetchSearcher:
     """
 
     def __init__(
-        self, searcher: Searcher, encoder: Encoder, stream: Iterable[Asked], window: int, batch_size: int
+        self, searcher: Searcher, encoder: Encoder, stream: Iterable[QuestionKey], window: int, batch_size: int
     ) -> None:
-        """`encoder` should remember its vectors (`rag.cache.RememberingEncoder`): else each question is encoded again when it is
+        """`encoder` should remember its vectors (`rag.cache.CachedEncoder`): else each question is encoded again when it is
         asked. The stream has to be there: everybody waits while it is read. Raises ValueError where a batch is larger than the
         window."""
         if not 1 <= batch_size <= window:
@@ -74,17 +74,17 @@ class PrefetchSearcher:
         self._window = window
         self._batch_size = batch_size
         self._changed = threading.Condition()
-        self._fetched: dict[Asked, deque[_Next]] = {}
+        self._fetched: dict[QuestionKey, deque[_Next]] = {}
         """Those that aren't asked for yet; of a question that is asked twice, two."""
         self._waiting = 0
         """How many these are."""
         self._unsearched: deque[_Next] = deque()
-        self._passed_over: Counter[Asked] = Counter()
+        self._passed_over: Counter[QuestionKey] = Counter()
         """Asked before their turn came: nothing is searched for them when it does."""
-        self._asked: Counter[Asked] = Counter()
-        self._finished: Counter[Asked] = Counter()
+        self._asked: Counter[QuestionKey] = Counter()
+        self._finished: Counter[QuestionKey] = Counter()
         self._closed = self._ended = self._read_all = False
-        self.counts = Counts()
+        self.counts = PrefetchCounts()
         with self._changed:
             self._read_ahead()  # who asks at once shall find that its turn has come
         self._thread = threading.Thread(target=self._run, name="rag-prefetch", daemon=True)
@@ -94,7 +94,7 @@ class PrefetchSearcher:
     def index_version(self) -> str:
         return self._searcher.index_version
 
-    async def arrival(self, asked: Asked) -> None:
+    async def arrival(self, asked: QuestionKey) -> None:
         """Until `search` needn't wait for a question whose turn has come."""
         with self._changed:
             coming = next((one for one in self._fetched.get(asked, ()) if one.late is None), None)
@@ -119,7 +119,7 @@ class PrefetchSearcher:
                     trace.served(query.text, one[1], query.where)
         return hits
 
-    def finish(self, asked: Asked) -> None:
+    def finish(self, asked: QuestionKey) -> None:
         """A question has ended. Where it did so before it was searched, what was found for it makes room."""
         with self._changed:
             self._finished[asked] += 1
@@ -128,7 +128,7 @@ class PrefetchSearcher:
             if self._finished[asked] == self._asked[asked]:
                 del self._finished[asked], self._asked[asked]
 
-    def peek(self, asked: Asked) -> Hits:
+    def peek(self, asked: QuestionKey) -> Hits:
         """What will be found for a question of the stream that isn't asked yet, as soon as it is there; nothing where its batch
         failed, the window has no room for it, or the stream has ended without it."""
         with self._changed:
@@ -155,11 +155,11 @@ class PrefetchSearcher:
         """For one more that is read, and not asked for yet."""
         return self._waiting < self._window
 
-    def _turn_came(self, asked: Asked) -> bool:
+    def _turn_came(self, asked: QuestionKey) -> bool:
         with self._changed:
             return asked in self._fetched
 
-    def _take(self, asked: Asked) -> Found | None:
+    def _take(self, asked: QuestionKey) -> Found | None:
         """None where it has to be searched now."""
         with self._changed:
             coming = self._claim(asked)
@@ -173,7 +173,7 @@ class PrefetchSearcher:
                 self.counts.ahead += 1
         return found
 
-    def _claim(self, asked: Asked) -> _Next | None:
+    def _claim(self, asked: QuestionKey) -> _Next | None:
         """Under the lock: from now on it takes no room."""
         self._asked[asked] += 1
         if asked not in self._fetched:
@@ -238,7 +238,7 @@ class PrefetchSearcher:
                 self._waiting += 1
             self._changed.notify_all()
 
-    def _read(self) -> Asked | None:
+    def _read(self) -> QuestionKey | None:
         """None at the end, also of a stream that fails: its questions are searched when they are asked."""
         try:
             return next(self._stream, None)
@@ -246,7 +246,7 @@ class PrefetchSearcher:
             self._stream = iter(())
             return None
 
-    def _search(self, batch: Sequence[Asked]) -> list[Found | None]:
+    def _search(self, batch: Sequence[QuestionKey]) -> list[Found | None]:
         trace = Trace()
         try:
             vectors = self._encoder.encode_queries([text for text, _ in batch])

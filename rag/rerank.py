@@ -15,7 +15,7 @@ from rag.stats import of_best
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class ScoreWeights:
     """How much what the search says of a passage counts beside a logit of 1: its cosine, and its BM25 score as a share of the
     best one among the candidates."""
 
@@ -31,7 +31,7 @@ class CrossEncoderReranker:
     sum is what is calibrated.
     """
 
-    def __init__(self, model: PairModel, beside: Beside = Beside()) -> None:
+    def __init__(self, model: PairModel, weights: ScoreWeights = ScoreWeights()) -> None:
         """Raises `ModelError` for a model that doesn't give one number a pair."""
         if len(model.labels) != 1:
             raise ModelError(
@@ -39,12 +39,12 @@ class CrossEncoderReranker:
                 "Name another one in rerank.model."
             )
         self._model = model
-        self.beside = beside
+        self.weights = weights
 
     def score(self, question: str, hits: Sequence[Hit]) -> list[float]:
         logits = self._model.logits([(question, hit.passage.titled) for hit in hits])[:, 0].astype(np.float64)
-        logits += self.beside.cosine * np.array([hit.dense for hit in hits], dtype=np.float64)
-        logits += self.beside.lexical * lexical_shares(hits)
+        logits += self.weights.cosine * np.array([hit.dense for hit in hits], dtype=np.float64)
+        logits += self.weights.lexical * lexical_shares(hits)
         scores: list[float] = (0.5 + 0.5 * np.tanh(0.5 * logits)).tolist()  # the sigmoid, without overflow
         return scores
 

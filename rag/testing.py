@@ -77,8 +77,7 @@ class FakeGenerator:
     """Says what it was given, a delta at a time. A token is a word. `dies_after` deltas it raises `EngineDied`. `opening` is
     what it tells where it is asked.
 
-    `asked` keeps the messages and parameters of every request, `generating` counts those under way, `aborted` those closed early,
-    `forgotten` says how many had been asked whenever it was made to forget them.
+    `asked` keeps the messages and parameters of every request, `generating` counts those under way, `aborted` those closed early.
     """
 
     model = "fake"
@@ -91,7 +90,6 @@ class FakeGenerator:
         self.asked: list[tuple[tuple[Message, ...], GenerationParams]] = []
         self.generating = 0
         self.aborted = 0
-        self.forgotten: list[int] = []
         self.opening: Opening | None = None
         self.techniques: Mapping[str, Technique] = {}
 
@@ -132,8 +130,7 @@ class FakeGenerator:
         del stats
         return EngineInfo("fake", "1", "cpu", self.techniques)
 
-    async def forget(self) -> bool:
-        self.forgotten.append(len(self.asked))
+    async def reset_prefix_cache(self) -> bool:
         return True
 
     async def close(self) -> None:

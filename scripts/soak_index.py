@@ -38,7 +38,7 @@ def main(
         if not report_only:
             command = shlex.join(["python", "scripts/soak_index.py", *sys.argv[1:]])
             with terminal.count("preparing") as progress:
-                soak.measure(output, documents, soak.Counts(kills, changes, updates, readers), command, progress)
+                soak.measure(output, documents, soak.Workload(kills, changes, updates, readers), command, progress)
         figures = soak.summarise(output)
         show(figures, output / soak.SUMMARY, terminal, as_json)
     if any(figure.met is False and figure.goal == "<= 0" for figure in figures):

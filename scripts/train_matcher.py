@@ -30,7 +30,9 @@ def main(
     loop.quieten()
     run = Run("matcher", examples, seed, steps, str(initial) if initial is not None else None)
     record.check(folder, run)
-    training, seen = kept(folder, matcher.Pair, examples, held_out, seed, lambda: matcher.Pairs(datasets.folder(data)))
+    training, seen = kept(
+        folder, matcher.QuestionPair, examples, held_out, seed, lambda: matcher.Pairs(datasets.folder(data))
+    )
     record.write(folder, run)
     begin = initial if initial is not None else paths.shipped("data", "models", "minilm-support", "adapter.safetensors")
     base = build.model_store().build("all-minilm-l6-v2", options.say)

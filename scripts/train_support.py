@@ -24,7 +24,9 @@ def main(
     loop.quieten()
     run = Run("support", examples, seed, steps)
     record.check(folder, run)
-    training, seen = kept(folder, support.Pair, examples, held_out, seed, lambda: support.Pairs(datasets.folder(data)))
+    training, seen = kept(
+        folder, support.SupportPair, examples, held_out, seed, lambda: support.Pairs(datasets.folder(data))
+    )
     record.write(folder, run)
     base = build.model_store().build("all-minilm-l6-v2", options.say)
     support.train(base, folder, training, seen, seed=seed, steps=steps)

@@ -80,7 +80,7 @@ class Engine(FakeGenerator):
             async for item in items:
                 yield item
 
-    async def forget(self) -> bool:
+    async def reset_prefix_cache(self) -> bool:
         self.did.append("forget")
         self.busy -= 1
         return self.busy < 0

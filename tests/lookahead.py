@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from rag.core import Hit, Hits, Passage, Query, Trace
-from rag.prefetch import Asked
+from rag.prefetch import QuestionKey
 from rag.testing import FakeEncoder
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ PATIENCE = 10.0
 class Call:
     """Questions that were searched together, in advance or not, and how many had been asked by then."""
 
-    asked: list[Asked]
+    asked: list[QuestionKey]
     ahead: bool
     started: int
 
@@ -47,7 +47,7 @@ class Finding:
         self.failing = failing
         self.passage = passage
         self.calls: list[Call] = []
-        self.started: list[Asked] = []
+        self.started: list[QuestionKey] = []
         self.gate = threading.Event()
         self.gate.set()
 
@@ -72,7 +72,7 @@ class Finding:
                     raise ValueError(f"nothing can be found for {query.text}")
             return [self.hits((query.text, query.where), query) for query in queries]
 
-    def hits(self, asked: Asked, query: Query | None = None) -> Hits:
+    def hits(self, asked: QuestionKey, query: Query | None = None) -> Hits:
         """What a question should find; of a query, what it finds."""
         text, where = asked
         name = f"{self.passage(text)} where {where}"
@@ -98,7 +98,7 @@ class Encoding(FakeEncoder):
 
 
 @cache
-def query_of(asked: Asked) -> Query:
+def query_of(asked: QuestionKey) -> Query:
     text, where = asked
     return Query(text, FakeEncoder().encode_queries([text])[0], where)
 

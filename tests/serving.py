@@ -76,7 +76,7 @@ class NoOp(FakeGenerator):
     def __init__(self, deltas: Sequence[str] = ()) -> None:
         super().__init__(deltas)
         self.techniques = dict.fromkeys(("prefix_caching", "speculation"), Technique(asked=True))
-        self.since_start = evidence.Counts()
+        self.since_start = evidence.TokenCounts()
 
     async def stream(self, messages, params):  # type: ignore[no-untyped-def]
         async with aclosing(super().stream(messages, params)) as items:

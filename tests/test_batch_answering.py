@@ -21,11 +21,12 @@ from lookahead import PATIENCE, Encoding, Finding, looking, nothing_hangs_and_no
 
 from rag import settings
 from rag.batch import Outcome, answer_all, for_batch
+from rag.batch.answering import looking_ahead
 from rag.cache import CachedSearcher, Memory, QuestionCache
 from rag.core import Answer, CacheInfo, Encoder, EngineInfo, Hits, Searcher, StageTimings
 from rag.errors import EngineDied, EngineError
-from rag.pipeline import Answers, Pipeline
-from rag.prefetch import Asked, Counts
+from rag.pipeline import Answers, Caches, Pipeline
+from rag.prefetch import PrefetchCounts, QuestionKey
 from rag.search import HybridSearcher
 from rag.settings import Batch
 from rag.testing import FakeEncoder, FakeGenerator, FakeReranker
@@ -39,11 +40,11 @@ def _guarded() -> Iterator[None]:
         yield
 
 
-def numbered(count: int) -> list[Asked]:
+def numbered(count: int) -> list[QuestionKey]:
     return [(f"question {number}", None) for number in range(count)]
 
 
-def speaking(asked: Sequence[Asked], failing: Mapping[str, Exception] = {}, **more: Any) -> Answering:
+def speaking(asked: Sequence[QuestionKey], failing: Mapping[str, Exception] = {}, **more: Any) -> Answering:
     """Answers each question by its first source."""
     return Answering({**{text.strip(): f"So much for {text.strip()} [1]." for text, _ in asked}, **failing}, **more)
 
@@ -58,7 +59,7 @@ def pipeline_of(
         encoder if encoder is not None else FakeEncoder(),
         searcher,
         generator,
-        answers=answers,
+        caches=Caches(answers=answers),
     )
 
 
@@ -84,12 +85,12 @@ class Told:
 
 async def ask(
     pipeline: Pipeline,
-    asked: Sequence[Asked],
+    asked: Sequence[QuestionKey],
     at_once: int = 4,
     lookahead: int = 8,
     search_batch: int = 4,
     order: str = "input",
-) -> tuple[Told, Counts | None]:
+) -> tuple[Told, PrefetchCounts | None]:
     told = Told()
     batch = Batch(lookahead=lookahead, search_batch=search_batch, order=order)
     with closing(pipeline):
@@ -139,12 +140,12 @@ async def test_a_question_that_is_not_found_yet_holds_up_none_that_is() -> None:
     asked = numbered(4)
     finding = Finding()
     generator = speaking(asked)
-    with closing(pipeline_of(finding, generator)) as pipeline, pipeline.looking_ahead(asked, 4, 2) as (ahead, _):
+    with closing(pipeline_of(finding, generator)) as pipeline, looking_ahead(pipeline, asked, 4, 2) as (ahead, _):
         until(lambda: len(finding.batches) == 2)
         first = asyncio.create_task(ahead.answer(*asked[0]))
         await first
         finding.gate.clear()
-        with pipeline.looking_ahead(asked, 4, 2) as (slower, _):
+        with looking_ahead(pipeline, asked, 4, 2) as (slower, _):
             until(lambda: len(finding.batches) == 3)
             late = asyncio.create_task(slower.answer(*asked[0]))
             await asyncio.sleep(0.03)
@@ -165,7 +166,7 @@ async def test_they_are_asked_in_the_order_of_the_input() -> None:
 @ORDERS
 async def test_no_question_is_nothing_to_do(order: str) -> None:
     told, counts = await ask(pipeline_of(Finding(), FakeGenerator()), [], order=order)
-    assert (told.outcomes, counts) == ({}, Counts())
+    assert (told.outcomes, counts) == ({}, PrefetchCounts())
 
 
 async def test_the_next_ones_are_searched_as_batches_while_the_engine_is_at_work() -> None:
@@ -206,7 +207,7 @@ WORDS = ("malaria", "scurvy", "gout", "lemons", "parasites", "joints", "football
 
 
 @st.composite
-def questions(draw: st.DrawFn) -> list[Asked]:
+def questions(draw: st.DrawFn) -> list[QuestionKey]:
     """Questions and what stands in their place, some of them more than once, some under conditions, good ones and bad ones."""
     text = st.one_of(
         st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(
@@ -221,7 +222,11 @@ def questions(draw: st.DrawFn) -> list[Asked]:
 @given(asked=questions(), at_once=st.integers(1, 5), lookahead=st.integers(1, 6), data=st.data())
 @hypothesis(max_examples=60, deadline=None)
 def test_looking_ahead_changes_no_answer_and_no_error(
-    tmp_path_factory: pytest.TempPathFactory, asked: list[Asked], at_once: int, lookahead: int, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory,
+    asked: list[QuestionKey],
+    at_once: int,
+    lookahead: int,
+    data: st.DataObject,
 ) -> None:
     root = tmp_path_factory.getbasetemp() / "looking-ahead"
     if not root.exists():
@@ -247,7 +252,7 @@ async def test_two_questions_that_differ_in_capitals_alone_are_each_searched_by_
         def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
             return super().encode_queries([text.replace("AIDS", "acquired immunodeficiency") for text in texts])
 
-    asked: list[Asked] = [("What is AIDS", None), ("What is aids", None)]
+    asked: list[QuestionKey] = [("What is AIDS", None), ("What is aids", None)]
     found = []
     for lookahead in (0, 1):
         pipeline = pipeline_of(Finding(), speaking(asked), Exact())
@@ -286,7 +291,7 @@ async def test_looking_ahead_is_over_with_its_block_and_leaves_the_pipeline_as_i
     finding, encoder = Finding(), Encoding()
     pipeline = pipeline_of(finding, speaking(numbered(5)), encoder)
     with closing(pipeline):
-        with pipeline.looking_ahead(numbered(5), 4, 2) as (ahead, searcher):
+        with looking_ahead(pipeline, numbered(5), 4, 2) as (ahead, searcher):
             assert searcher is not None
             assert looking()
             assert ahead.index_version == pipeline.index_version == Finding.index_version
@@ -295,14 +300,14 @@ async def test_looking_ahead_is_over_with_its_block_and_leaves_the_pipeline_as_i
         assert (searcher.counts.ahead, finding.alone, looking()) == (1, [], set())
         await pipeline.answer("question 1")
         assert (finding.alone, encoder.alone) == ([["question 1"]], [["question 1"]])
-        with pytest.raises(ZeroDivisionError), pipeline.looking_ahead(numbered(5), 4, 2):
+        with pytest.raises(ZeroDivisionError), looking_ahead(pipeline, numbered(5), 4, 2):
             raise ZeroDivisionError
 
 
 # --- those with the same passages one after the other ----------------------------------------------
 
 
-def by_topic(count: int) -> list[Asked]:
+def by_topic(count: int) -> list[QuestionKey]:
     """Of three topics in turns; what is found depends on the topic alone."""
     return [(f"{'cab'[number % 3]} {number}", None) for number in range(count)]
 
@@ -315,7 +320,7 @@ async def test_questions_with_the_same_passages_are_asked_one_after_the_other() 
     assert [question[0] for question in generator.questions] == [*"aaaabbbbcccc"]
     assert generator.questions[:4] == ["a 1", "a 4", "a 7", "a 10"], "within them the order of the input"
     assert [told.answer(place).question for place in range(12)] == [question for question, _ in asked]
-    assert counts == Counts(ahead=12)
+    assert counts == PrefetchCounts(ahead=12)
 
 
 async def test_of_more_than_the_window_holds_each_window_is_in_order_and_none_waits_for_ever() -> None:
@@ -338,7 +343,7 @@ async def test_a_window_that_batches_do_not_fill_holds_nothing_up() -> None:
 
 @ORDERS
 async def test_a_question_that_is_asked_twice_with_white_space_around_it_holds_nothing_up(order: str) -> None:
-    asked: list[Asked] = [(" b ", None), ("a", None), ("b", None), ("c", None), ("d", None), ("e", None)]
+    asked: list[QuestionKey] = [(" b ", None), ("a", None), ("b", None), ("c", None), ("d", None), ("e", None)]
     pipeline = pipeline_of(Finding(), speaking(asked))
     told, _ = await ask(pipeline, asked, at_once=1, lookahead=2, search_batch=1, order=order)
     assert [told.answer(place).question for place in range(6)] == [*"babcde"]
@@ -367,7 +372,7 @@ async def test_a_question_that_fails_is_told_with_its_error_and_the_others_go_on
 
 async def test_a_bad_condition_is_the_error_of_its_question_alone(tmp_path: Path) -> None:
     serving.write(tmp_path)
-    asked: list[Asked] = [
+    asked: list[QuestionKey] = [
         ("What causes gout?", None),
         ("What causes gout?", "year >"),
         ("What causes scurvy?", "year>2000"),
@@ -385,7 +390,7 @@ async def test_a_bad_condition_is_the_error_of_its_question_alone(tmp_path: Path
 
 @ORDERS
 async def test_an_empty_or_overlong_question_is_an_error_of_its_own_and_does_not_hold_up_the_window(order: str) -> None:
-    asked: list[Asked] = [("", None), ("  ", None), ("why " * 1000, None), *numbered(12)]
+    asked: list[QuestionKey] = [("", None), ("  ", None), ("why " * 1000, None), *numbered(12)]
     told, counts = await ask(
         pipeline_of(Finding(), speaking(numbered(12), pause=0.02)), asked, 2, lookahead=4, search_batch=2, order=order
     )

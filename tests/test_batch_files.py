@@ -156,12 +156,12 @@ def test_a_condition_that_is_none_is_named_with_its_line(tmp_path: Path, where: 
 
 def test_an_id_that_stands_there_twice_is_named_with_both_lines(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD, {"question": "Why?"}, {"id": " q1 ", "question": "So?"})
-    assert refusal(path) == f"{path}:3: 'q1' stands in line 1 already. Give it another id."
+    assert refusal(path) == f"{path}:3: 'q1' is already used on line 1. Give it another id."
 
 
 def test_an_id_that_is_the_number_of_another_line_stands_there_twice(tmp_path: Path) -> None:
     path = written(tmp_path, {"question": "Why?"}, {"id": "1", "question": "So?"})
-    assert refusal(path) == f"{path}:2: '1' stands in line 1 already. Give it another id."
+    assert refusal(path) == f"{path}:2: '1' is already used on line 1. Give it another id."
 
 
 @pytest.mark.parametrize("lines", [(), ("",), ("  ", "\t", "")])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
+
+import pytest
 
 from rag import __version__ as rag_version
 from rag.bench import provenance
@@ -38,3 +41,18 @@ def test_the_versions_are_those_of_installed_packages_and_no_others() -> None:
     assert versions["rag"] == rag_version
     assert set(versions) <= {"rag", *provenance.PACKAGES}
     assert None not in versions.values()
+
+
+def test_of_a_package_of_rules_the_tables_are_rules_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "some_rules"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "table.txt").write_text("high | low\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("some_rules")
+    before = provenance.sources(module)
+    assert provenance.sources(module) == before, "what Python compiles changes nothing"
+    (package / "table.txt").write_text("high | low | normal\n")
+    after = provenance.sources(module)
+    assert list(before) == list(after) == ["some_rules"]
+    assert before != after

@@ -77,8 +77,8 @@ def quiet(what: str, done: int = 0, total: int = 0) -> None:
 
 def measure(folder: Path, questions: int, kills: int, disconnects: int, *assignments: str) -> list[dict[str, Any]]:
     loaded = settings.load(environ={}, assignments=assignments)
-    counts = serve.Counts(questions, kills, disconnects)
-    serve.measure(loaded, folder, counts, "rag bench serve", quiet)
+    workload = serve.Workload(questions, kills, disconnects)
+    serve.measure(loaded, folder, workload, "rag bench serve", quiet)
     return results.Samples(folder).read()[1]
 
 

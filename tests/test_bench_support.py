@@ -21,7 +21,7 @@ from rag.core import Sentence, Source
 from rag.errors import UsageError
 from rag.settings import Verify
 from rag.training.corruption import KINDS
-from rag.training.support import Label, Pair
+from rag.training.support import Label, SupportPair
 from rag.verify import LABELS, CrossEncoderChecker, premise
 
 Make = Callable[[Sequence[str]], Path]
@@ -32,8 +32,10 @@ HEAD: dict[str, Any] = {
 }
 
 
-def pair(sentence: str, passage: str, label: Label = "supported", kind: str = "verbatim", title: str = "Gout") -> Pair:
-    return Pair(sentence, premise(title, passage, sentence, 400), label, kind, title, passage)
+def pair(
+    sentence: str, passage: str, label: Label = "supported", kind: str = "verbatim", title: str = "Gout"
+) -> SupportPair:
+    return SupportPair(sentence, premise(title, passage, sentence, 400), label, kind, title, passage)
 
 
 # --- what is chosen --------------------------------------------------------------------------------

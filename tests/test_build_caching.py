@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from rag import build, paths, settings
-from rag.build import caching
 from rag.cache import file as cache_file
+from rag.cache import query
 from rag.core import Hits, Trace
 from rag.errors import StorageError
 from rag.index import Versions
@@ -172,7 +172,7 @@ def test_nothing_new_writes_nothing(home: Home) -> None:
 def test_a_process_that_is_killed_loses_no_more_than_the_last_few(
     home: Home, monkeypatch: pytest.MonkeyPatch, batches: Sequence[Sequence[str]]
 ) -> None:
-    monkeypatch.setattr(caching, "EVERY", 3)
+    monkeypatch.setattr(query, "EVERY", 3)
     killed = home.open()
     for batch in batches:
         assert not home.path.exists()
@@ -370,7 +370,7 @@ def test_where_it_can_not_be_written_the_answer_is_given_and_the_reason_told(
     assert opened.ask(MALARIA)[1] is None
     with monkeypatch.context() as patch:
         patch.setattr(cache_file, "save", full)
-        patch.setattr(caching, "EVERY", 1)
+        patch.setattr(query, "EVERY", 1)
         assert best(opened.ask(GOUT)[0])[0] == "gout"
         opened.close()
     assert set(home.left_aside) == {"the query cache isn't kept: No room on the disk."}
@@ -389,7 +389,7 @@ def test_what_can_not_be_written_for_now_is_written_at_the_end(home: Home, monke
     opened = home.open()
     with monkeypatch.context() as patch:
         patch.setattr(cache_file, "save", full)
-        patch.setattr(caching, "EVERY", 1)
+        patch.setattr(query, "EVERY", 1)
         opened.ask(MALARIA)
     opened.close()
     assert home.open().ask(MALARIA)[1] == 1.0

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from rag.cache import Counts, Entry, Memory, load, normalised, save
+from rag.cache import CacheCounts, Entry, Memory, load, normalised, save
 from rag.core import Hit, Hits, Passage, Query
 from rag.errors import StaleCache
 from rag.settings import Eviction
@@ -216,7 +216,7 @@ def test_looking_for_something_changes_no_order_and_counts_nothing() -> None:
     memory.exact("a")
     memory.nearest(query("asked", AXES[0]), -1.0)
     assert questions(memory) == ["a", "b", "c"]
-    assert memory.counts == Counts()
+    assert memory.counts == CacheCounts()
 
 
 def test_the_nearest_is_right_however_many_came_and_went() -> None:
@@ -255,7 +255,7 @@ def test_the_least_recently_used_goes_first() -> None:
     memory.use(matched, matched=True)
     memory.put(query("e"), "e")
     assert questions(memory) == ["d", "c", "e"]
-    assert memory.counts == Counts(exact=1, matched=1, evicted=2)
+    assert memory.counts == CacheCounts(exact=1, matched=1, evicted=2)
 
 
 def test_the_oldest_goes_first_however_often_it_was_used() -> None:
@@ -267,7 +267,7 @@ def test_the_oldest_goes_first_however_often_it_was_used() -> None:
     memory.put(query("B!"), "anew")
     memory.put(query("e"), "e")
     assert questions(memory) == ["d", "B!", "e"], "what was found anew is new"
-    assert memory.counts == Counts(exact=5, evicted=2)
+    assert memory.counts == CacheCounts(exact=5, evicted=2)
 
 
 def test_what_was_evicted_is_found_neither_by_its_words_nor_by_its_vector() -> None:
@@ -283,7 +283,7 @@ def test_one_that_went_meanwhile_may_still_be_put_to_use() -> None:
     assert entry is not None
     memory.put(query("b"), "b")
     memory.use(entry, matched=True)
-    assert (questions(memory), memory.counts) == (["b"], Counts(matched=1, evicted=1))
+    assert (questions(memory), memory.counts) == (["b"], CacheCounts(matched=1, evicted=1))
 
 
 @pytest.mark.parametrize("eviction", ["lru", "fifo"])
@@ -313,7 +313,7 @@ def test_after_its_time_an_entry_is_none_any_more() -> None:
     clock.now += 1e9
     assert memory.nearest(query("asked", AXES[1]), -1.0) is None
     assert questions(memory) == []
-    assert memory.counts == Counts(exact=1, expired=2)
+    assert memory.counts == CacheCounts(exact=1, expired=2)
 
 
 def test_the_nearest_that_is_over_does_not_hide_the_one_behind_it() -> None:
@@ -366,7 +366,7 @@ def test_what_is_over_makes_room_before_anything_that_is_not() -> None:
     clock.now += 40
     memory.put(query("new", AXES[2]), "new")
     assert questions(memory) == ["young", "new"]
-    assert memory.counts == Counts(exact=1, expired=1)
+    assert memory.counts == CacheCounts(exact=1, expired=1)
 
 
 # --- all of them ---------------------------------------------------------------------------------
@@ -381,21 +381,6 @@ def test_nothing_is_left_after_a_clear_and_what_comes_then_is_found() -> None:
     found = memory.nearest(query("asked", AXES[2]), 0.5)
     assert found is not None
     assert (found[0].value, questions(memory)) == ("c", ["c"])
-
-
-def test_another_one_like_it_is_empty_and_keeps_the_same_rules() -> None:
-    clock = Clock()
-    first: Memory[str] = Memory(DIMENSION, 2, "fifo", 60, clock)
-    first.put(query("a"), "a")
-    other = first.anew()
-    assert (len(other), other.dimension, other.counts) == (0, DIMENSION, Counts())
-    for text in "bcd":
-        other.put(query(text), text)
-        use(other, "b" if text < "d" else "c")
-    assert questions(other) == ["c", "d"], "two at most, and the oldest went"
-    assert questions(first) == ["a"], "it has entries of its own"
-    clock.now += 60
-    assert questions(other) == []
 
 
 def test_a_vector_of_another_dimension_is_refused_and_what_is_there_stays() -> None:
@@ -418,7 +403,7 @@ def test_counts_tell_what_was_looked_for_and_what_came_of_it() -> None:
     memory.use(entry, matched=True)
     memory.miss(refused=0)
     memory.miss(refused=1)
-    assert memory.counts == Counts(exact=1, matched=2, missed=2, refused=1, evicted=1)
+    assert memory.counts == CacheCounts(exact=1, matched=2, missed=2, refused=1, evicted=1)
 
 
 # --- anything, in any order ----------------------------------------------------------------------
@@ -494,7 +479,7 @@ class MemoryAgainstAList(RuleBasedStateMachine):
         self.version = 1
         self.serial = 0
         self.saved: tuple[int, list[Entry[Hits]]] | None = None
-        self.counts = Counts()
+        self.counts = CacheCounts()
 
     @initialize(
         most=st.integers(1, 6), eviction=st.sampled_from(["lru", "fifo"]), ttl=st.sampled_from([None, TTL, 2.5 * TTL])
@@ -571,8 +556,8 @@ class MemoryAgainstAList(RuleBasedStateMachine):
                 self.restart(most)
             case "update":
                 self.version += 1
-                self.memory = self.memory.anew()
-                self.reference.entries, self.counts = [], Counts()
+                self.memory = self.memory_of(self.reference.most)
+                self.reference.entries, self.counts = [], CacheCounts()
             case "clear":
                 self.memory.clear()
                 self.reference.entries = []
@@ -588,11 +573,14 @@ class MemoryAgainstAList(RuleBasedStateMachine):
         if len(self.reference.valid(self.clock.now)) < len(kept):
             most = max(most, len(kept))
         self.reference.most = most
-        self.memory = Memory(DIMENSION, most, self.reference.eviction, self.reference.ttl, self.clock)
+        self.memory = self.memory_of(most)
         if version == self.version:
             self.memory.add(load(self.path, self.shaped_by(), DIMENSION))
-        self.counts = Counts(evicted=max(0, len(kept) - most))
+        self.counts = CacheCounts(evicted=max(0, len(kept) - most))
         self.reference.entries = kept[-most:]
+
+    def memory_of(self, most: int) -> Memory[Hits]:
+        return Memory(DIMENSION, most, self.reference.eviction, self.reference.ttl, self.clock)
 
     # --- what has to hold ---
 

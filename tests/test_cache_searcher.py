@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from rag.cache import CachedSearcher, Counts, Memory, QuestionCache, RememberingEncoder
+from rag.cache import CacheCounts, CachedEncoder, CachedSearcher, Memory, QuestionCache
 from rag.core import CacheInfo, Hit, Hits, Passage, Query, Trace
 from rag.testing import FakeEncoder
 
@@ -105,7 +105,7 @@ def test_a_question_is_searched_once_and_its_hits_are_given_again() -> None:
     [again] = cached.searcher.search([Query("what causes Malaria", AXES[3])], Trace())
     assert again == first
     assert cached.searching.batches == [[CAUSE.text]]
-    assert cached.memory.counts == Counts(exact=1, missed=1)
+    assert cached.memory.counts == CacheCounts(exact=1, missed=1)
 
 
 def test_of_a_batch_only_what_is_missing_is_searched_and_all_come_in_their_order() -> None:
@@ -119,7 +119,7 @@ def test_of_a_batch_only_what_is_missing_is_searched_and_all_come_in_their_order
         passage(CAUSE),
     ]
     assert cached.searching.batches == [[CAUSE.text, GOUT.text], [RASH.text, CURE.text]]
-    assert cached.memory.counts == Counts(exact=2, matched=1, missed=4, refused=1)
+    assert cached.memory.counts == CacheCounts(exact=2, matched=1, missed=4, refused=1)
 
 
 def test_an_empty_batch_finds_nothing_and_searches_nothing() -> None:
@@ -177,7 +177,7 @@ def test_what_was_evicted_is_searched_again() -> None:
     for query in (CAUSE, GOUT, CAUSE, RASH, GOUT):
         cached.search(query)
     assert [batch[0] for batch in cached.searching.batches] == [CAUSE.text, GOUT.text, RASH.text, GOUT.text]
-    assert cached.memory.counts == Counts(exact=1, missed=4, evicted=2)
+    assert cached.memory.counts == CacheCounts(exact=1, missed=4, evicted=2)
 
 
 # --- other words ---------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_another_question_is_served_where_the_matcher_says_that_it_asks_the_same
     cached = Cached(table)
     assert cached.search(CAUSE) == cached.search(CAUSE_TOO) == [passage(CAUSE)]
     assert table.asked == [(CAUSE_TOO.text, CAUSE.text)]
-    assert cached.memory.counts == Counts(matched=1, missed=1)
+    assert cached.memory.counts == CacheCounts(matched=1, missed=1)
 
 
 def test_one_that_the_matcher_refuses_is_searched_and_counted_as_refused() -> None:
@@ -198,7 +198,7 @@ def test_one_that_the_matcher_refuses_is_searched_and_counted_as_refused() -> No
     assert cached.search(CURE) == [passage(CURE)]
     assert table.asked == [(CURE.text, CAUSE.text)]
     assert cached.searching.batches == [[CAUSE.text], [CURE.text]]
-    assert cached.memory.counts == Counts(missed=2, refused=1)
+    assert cached.memory.counts == CacheCounts(missed=2, refused=1)
 
 
 def test_only_the_nearest_is_asked_about() -> None:
@@ -217,7 +217,7 @@ def test_the_matcher_is_not_asked_below_the_lowest_cosine(min_cosine: float, ask
     cached.search(CAUSE)
     assert cached.search(CURE) == [passage(CAUSE if asked else CURE)]
     assert len(table.asked) == asked
-    assert cached.memory.counts == (Counts(matched=1, missed=1) if asked else Counts(missed=2))
+    assert cached.memory.counts == (CacheCounts(matched=1, missed=1) if asked else CacheCounts(missed=2))
 
 
 def test_the_matcher_is_not_asked_about_a_repeat_nor_where_there_is_nothing_to_compare_with() -> None:
@@ -232,7 +232,7 @@ def test_without_a_matcher_only_repeats_are_served() -> None:
     cached = Cached(None, -1.0)
     cached.search(CAUSE)
     assert cached.search(Query(CAUSE_TOO.text, AXES[0])) == [passage(CAUSE_TOO)]
-    assert cached.memory.counts == Counts(missed=2)
+    assert cached.memory.counts == CacheCounts(missed=2)
 
 
 def test_a_question_that_was_served_by_another_keeps_that_one_from_going() -> None:
@@ -254,20 +254,6 @@ def test_another_condition_makes_another_entry() -> None:
     assert cached.search(Query(CAUSE_TOO.text, CAUSE_TOO.vector, "year>1900")) == [f"{CAUSE_TOO.text}|year>1900"]
     assert table.asked == [(CAUSE_TOO.text, CAUSE.text)]
     assert len(cached.memory) == 3
-
-
-def test_another_one_like_it_asks_the_same_matcher_and_has_entries_of_its_own() -> None:
-    table = Table((CAUSE, CAUSE_TOO))
-    first: QuestionCache[str] = QuestionCache(Memory(4, 10), table, 0.5)
-    first.memory.put(CAUSE, "first")
-    other = first.anew()
-    assert other.find(CAUSE) is None
-    other.memory.put(CAUSE, "other")
-    found = other.find(CAUSE_TOO)
-    assert found is not None
-    assert (found[0].value, len(table.asked)) == ("other", 1)
-    assert other.find(Query(CAUSE_TOO.text, near(0.4))) is None
-    assert len(table.asked) == 1
 
 
 # --- what is told --------------------------------------------------------------------------------
@@ -359,7 +345,7 @@ def plain(*texts: str) -> Matrix:
 
 def test_a_repeat_is_not_encoded_again() -> None:
     encoding = Encoding()
-    encoder = RememberingEncoder(encoding, 10)
+    encoder = CachedEncoder(encoding, 10)
     first = encoder.encode_queries(["What causes malaria?"])
     np.testing.assert_array_equal(first, plain("What causes malaria?"))
     np.testing.assert_array_equal(encoder.encode_queries(["What causes malaria?"]), first)
@@ -369,7 +355,7 @@ def test_a_repeat_is_not_encoded_again() -> None:
 def test_another_spelling_has_a_vector_of_its_own() -> None:
     """An encoder reads the mark at the end: with it and without the cosine may be 0.9."""
     encoding = Encoding()
-    encoder = RememberingEncoder(encoding, 10)
+    encoder = CachedEncoder(encoding, 10)
     encoder.encode_queries(["What causes malaria?"])
     encoder.encode_queries(["What causes malaria"])
     assert encoding.queries == [["What causes malaria?"], ["What causes malaria"]]
@@ -377,7 +363,7 @@ def test_another_spelling_has_a_vector_of_its_own() -> None:
 
 def test_of_a_batch_only_what_is_new_is_encoded_and_all_come_in_their_order() -> None:
     encoding = Encoding()
-    encoder = RememberingEncoder(encoding, 10)
+    encoder = CachedEncoder(encoding, 10)
     encoder.encode_queries(["gout", "fever"])
     texts = ["rash", "fever", "cough", "gout", "rash"]
     found = encoder.encode_queries(texts)
@@ -387,12 +373,12 @@ def test_of_a_batch_only_what_is_new_is_encoded_and_all_come_in_their_order() ->
 
 
 def test_an_empty_batch_has_no_rows() -> None:
-    assert RememberingEncoder(Encoding(), 10).encode_queries([]).shape == (0, FakeEncoder.dimension)
+    assert CachedEncoder(Encoding(), 10).encode_queries([]).shape == (0, FakeEncoder.dimension)
 
 
 def test_no_more_vectors_are_kept_than_it_may_and_the_least_used_go() -> None:
     encoding = Encoding()
-    encoder = RememberingEncoder(encoding, 2)
+    encoder = CachedEncoder(encoding, 2)
     for text in ("a", "b", "a", "c", "a", "b"):
         np.testing.assert_array_equal(encoder.encode_queries([text]), plain(text))
     assert encoding.queries == [["a"], ["b"], ["c"], ["b"]]
@@ -400,14 +386,14 @@ def test_no_more_vectors_are_kept_than_it_may_and_the_least_used_go() -> None:
 
 def test_more_texts_at_once_than_are_kept_are_all_encoded_right() -> None:
     texts = [f"sign {number}" for number in range(9)]
-    encoder = RememberingEncoder(Encoding(), 2)
+    encoder = CachedEncoder(Encoding(), 2)
     for _ in range(2):
         np.testing.assert_array_equal(encoder.encode_queries(texts), plain(*texts))
 
 
 def test_a_vector_that_it_is_told_of_is_used() -> None:
     encoding = Encoding()
-    encoder = RememberingEncoder(encoding, 10)
+    encoder = CachedEncoder(encoding, 10)
     encoder.know("Gout?", plain("told")[0])
     np.testing.assert_array_equal(encoder.encode_queries(["Gout?"]), plain("told"))
     assert encoding.queries == []
@@ -415,7 +401,7 @@ def test_a_vector_that_it_is_told_of_is_used() -> None:
 
 def test_passages_are_always_encoded_and_it_is_the_encoder_that_it_wraps() -> None:
     encoding = Encoding()
-    encoder = RememberingEncoder(encoding, 10)
+    encoder = CachedEncoder(encoding, 10)
     encoder.encode_queries(["gout"])
     for _ in range(2):
         np.testing.assert_array_equal(encoder.encode_passages(["gout"]), plain("gout"))
@@ -425,7 +411,7 @@ def test_passages_are_always_encoded_and_it_is_the_encoder_that_it_wraps() -> No
 
 def test_an_error_of_the_encoder_is_raised_and_nothing_of_its_batch_is_remembered() -> None:
     encoding = Encoding()
-    encoder = RememberingEncoder(encoding, 10)
+    encoder = CachedEncoder(encoding, 10)
     encoder.encode_queries(["gout"])
     encoding.fails = True
     with pytest.raises(RuntimeError, match="can't encode"):
@@ -497,7 +483,7 @@ def together(work: Callable[[int], Mapping[str, int]]) -> Counter[str]:
 
 @pytest.mark.usefixtures("restless")
 def test_threads_lose_nothing_and_get_what_they_asked_for() -> None:
-    encoder = RememberingEncoder(FakeEncoder(), MOST)
+    encoder = CachedEncoder(FakeEncoder(), MOST)
     memory: Memory[Hits] = Memory(FakeEncoder.dimension, MOST)
     searching, matcher = BusySearching(), ByTopic()
     puts: list[int] = []

@@ -9,45 +9,45 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from rag.rerank import Beside
-from rag.training.calibration import Candidates, fold, platt, weights_beside
+from rag.rerank import ScoreWeights
+from rag.training.calibration import Candidates, fold, platt, score_weights
 
 
-def lists(beside: Beside, questions: int = 3000, scale: float = 0.8) -> list[Candidates]:
+def lists(weights: ScoreWeights, questions: int = 3000, scale: float = 0.8) -> list[Candidates]:
     """One passage of ten answers, drawn by the softmax of `scale` times what the reranker makes of it."""
     chance = np.random.default_rng(0)
     found = []
     for _ in range(questions):
         logits, cosines, lexical = chance.normal(3, 2, 10), chance.uniform(0.1, 0.8, 10), chance.uniform(0, 1, 10)
         one = Candidates(logits, cosines, lexical, np.zeros(10, dtype=bool))
-        powers = np.exp(scale * one.sums(beside))
+        powers = np.exp(scale * one.sums(weights))
         answer = chance.choice(10, p=powers / powers.sum())
         found.append(replace(one, relevant=np.arange(10) == answer))
     return found
 
 
-@pytest.mark.parametrize("known", [Beside(0.5, 2.0), Beside(9.0, 0.7)])
-def test_known_weights_of_the_searchs_scores_are_found_again(known: Beside) -> None:
-    found = weights_beside(lists(known))
+@pytest.mark.parametrize("known", [ScoreWeights(0.5, 2.0), ScoreWeights(9.0, 0.7)])
+def test_known_weights_of_the_searchs_scores_are_found_again(known: ScoreWeights) -> None:
+    found = score_weights(lists(known))
     assert found.cosine == pytest.approx(known.cosine, abs=0.5)
     assert found.lexical == pytest.approx(known.lexical, abs=0.3)
 
 
-@pytest.mark.parametrize(("harmful", "kept"), [(Beside(-5.0, 3.0), 3.0), (Beside(-5.0, -3.0), 0.0)])
+@pytest.mark.parametrize(("harmful", "kept"), [(ScoreWeights(-5.0, 3.0), 3.0), (ScoreWeights(-5.0, -3.0), 0.0)])
 def test_a_score_that_only_harms_counts_nothing_and_the_others_are_weighed_without_it(
-    harmful: Beside, kept: float
+    harmful: ScoreWeights, kept: float
 ) -> None:
-    found = weights_beside(lists(harmful, questions=1500))
+    found = score_weights(lists(harmful, questions=1500))
     assert found.cosine == 0
     assert found.lexical == pytest.approx(kept, abs=0.4)
 
 
 def test_questions_that_no_passage_answers_change_nothing() -> None:
-    some = lists(Beside(2.0, 1.0), questions=200)
+    some = lists(ScoreWeights(2.0, 1.0), questions=200)
     empty = Candidates(np.array([9.0, 1.0]), np.array([0.1, 0.9]), np.array([1.0, 0.0]), np.array([False, False]))
-    assert weights_beside([empty, *some, empty]) == weights_beside(some)
+    assert score_weights([empty, *some, empty]) == score_weights(some)
     with pytest.raises(ValueError, match="none of 1 questions has a passage that answers"):
-        weights_beside([empty])
+        score_weights([empty])
 
 
 def test_known_probabilities_are_found_again() -> None:

@@ -134,7 +134,7 @@ def test_no_index_yet_is_one_line_and_writes_nothing(cli: Cli, tmp_path: Path) -
         ([], "holds no question."),
         (["{"], "questions.jsonl:1: no JSON ("),
         ([QUESTIONS[0], {"id": "q2"}], "questions.jsonl:2: question: Field required"),
-        ([QUESTIONS[0], QUESTIONS[0]], "questions.jsonl:2: 'q1' stands in line 1 already."),
+        ([QUESTIONS[0], QUESTIONS[0]], "questions.jsonl:2: 'q1' is already used on line 1."),
         ([{"question": "Why?", "where": "year >"}], "questions.jsonl:1: The condition 'year >' has the end"),
     ],
 )

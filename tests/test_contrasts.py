@@ -8,6 +8,7 @@ import pytest
 from test_data import PARAPHRASES, read
 from test_data_questions import CLUSTERS, said
 
+from rag import contrasts
 from rag.contrasts import contrast, opposite
 from rag.differences import align
 
@@ -141,3 +142,26 @@ def test_a_sentence_that_says_the_opposite_of_the_one_it_follows_is_found(senten
 )
 def test_what_may_follow_from_a_passage_is_left_to_the_model(sentence: str, passage: str) -> None:
     assert not opposite(sentence, passage, align(sentence, passage))
+
+
+@pytest.mark.parametrize("name", ["opposites.txt", "asked.txt"])
+def test_every_line_of_a_table_has_sides_of_lower_case_words_that_no_other_side_has(name: str) -> None:
+    lines = contrasts._lines(name)
+    assert lines
+    for line in lines:
+        sides = [set(side.split()) for side in line.split("|")]
+        assert len(sides) > 1, line
+        assert all(sides), line
+        assert line == line.lower()
+        assert sum(map(len, sides)) == len(set.union(*sides)), line
+
+
+def test_a_table_is_of_words_and_its_comments_are_none() -> None:
+    """As the rules find words; a comma or a capital would never be met."""
+    words = {
+        word for name in ("opposites.txt", "asked.txt") for line in contrasts._lines(name) for word in line.split()
+    }
+    assert {word for word in words if not contrasts._WORD.fullmatch(word)} == {"|"}
+    stems = " ".join(contrasts._lines("drug_stems.txt")).split()
+    assert all(stem.isascii() and stem.isalpha() and stem.islower() for stem in stems)
+    assert len(set(stems)) == len(stems) > 50

@@ -15,7 +15,8 @@ import pytest
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from tiny_server import ANSWER, MODELS, Play, event, free_port, usage
 
-from rag.engine.api import RETRY_PAUSES, Piece, ServedModel, Server, Usage, read_models, read_piece
+from rag.core import Tokens
+from rag.engine.api import RETRY_PAUSES, Piece, ServedModel, Server, read_models, read_piece
 from rag.errors import EngineDied, EngineError, SettingsError
 from rag.settings import Generator
 
@@ -81,7 +82,7 @@ async def test_an_answer_comes_in_pieces_without_the_empty_ones(play: Play) -> N
         Piece("Malaria "),
         Piece("is a disease."),
         Piece(finish_reason="stop"),
-        Piece(usage=Usage(40, 32, 3)),
+        Piece(usage=Tokens(40, 32, 3)),
     ]
     [(body, headers)] = play.asked
     assert body == {**REQUEST, "stream": True, "stream_options": {"include_usage": True}}
@@ -130,9 +131,9 @@ async def test_servers_that_tell_no_usage_or_only_a_part_of_it(play: Play) -> No
     ]
     assert [(await answer(play))[-1].usage for _ in range(4)] == [
         None,
-        Usage(40, None, 3),
-        Usage(output=3),
-        Usage(40, 32, 3),
+        Tokens(40, None, 3),
+        Tokens(output=3),
+        Tokens(40, 32, 3),
     ]
 
 
@@ -151,7 +152,7 @@ async def test_a_server_may_tell_of_draft_tokens_beside_its_usage(
 ) -> None:
     last = json.dumps({**json.loads(usage()), "metrics": metrics})
     play.scripts = [play.says(event("Malaria.", finish="stop"), last)]
-    assert (await answer(play))[-1].usage == Usage(40, 32, 3, *drafts)
+    assert (await answer(play))[-1].usage == Tokens(40, 32, 3, *drafts)
 
 
 async def test_an_answer_that_ends_without_its_last_mark_is_whole_once_it_has_a_finish_reason(play: Play) -> None:

@@ -10,13 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.core import GenerationStats, Technique
-from rag.engine.evidence import UNTOLD, Configuration, Counts, Pool, Weights, counts, of_answer, of_answers, of_engine
+from rag.engine.evidence import (
+    UNTOLD,
+    Configuration,
+    Pool,
+    TokenCounts,
+    Weights,
+    counts,
+    of_answer,
+    of_answers,
+    of_engine,
+)
 
 ASKED = Technique(asked=True)
 STATS = GenerationStats(
     output_tokens=20, prompt_tokens=600, cached_prompt_tokens=64, draft_tokens=12, accepted_tokens=9
 )
-LATER = Counts(prompts=5)
+LATER = TokenCounts(prompts=5)
 """Of an engine that has answered others before."""
 LEFT_OUT = Technique(asked=True, engaged=False, reason="no kernels")
 COUNTED = ("prefix_caching", "speculation")
@@ -27,7 +37,7 @@ def judged(
     name: str,
     stats: GenerationStats | None = STATS,
     configuration: Configuration = UNTOLD,
-    since_start: Counts = LATER,
+    since_start: TokenCounts = LATER,
 ) -> Technique:
     return of_answer({name: ASKED}, configuration, stats, since_start)[name]
 
@@ -35,7 +45,9 @@ def judged(
 def runs_with(name: str, reported: str | None, asked: str | None = None, pool: Pool | None = None) -> Technique:
     configuration = Configuration({name: reported}, {name: asked} if asked is not None else {}, pool)
     found = judged(name, configuration=configuration)
-    assert found == of_engine({name: ASKED}, configuration, Counts())[name], "no request changes what is configured"
+    assert found == of_engine({name: ASKED}, configuration, TokenCounts())[name], (
+        "no request changes what is configured"
+    )
     return found
 
 
@@ -97,7 +109,7 @@ def test_an_answer_that_nothing_was_cached_for_is_one_that_prefix_caching_did_no
 
 
 def test_a_cache_that_many_prompts_never_hit_is_not_engaged() -> None:
-    found = of_engine({"prefix_caching": ASKED}, UNTOLD, Counts(12, 9000, 0))["prefix_caching"]
+    found = of_engine({"prefix_caching": ASKED}, UNTOLD, TokenCounts(12, 9000, 0))["prefix_caching"]
     assert (found.engaged, found.reason) == (
         False,
         "12 prompts share no whole block with an earlier one that is still there",
@@ -106,7 +118,7 @@ def test_a_cache_that_many_prompts_never_hit_is_not_engaged() -> None:
 
 
 def test_a_cache_that_no_prompt_is_looked_up_in_is_not_engaged_after_the_first() -> None:
-    found = of_engine({"prefix_caching": ASKED}, UNTOLD, Counts(1, 0, 0))["prefix_caching"]
+    found = of_engine({"prefix_caching": ASKED}, UNTOLD, TokenCounts(1, 0, 0))["prefix_caching"]
     assert (found.engaged, found.reason) == (False, "no prompt token was looked up in the cache")
 
 
@@ -166,7 +178,7 @@ def test_an_answer_of_one_token_leaves_nothing_to_draft(draft_tokens: int | None
 @pytest.mark.parametrize("name", NAMES)
 def test_a_technique_that_the_engine_tells_nothing_about_is_not_claimed(name: str) -> None:
     assert judged(name, None) == ASKED
-    assert of_engine({name: ASKED}, UNTOLD, Counts())[name] == ASKED
+    assert of_engine({name: ASKED}, UNTOLD, TokenCounts())[name] == ASKED
 
 
 @pytest.mark.parametrize("name", COUNTED)
@@ -179,7 +191,7 @@ def test_a_backend_that_does_not_report_a_count_leaves_it_open(name: str) -> Non
 def test_what_was_left_out_or_not_asked_for_stays_so_whatever_the_engine_says(name: str, technique: Technique) -> None:
     configuration = Configuration(dict.fromkeys(NAMES, "fp8"))
     assert of_answer({name: technique}, configuration, STATS, LATER) == {name: technique}
-    assert of_engine({name: technique}, configuration, Counts(9, 900, 90, 90, 9, 9)) == {name: technique}
+    assert of_engine({name: technique}, configuration, TokenCounts(9, 900, 90, 90, 9, 9)) == {name: technique}
 
 
 def test_each_technique_is_judged_by_its_own_evidence() -> None:
@@ -200,8 +212,8 @@ def test_each_technique_is_judged_by_its_own_evidence() -> None:
 
 
 def test_counts_are_added_and_what_is_not_told_adds_nothing() -> None:
-    assert Counts(1, 10, None, 5) + Counts(2, 20, 3) == Counts(3, 30, 3, 5)
-    assert counts(STATS) + Counts() == Counts(1, 600, 64, 19, 12, 9)
+    assert TokenCounts(1, 10, None, 5) + TokenCounts(2, 20, 3) == TokenCounts(3, 30, 3, 5)
+    assert counts(STATS) + TokenCounts() == TokenCounts(1, 600, 64, 19, 12, 9)
 
 
 def test_an_engine_is_judged_by_all_that_it_has_done() -> None:
@@ -247,10 +259,10 @@ TECHNIQUE = st.sampled_from([ASKED, LEFT_OUT, Technique(asked=False)])
     techniques=st.dictionaries(st.sampled_from(NAMES), TECHNIQUE),
     reported=st.dictionaries(st.sampled_from(NAMES), st.none() | st.sampled_from(["fp8", "awq", "FLASHINFER"])),
     stats=st.builds(GenerationStats, COUNTS, st.none(), COUNTS, COUNTS, COUNTS, COUNTS),
-    earlier=st.builds(Counts, st.integers(0, 3), COUNTS, COUNTS, COUNTS, COUNTS, COUNTS),
+    earlier=st.builds(TokenCounts, st.integers(0, 3), COUNTS, COUNTS, COUNTS, COUNTS, COUNTS),
 )
 def test_a_yes_has_evidence_a_no_has_a_reason_and_nothing_is_lost(
-    techniques: dict[str, Technique], reported: dict[str, str | None], stats: GenerationStats, earlier: Counts
+    techniques: dict[str, Technique], reported: dict[str, str | None], stats: GenerationStats, earlier: TokenCounts
 ) -> None:
     configuration, since_start = Configuration(reported, {"kv_cache_dtype": "fp8"}), earlier + counts(stats)
     answer = of_answer(techniques, configuration, stats, since_start)

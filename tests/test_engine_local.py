@@ -75,7 +75,7 @@ async def test_a_prompt_that_was_seen_before_comes_from_the_prefix_cache_and_tha
 
 async def test_what_it_has_forgotten_comes_from_no_cache(generator: LocalGenerator) -> None:
     await collect(generator, 1)
-    assert await generator.forget()
+    assert await generator.reset_prefix_cache()
     assert (await collect(generator, 1))[1].cached_prompt_tokens == 0
 
 
@@ -229,7 +229,7 @@ async def test_steps_of_the_engine_add_up_and_one_that_drafts_nothing_counts_as_
     observed.step(*step((0, 0), (8, 5), 7, 0))
     observed.step(None, None)
     assert observed.scheduled == 3
-    assert observed.since_start == evidence.Counts(2, 600, 64, 7, 8, 5)
+    assert observed.since_start == evidence.TokenCounts(2, 600, 64, 7, 8, 5)
 
 
 async def test_an_engine_whose_switches_are_on_and_whose_counters_stay_0_is_caught() -> None:
@@ -282,7 +282,7 @@ async def test_the_pool_tells_how_many_bits_a_value_has_whatever_the_dtype_is_ca
     plan = spec.plan(settings.load(assignments=["generator.kv_cache_dtype=fp8"], environ={}, device="cpu"))
     for blocks, engaged, bits in ((1456, True, 8.0), (728, False, 16.0)):
         configuration = read_configuration(configured("fp8", blocks), plan)
-        found = evidence.of_engine(plan.techniques, configuration, evidence.Counts())["kv_cache_dtype"]
+        found = evidence.of_engine(plan.techniques, configuration, evidence.TokenCounts())["kv_cache_dtype"]
         assert (found.engaged, found.numbers["bits_per_value"]) == (engaged, pytest.approx(bits, rel=0.01))
 
 

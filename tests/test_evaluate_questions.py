@@ -83,7 +83,7 @@ def test_a_malformed_record_is_refused_with_its_line_and_field(tmp_path: Path, r
 
 def test_a_record_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
     path = write(tmp_path / "set.jsonl", RECORD, NOTHING, RECORD)
-    assert refused(path) == f"{path}:3: 'q1' stands in {path}:1 already. Each is asked once: remove one."
+    assert refused(path) == f"{path}:3: 'q1' is already used in {path}:1. Each is asked once: remove one."
 
 
 def test_an_empty_set_a_missing_one_and_one_that_is_no_text(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_the_test_split_is_taken_else_the_only_one(tmp_path: Path) -> None:
     [
         ("1 gout 1", "expected query-id, corpus-id and a whole score between tabs"),
         ("1\tgout\thigh", "expected query-id, corpus-id and a whole score between tabs"),
-        ("1\tscurvy\t1", "'1 with scurvy' stands in "),
+        ("1\tscurvy\t1", "'1 with scurvy' is already used in "),
         ("9\tgout\t1", "lacks query '9'"),
     ],
 )
@@ -154,7 +154,7 @@ def test_queries_that_cannot_be_used(tmp_path: Path) -> None:
     write(folder / "queries.jsonl", QUERIES[0], {"_id": "2"})
     assert "queries.jsonl:2: no query of BEIR's" in refused(folder)
     write(folder / "queries.jsonl", QUERIES[0], QUERIES[0])
-    assert "'1' stands in" in refused(folder)
+    assert "'1' is already used in" in refused(folder)
     (folder / "queries.jsonl").unlink()
     assert "is no folder of BEIR's" in refused(folder)
 

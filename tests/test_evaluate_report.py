@@ -179,7 +179,7 @@ def test_the_report_tells_in_how_many_answers_a_technique_engaged(tmp_path: Path
     }
     stats = [GenerationStats(9, None, 100, cached, 4, 1) for cached in (0, 64, 32)]
     engines = [
-        EngineInfo("vllm", "1", "cpu", evidence.of_answer(asked, evidence.UNTOLD, one, evidence.Counts(9)))
+        EngineInfo("vllm", "1", "cpu", evidence.of_answer(asked, evidence.UNTOLD, one, evidence.TokenCounts(9)))
         for one in (*stats, None)  # of the last nothing was generated
     ]
     taken = [sample(MALARIA, replace(answer("So."), engine=engine)) for engine in engines]

@@ -328,7 +328,7 @@ async def test_another_question_set_is_refused(root: Path, folder: Path) -> None
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda lines: [*lines, lines[1]], "stands there twice"),
+        (lambda lines: [*lines, lines[1]], "appears twice"),
         (lambda lines: [*lines, json.dumps({"id": "q9"})], "no sample of this version of rag"),
         (lambda lines: [lines[0], "{", *lines[2:]], r"samples\.jsonl:2: no JSON object"),
         (lambda lines: [lines[0], "[]", *lines[2:]], r"samples\.jsonl:2: no JSON object"),

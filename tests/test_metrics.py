@@ -13,6 +13,7 @@ from rag.metrics import (
     aurc,
     auroc,
     key_facts_found,
+    precision,
     ranked,
     ranked_at,
     ranks,
@@ -111,6 +112,13 @@ def test_recall_is_the_share_of_the_relevant_ones_whatever_else_is_found() -> No
     assert recall([], {"a"}) == 0.0
     with pytest.raises(ZeroDivisionError):
         recall(["a"], [])
+
+
+def test_precision_is_the_share_of_what_was_found_that_is_relevant() -> None:
+    assert precision({"a", "x"}, ["a", "b", "c"]) == 0.5
+    assert precision({"x"}, []) == 0.0
+    with pytest.raises(ZeroDivisionError):
+        precision(set(), ["a"])
 
 
 def test_a_key_fact_is_found_by_any_of_its_variants_whatever_its_capitals_and_white_space() -> None:

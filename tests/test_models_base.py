@@ -15,7 +15,7 @@ import pytest
 import yaml
 from safetensors.numpy import save
 
-from rag.models.base import beside_weights
+from rag.models.base import non_weight_files
 
 REVISION = "a" * 40
 FILES = {
@@ -112,5 +112,5 @@ def test_what_stands_beside_the_weights_and_what_only_a_sentence_encoder_needs()
     weights = ["model-00001-of-00002.safetensors", "model.safetensors.index.json"]
     sentences = ["modules.json", "1_Pooling/config.json", "sentence_bert_config.json"]
     names = [*tokenizer, *weights, *sentences, "config_sentence_transformers.json"]
-    assert beside_weights(names, encoder=False) == tokenizer
-    assert beside_weights(names, encoder=True) == [*tokenizer, *sentences, "config_sentence_transformers.json"]
+    assert non_weight_files(names, encoder=False) == tokenizer
+    assert non_weight_files(names, encoder=True) == [*tokenizer, *sentences, "config_sentence_transformers.json"]

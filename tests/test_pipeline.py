@@ -11,7 +11,7 @@ from indexes import write_index
 
 from rag import settings
 from rag.abstain import Weighing
-from rag.cache import CachedSearcher, Counts, Memory, QuestionCache
+from rag.cache import CacheCounts, CachedSearcher, Memory, QuestionCache
 from rag.core import (
     Answer,
     Document,
@@ -28,7 +28,7 @@ from rag.core import (
 from rag.errors import EngineDied, QuestionError, SettingsError
 from rag.index import IndexReader, Versions, check_current, open_index
 from rag.ingest import chunk
-from rag.pipeline import MAX_QUESTION, WITHHELD, Answers, Delta, Event, Pipeline, Searched
+from rag.pipeline import MAX_QUESTION, WITHHELD, Answers, Caches, Delta, Event, Pipeline, Searched
 from rag.prompt import NOT_IN_SOURCES
 from rag.search import HybridSearcher
 from rag.testing import FakeEncoder, FakeGenerator, FakeReranker, FakeSupportChecker
@@ -414,7 +414,7 @@ class Keeping:
             self.searcher,
             self.generator,
             checker,
-            answers=self.answers,
+            caches=Caches(answers=self.answers),
             startup_s=12.5,
         )
 
@@ -438,7 +438,7 @@ async def test_a_repeated_question_gets_its_answer_again_and_nothing_is_searched
         first.profile,
     )
     assert [citation.doc_id for citation in again.citations] == ["malaria"]
-    assert kept.answers.memory.counts == Counts(exact=1, missed=1)
+    assert kept.answers.memory.counts == CacheCounts(exact=1, missed=1)
 
 
 @pytest.mark.parametrize("keeps", ["answers", "hits"])
@@ -448,8 +448,8 @@ async def test_a_repeat_is_known_by_its_words_and_not_encoded(
     kept = Keeping(index)
     pipeline = kept.pipeline
     if keeps == "hits":
-        pipeline = pipeline.over(CachedSearcher(kept.searcher, QuestionCache(Memory(FakeEncoder.dimension, 10))))
-        monkeypatch.setattr(pipeline, "_answers", None)
+        cached = CachedSearcher(kept.searcher, QuestionCache(Memory(FakeEncoder.dimension, 10)))
+        pipeline = pipeline.having(searcher=cached, caches=Caches(hits=cached.cache))
     await pipeline.answer(CAUSE)
     monkeypatch.setattr(FakeEncoder, "encode_queries", None)  # it can't be asked
     assert (await pipeline.answer(f" {CAUSE.lower()} ")).cache.similarity == 1.0
@@ -504,7 +504,8 @@ async def test_over_a_new_version_of_the_index_no_answer_of_the_old_one_is_given
     kept = Keeping(index)
     before = await kept.pipeline.answer(CAUSE)
     newer = Searching(index, kept.pipeline.settings.retrieve)
-    other = kept.pipeline.over(newer)
+    answers: Answers = QuestionCache(Memory(FakeEncoder.dimension, 10))
+    other = kept.pipeline.having(searcher=newer, caches=Caches(answers=answers))
     kept.generator.deltas = ["A mosquito carries them [1]."]
     found = await other.answer(CAUSE)
     assert (found.cache.hit, found.answer, newer.asked) == (False, "A mosquito carries them [1].", (CAUSE,))

@@ -28,7 +28,7 @@ from lookahead import (
 )
 
 from rag.core import Encoder, Hits, Trace
-from rag.prefetch import Asked, Counts, PrefetchSearcher
+from rag.prefetch import PrefetchCounts, PrefetchSearcher, QuestionKey
 
 
 @pytest.fixture(autouse=True)
@@ -37,21 +37,21 @@ def _guarded() -> Iterator[None]:
         yield
 
 
-def numbered(count: int) -> list[Asked]:
+def numbered(count: int) -> list[QuestionKey]:
     return [(f"q{number}", None) for number in range(count)]
 
 
-def names(*texts: str) -> list[Asked]:
+def names(*texts: str) -> list[QuestionKey]:
     return [(text, None) for text in texts]
 
 
 def over(
-    finding: Finding, stream: Iterable[Asked], window: int, batch_size: int, encoder: Encoder | None = None
+    finding: Finding, stream: Iterable[QuestionKey], window: int, batch_size: int, encoder: Encoder | None = None
 ) -> PrefetchSearcher:
     return PrefetchSearcher(finding, encoder if encoder is not None else Encoding(), stream, window, batch_size)
 
 
-def ask(ahead: PrefetchSearcher, *asked: Asked, trace: Trace | None = None) -> list[Hits]:
+def ask(ahead: PrefetchSearcher, *asked: QuestionKey, trace: Trace | None = None) -> list[Hits]:
     return ahead.search([query_of(one) for one in asked], trace if trace is not None else Trace())
 
 
@@ -69,8 +69,8 @@ def settled(finding: Finding, searched: int) -> None:
 class Case:
     """`asked` of a stream by so many threads; the search fails at `failing`."""
 
-    stream: list[Asked]
-    asked: list[Asked]
+    stream: list[QuestionKey]
+    asked: list[QuestionKey]
     window: int
     batch_size: int
     threads: int
@@ -109,7 +109,7 @@ def test_each_question_gets_its_own_hits_and_no_more_are_waiting_than_the_window
     finding = Finding(case.failing)
     ahead = over(finding, case.stream, case.window, case.batch_size)
 
-    def ask_one(asked: Asked) -> Hits | str:
+    def ask_one(asked: QuestionKey) -> Hits | str:
         finding.started.append(asked)
         try:
             [hits] = ask(ahead, asked)
@@ -148,7 +148,7 @@ def test_16_threads_that_ask_at_once_all_get_theirs() -> None:
     with closing(over(finding, stream, window=12, batch_size=5)) as ahead:
         begin = threading.Barrier(16)
 
-        def ask_some(first: int) -> list[tuple[Asked, Hits]]:
+        def ask_some(first: int) -> list[tuple[QuestionKey, Hits]]:
             begin.wait(PATIENCE)
             return [(one, ask(ahead, one)[0]) for one in stream[first::16]]
 
@@ -190,7 +190,7 @@ def test_a_batch_is_encoded_once_and_searched_once() -> None:
         for one in numbered(8)[1:]:
             ask(ahead, one)
     assert (encoder.alone, finding.alone) == ([], [])
-    assert ahead.counts == Counts(ahead=8)
+    assert ahead.counts == PrefetchCounts(ahead=8)
 
 
 def test_the_same_question_twice_is_searched_twice_and_given_twice() -> None:
@@ -199,7 +199,7 @@ def test_the_same_question_twice_is_searched_twice_and_given_twice() -> None:
         settled(finding, 3)
         assert ask(ahead, ("a", None)) == ask(ahead, ("a", None)) == [finding.hits(("a", None))]
         ask(ahead, ("a", None))
-    assert ahead.counts == Counts(ahead=2, alone=1, wasted=1)
+    assert ahead.counts == PrefetchCounts(ahead=2, alone=1, wasted=1)
 
 
 def test_never_more_than_the_window_is_searched_and_not_asked() -> None:
@@ -209,13 +209,13 @@ def test_never_more_than_the_window_is_searched_and_not_asked() -> None:
         for number, one in enumerate(numbered(16)):
             assert ask(ahead, one) == [finding.hits(one)]
             settled(finding, 4 + 2 * ((number + 2) // 2) if number < 14 else 20)
-    assert ahead.counts == Counts(ahead=16, wasted=4)
+    assert ahead.counts == PrefetchCounts(ahead=16, wasted=4)
 
 
 def test_of_a_stream_without_an_end_no_more_is_read_than_the_window_holds() -> None:
     read: list[str] = []
 
-    def endless() -> Iterator[Asked]:
+    def endless() -> Iterator[QuestionKey]:
         for number in itertools.count():
             read.append(f"q{number}")
             yield read[-1], None
@@ -225,7 +225,7 @@ def test_of_a_stream_without_an_end_no_more_is_read_than_the_window_holds() -> N
         settled(finding, 6)
         assert len(read) == 6
         ask(ahead, ("q3", None))
-    assert ahead.counts == Counts(ahead=1, wasted=5)
+    assert ahead.counts == PrefetchCounts(ahead=1, wasted=5)
 
 
 @pytest.mark.parametrize(("window", "batch_size"), [(3, 4), (3, 0), (0, 0), (0, 1)])
@@ -248,7 +248,7 @@ def test_what_is_asked_while_it_is_searched_waits_for_that_and_is_late() -> None
         assert found() == [finding.hits(("a", None))]
         until(lambda: ahead.counts.late == 1)
         ask(ahead, ("b", None))
-    assert (finding.alone, ahead.counts) == ([], Counts(ahead=1, late=1))
+    assert (finding.alone, ahead.counts) == ([], PrefetchCounts(ahead=1, late=1))
 
 
 def test_a_batch_that_is_not_whole_is_searched_where_somebody_waits_for_it() -> None:
@@ -276,7 +276,7 @@ async def test_who_waits_for_its_arrival_finds_it_there_and_it_was_late_all_the_
         for text in "aab":
             assert ask(ahead, (text, None)) == [finding.hits((text, None))]
         assert ask(ahead, ("x", None)) == [finding.hits(("x", None))]
-    assert ahead.counts == Counts(late=3, alone=1)
+    assert ahead.counts == PrefetchCounts(late=3, alone=1)
 
 
 async def test_closing_ends_the_wait_for_what_was_not_searched() -> None:
@@ -327,7 +327,7 @@ def test_another_condition_makes_another_question_of_it() -> None:
         settled(finding, 1)
         assert ask(ahead, ("a", None)) == [finding.hits(("a", None))]
         assert ask(ahead, ("a", "retracted")) == [finding.hits(("a", "retracted"))]
-    assert ahead.counts == Counts(ahead=1, alone=1)
+    assert ahead.counts == PrefetchCounts(ahead=1, alone=1)
 
 
 def test_the_time_that_is_waited_for_hits_is_that_of_their_retrieval() -> None:
@@ -357,7 +357,7 @@ def test_of_a_batch_that_fails_only_the_question_at_fault_fails_and_at_its_own_c
         settled(finding, 5)
         for text in "de":
             assert ask(ahead, (text, None)) == [finding.hits((text, None))]
-    assert ahead.counts == Counts(ahead=2, alone=3)
+    assert ahead.counts == PrefetchCounts(ahead=2, alone=3)
 
 
 def test_where_a_batch_cannot_be_encoded_each_of_its_questions_is_searched_alone() -> None:
@@ -369,7 +369,7 @@ def test_where_a_batch_cannot_be_encoded_each_of_its_questions_is_searched_alone
             assert ask(ahead, (text, None)) == [finding.hits((text, None))]
         assert finding.alone == [["a"], ["b"]]
         assert finding.batches == [["c", "d"]]
-    assert ahead.counts == Counts(ahead=2, alone=2)
+    assert ahead.counts == PrefetchCounts(ahead=2, alone=2)
 
 
 def test_an_encoder_that_gives_too_few_vectors_is_a_batch_that_fails() -> None:
@@ -381,7 +381,7 @@ def test_an_encoder_that_gives_too_few_vectors_is_a_batch_that_fails() -> None:
     with closing(over(finding, names("a", "b"), window=2, batch_size=2, encoder=Short())) as ahead:  # type: ignore[arg-type]
         for text in "ab":
             assert in_thread(partial(ask, ahead, (text, None)))() == [finding.hits((text, None))]
-    assert ahead.counts == Counts(alone=2)
+    assert ahead.counts == PrefetchCounts(alone=2)
 
 
 def test_a_search_that_gives_too_few_hits_leaves_no_question_waiting() -> None:
@@ -403,7 +403,7 @@ def test_a_stream_that_breaks_off_leaves_no_question_waiting() -> None:
 
     read = threading.Event()
 
-    def broken() -> Iterator[Asked]:
+    def broken() -> Iterator[QuestionKey]:
         yield "a", None
         read.set()
         raise OSError("the file is gone")
@@ -423,7 +423,7 @@ def test_a_look_at_what_will_be_found_takes_nothing_away() -> None:
         assert ahead.peek(("a", None)) == ahead.peek(("a", None)) == finding.hits(("a", None))
         assert ask(ahead, ("a", None)) == [finding.hits(("a", None))]
     assert (finding.batches, finding.alone) == ([["a", "b"]], [])
-    assert ahead.counts == Counts(ahead=1, wasted=1)
+    assert ahead.counts == PrefetchCounts(ahead=1, wasted=1)
 
 
 def test_a_look_waits_until_the_question_is_searched() -> None:

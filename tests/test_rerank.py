@@ -13,7 +13,7 @@ from rag.bert import convert
 from rag.core import Hit, Passage, Query
 from rag.errors import ModelError
 from rag.pairs import open_pairs
-from rag.rerank import Beside, CrossEncoderReranker, lexical_shares, scored
+from rag.rerank import CrossEncoderReranker, ScoreWeights, lexical_shares, scored
 from rag.testing import FakeEncoder
 
 
@@ -41,7 +41,7 @@ def test_a_score_is_the_sigmoid_of_its_logit_in_the_order_of_the_passages() -> N
 
 
 def test_a_cosine_adds_its_weight_to_the_logit() -> None:
-    scores = CrossEncoderReranker(Table(), Beside(cosine=4.0)).score(
+    scores = CrossEncoderReranker(Table(), ScoreWeights(cosine=4.0)).score(
         "why?", [hit("0", 0.5), hit("1", -0.25), hit("-2", 0.5)]
     )
     assert scores == pytest.approx([1 / (1 + np.exp(-2)), 0.5, 0.5])
@@ -49,7 +49,7 @@ def test_a_cosine_adds_its_weight_to_the_logit() -> None:
 
 def test_bm25_adds_its_weight_times_the_share_of_the_best_score() -> None:
     hits = [hit("0", 0.9, 12.0), hit("-1", 0.9, 6.0), hit("2", 0.9)]
-    scores = CrossEncoderReranker(Table(), Beside(lexical=2.0)).score("why?", hits)
+    scores = CrossEncoderReranker(Table(), ScoreWeights(lexical=2.0)).score("why?", hits)
     assert scores == pytest.approx([1 / (1 + np.exp(-2)), 0.5, 1 / (1 + np.exp(-2))])
     assert lexical_shares([hit("0"), hit("1")]).tolist() == [0.0, 0.0]  # the lexical search is off
 
@@ -58,7 +58,7 @@ def test_passages_that_no_search_has_scored_get_their_cosine_and_their_probabili
     encoder = FakeEncoder()
     query = Query("why?", encoder.encode_queries(["why?"])[0])
     hits = [hit("0", 0.9, 7.0), hit("1")]
-    found = scored(query, hits, encoder, CrossEncoderReranker(Table(), Beside(cosine=2.0)))
+    found = scored(query, hits, encoder, CrossEncoderReranker(Table(), ScoreWeights(cosine=2.0)))
     cosines = [float(encoder.encode_passages([f"\n{text}"])[0] @ query.vector) for text in ("0", "1")]
     assert [one.dense for one in found] == pytest.approx(cosines)
     assert [one.rerank for one in found] == pytest.approx(

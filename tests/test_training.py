@@ -23,7 +23,7 @@ from rag.training import crossencoder, export, generator, loop, matcher, recipes
 from rag.training.grounded import Example, Piece
 from rag.training.recipes import Product
 from rag.training.reranker import Ranking
-from rag.training.support import Pair
+from rag.training.support import SupportPair
 from rag.verify import LABELS
 
 try:
@@ -53,7 +53,7 @@ def rankings(count: int, seed: int) -> list[Ranking]:
     return made
 
 
-def pairs(count: int, seed: int) -> list[Pair]:
+def pairs(count: int, seed: int) -> list[SupportPair]:
     chance = random.Random(seed)
     made = []
     for number in range(count):
@@ -61,17 +61,17 @@ def pairs(count: int, seed: int) -> list[Pair]:
         one = chance.choice(DISEASES)
         what = {"supported": "cause", "contradicted": "not cause", "not_stated": "history"}[label]
         sentence = said(one, what)
-        made.append(Pair(sentence, said(one), label, "made"))  # type: ignore[arg-type]
+        made.append(SupportPair(sentence, said(one), label, "made"))  # type: ignore[arg-type]
     return made
 
 
-def asked(count: int, seed: int) -> list[matcher.Pair]:
+def asked(count: int, seed: int) -> list[matcher.QuestionPair]:
     chance = random.Random(seed)
     made = []
     for number in range(count):
         one = f"What is the cause of {chance.choice(DISEASES)}?"
         other = one.replace("is the", "causes the" if number % 2 else "history")
-        made.append(matcher.Pair(one, other, bool(number % 2), "made"))
+        made.append(matcher.QuestionPair(one, other, bool(number % 2), "made"))
     return made
 
 

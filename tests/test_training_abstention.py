@@ -10,7 +10,7 @@ import pytest
 
 from rag.core import Hit
 from rag.testing import FakeEncoder
-from rag.training.abstention import WITHOUT_ANSWER, Observed, judging, weigh
+from rag.training.abstention import WITHOUT_ANSWER, Observed, scoring, weigh
 from rag.training.grounded import Example, Piece
 
 WORD, RELEVANCE, SHIFT = 0.6, -0.4, 0.3
@@ -73,7 +73,7 @@ class Noting:
 def test_passages_of_a_prompt_have_bm25_scores_as_those_of_a_search_do(question: str, found: Sequence[bool]) -> None:
     example = Example("m1", "one", question, PIECES, "Plasmodium [1].", (1,))
     encoder, reranker = FakeEncoder(), Noting()
-    sources = judging(encoder, reranker)(example)
+    sources = scoring(encoder, reranker)(example)
     assert [bool(source.hit.lexical) for source in sources] == found
     assert [hit.lexical for hit in reranker.given] == [source.hit.lexical for source in sources]
     assert [source.hit.rerank for source in sources] == [0.5, 0.5]

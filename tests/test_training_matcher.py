@@ -18,7 +18,7 @@ from rag.calibrate import read_pairs
 from rag.errors import UsageError
 from rag.matching import comparable
 from rag.training import crossencoder, datasets, export
-from rag.training.matcher import SHARES, Pair, Pairs, of_cluster, of_documents, of_medquad, of_topic
+from rag.training.matcher import SHARES, Pairs, QuestionPair, of_cluster, of_documents, of_medquad, of_topic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,11 +41,11 @@ SAID = {CLUSTER["question"], *SAME, *TINY_SAME}
 SEEDS = range(20)
 
 
-def of(pairs: Sequence[Pair], *kinds: str) -> list[Pair]:
+def of(pairs: Sequence[QuestionPair], *kinds: str) -> list[QuestionPair]:
     return [pair for pair in pairs if pair.kind in kinds]
 
 
-def both(pair: Pair) -> frozenset[str]:
+def both(pair: QuestionPair) -> frozenset[str]:
     return frozenset((pair.a, pair.b))
 
 
@@ -60,7 +60,7 @@ def made(root: Path) -> Pairs:
 
 
 @pytest.fixture(scope="module")
-def pairs(made: Pairs) -> list[Pair]:
+def pairs(made: Pairs) -> list[QuestionPair]:
     return made.training(4000, 0)
 
 
@@ -177,7 +177,7 @@ def test_the_shares_are_whole() -> None:
     assert sum(SHARES.values()) == pytest.approx(1.0)
 
 
-def test_a_longer_training_begins_as_a_shorter_one(made: Pairs, pairs: list[Pair]) -> None:
+def test_a_longer_training_begins_as_a_shorter_one(made: Pairs, pairs: list[QuestionPair]) -> None:
     assert made.training(300, 0) == pairs[:300]
     assert made.training(300, 1) != pairs[:300]
     some = made.held_out(100, 0)
@@ -185,7 +185,7 @@ def test_a_longer_training_begins_as_a_shorter_one(made: Pairs, pairs: list[Pair
     assert made.held_out(50, 1) != some[:50]
 
 
-def test_every_source_has_its_share_and_both_answers_are_common(pairs: list[Pair]) -> None:
+def test_every_source_has_its_share_and_both_answers_are_common(pairs: list[QuestionPair]) -> None:
     sources = {
         "clusters": of(pairs, "paraphrase", "tiny", "near miss", "same topic"),
         "lexicon": of(pairs, "same term", "same aspect", "other term", "other aspect"),
@@ -198,11 +198,11 @@ def test_every_source_has_its_share_and_both_answers_are_common(pairs: list[Pair
         assert 0.35 < sum(pair.same for pair in some) / len(some) < 0.55
 
 
-def test_what_is_told_apart_by_rule_is_not_learnt(pairs: list[Pair]) -> None:
+def test_what_is_told_apart_by_rule_is_not_learnt(pairs: list[QuestionPair]) -> None:
     assert [pair for pair in pairs if not comparable(pair.a, pair.b)] == []
 
 
-def test_the_label_of_a_pair_of_the_clusters_is_that_of_its_cluster(pairs: list[Pair]) -> None:
+def test_the_label_of_a_pair_of_the_clusters_is_that_of_its_cluster(pairs: list[QuestionPair]) -> None:
     """Against the file, without the code that made them."""
     same: set[frozenset[str]] = set()
     for cluster in datasets.same_questions():
@@ -213,7 +213,7 @@ def test_the_label_of_a_pair_of_the_clusters_is_that_of_its_cluster(pairs: list[
     assert wrong == []
 
 
-def test_no_question_and_no_pair_of_what_is_measured_is_learnt(made: Pairs, pairs: list[Pair]) -> None:
+def test_no_question_and_no_pair_of_what_is_measured_is_learnt(made: Pairs, pairs: list[QuestionPair]) -> None:
     path = paths.shipped("eval", "paraphrases.jsonl")
     measured = {split: read_pairs(path, split) for split in ("calibration", "heldout")}
     asked = {plain(text) for some in measured.values() for one in some for text in (one.a, one.b)}
@@ -230,20 +230,20 @@ def plain(text: str) -> str:
     return " ".join(text.casefold().split()).rstrip("?. ")
 
 
-def test_no_disease_of_medquad_s_held_out_sources_is_learnt(root: Path, pairs: list[Pair]) -> None:
+def test_no_disease_of_medquad_s_held_out_sources_is_learnt(root: Path, pairs: list[QuestionPair]) -> None:
     training, validation, held_out = datasets.split_medquad(datasets.medquad(root))
     asked = {text for pair in of(pairs, "other kind", "other disease") for text in (pair.a, pair.b)}
     assert asked <= {record.question for record in training}
     assert asked & {record.question for record in (*validation, *held_out)} == set()
 
 
-def test_the_curve_is_of_topics_that_none_is_trained_on(made: Pairs, pairs: list[Pair]) -> None:
+def test_the_curve_is_of_topics_that_none_is_trained_on(made: Pairs, pairs: list[QuestionPair]) -> None:
     topics: dict[str, set[str]] = defaultdict(set)
     for cluster in datasets.same_questions():
         for text in [cluster["question"], *cluster["same"], *cluster["near"]]:
             topics[text].add(cluster["topic"])
 
-    def about(some: Sequence[Pair]) -> set[str]:
+    def about(some: Sequence[QuestionPair]) -> set[str]:
         return {topic for pair in some for text in (pair.a, pair.b) for topic in topics.get(text, ())}
 
     seen = made.held_out(10_000, 0)

@@ -18,7 +18,7 @@ from serving import LOADED
 
 from rag import settings
 from rag.bench import results
-from rag.cache import Memory, QuestionCache
+from rag.cache import Memory, QuestionCache, QuestionCaches
 from rag.core import GenerationParams, GenerationStats, Message, Opening
 from rag.errors import EngineDied, EngineError, RagError, UsageError
 from rag.evaluate import QuestionSet
@@ -269,7 +269,7 @@ class Opened:
                 searcher,
                 self.engine,
                 FakeSupportChecker(),
-                answers=answers if one.settings.cache.answers else None,
+                caches=QuestionCaches(answers=answers) if one.settings.cache.answers else None,
             )
         try:
             yield pipelines

@@ -20,7 +20,7 @@ from rag.figures import Figure
 from rag.prompt import NOT_IN_SOURCES
 from rag.variants import breakdown
 from rag.variants.breakdown import lengths, picture
-from rag.variants.breakdown.lengths import Length, Shape
+from rag.variants.breakdown.lengths import Length, RequestShape
 from rag.variants.breakdown.measured import read
 from rag.variants.breakdown.picture import Bar
 from rag.variants.breakdown.source import PUBLISHED
@@ -288,7 +288,7 @@ def long_ones(seconds: Mapping[tuple[str, int, int], float]) -> list[dict[str, A
         lengths.row(
             Length(
                 variant,
-                Shape(prompt, tokens),
+                RequestShape(prompt, tokens),
                 repeat,
                 total * (1 + repeat),
                 GenerationStats(tokens, "length", prompt, 64, 100, 40, 0.0, total / 2, total / 4),

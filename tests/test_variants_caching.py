@@ -21,7 +21,7 @@ from serving import LOADED
 
 from rag import build, calibrate, evaluate, paths, settings
 from rag.bench import results
-from rag.cache import CachedSearcher, Memory, QuestionCache, RememberingEncoder, normalised
+from rag.cache import CachedEncoder, CachedSearcher, Memory, QuestionCache, QuestionCaches, normalised
 from rag.cli import commands
 from rag.core import GenerationParams, Hits, Message
 from rag.errors import EngineDied, EngineError, UsageError
@@ -431,30 +431,31 @@ class Caches:
         self.opened += 1
         searched: QuestionCache[Hits] = QuestionCache(Memory(64, 100), Wordings(), -1.0)
         answers: QuestionCache[Any] = QuestionCache(Memory(64, 100), Wordings(), -1.0)
-        forget = self.engine.forget
+        reset = self.engine.reset_prefix_cache
 
         async def noting() -> bool:
             self.kept.append(len(searched.memory) + len(answers.memory))
-            return await forget()
+            return await reset()
 
-        self.engine.forget = noting  # type: ignore[method-assign]
+        self.engine.reset_prefix_cache = noting  # type: ignore[method-assign]
         searcher = HybridSearcher(serving.search(self.root).index, LOADED.settings.retrieve, FakeReranker())
         common = (self.engine, FakeSupportChecker())
+        encoder = CachedEncoder(FakeEncoder(), 100)
         pipelines = {
             "plain": Pipeline(LOADED.settings, "plain", FakeEncoder(), searcher, *common),
             "cached": Pipeline(
                 LOADED.settings,
                 "cached",
-                RememberingEncoder(FakeEncoder(), 100),
+                encoder,
                 CachedSearcher(searcher, searched),
                 *common,
-                answers=answers,
+                caches=QuestionCaches(encoder, searched, answers),
             ),
         }
         try:
             yield pipelines
         finally:
-            self.engine.forget = forget  # type: ignore[method-assign]
+            self.engine.reset_prefix_cache = reset  # type: ignore[method-assign]
             for pipeline in pipelines.values():
                 pipeline.close()
 

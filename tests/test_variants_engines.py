@@ -21,7 +21,7 @@ from rag.engine.tokens import ChatTokenizer
 from rag.errors import EngineDied, EngineError, UsageError
 from rag.progress import quiet
 from rag.variants import engines
-from rag.variants.breakdown.lengths import SHAPES, Shape
+from rag.variants.breakdown.lengths import SHAPES, RequestShape
 from rag.variants.engines import Measurement, Variant, measuring, samples, shapes
 from rag.variants.engines.prompts import Prompts
 from rag.variants.engines.samples import ALIKE, Start, Taken
@@ -121,7 +121,7 @@ def test_real_engines_without_weights_are_asked_for_exactly_so_many_tokens(
         assert started.weights.bytes - started.weights.read_bytes == table
         assert table < started.weights.read_bytes < 1.1 * table  # the other table, and two small layers
 
-        params = measuring.fixed(Shape(300, 7), tiny("v3", tmp_path))
+        params = measuring.fixed(RequestShape(300, 7), tiny("v3", tmp_path))
         came = engine.ask(Requests(prompts.get(300, 0, 2), params))
         assert [(stats.prompt_tokens, stats.output_tokens) for _, stats in came.each] == [(300, 7)] * 2
         assert came.each[0][1].cached_prompt_tokens == 0  # the second has the instruction in common with it

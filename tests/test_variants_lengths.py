@@ -21,7 +21,7 @@ from rag.prompt import SYSTEM
 from rag.testing import FakeGenerator
 from rag.variants import asking, breakdown
 from rag.variants.breakdown import lengths
-from rag.variants.breakdown.lengths import QUESTION, SHAPES, Shape, drawn, exactly
+from rag.variants.breakdown.lengths import QUESTION, SHAPES, RequestShape, drawn, exactly
 
 TEXTS = [
     "Malaria is a disease of the blood, which is caused by a parasite.",
@@ -85,7 +85,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The index is under it, prompts and answers are short."""
     serving.write(tmp_path / "indexes")
     monkeypatch.setattr(asking, "PAUSE", 0.0)
-    monkeypatch.setattr(lengths, "SHAPES", (Shape(150, 5), Shape(100, 3)))
+    monkeypatch.setattr(lengths, "SHAPES", (RequestShape(150, 5), RequestShape(100, 3)))
     checked = index.check_current(index.Versions(tmp_path / "indexes", "test"))
     monkeypatch.setattr(lengths.build, "check_index", lambda _: checked)
     return tmp_path

@@ -49,6 +49,12 @@ def test_what_only_training_and_measuring_read_stays_out(installed: Path) -> Non
     ]
 
 
+def test_the_tables_of_opposites_travel_with_it(installed: Path, tmp_path: Path) -> None:
+    told = 'import rag.contrasts as rules; print(rules.contrast("Does salt raise it?", "Does salt lower it?"))'
+    done = subprocess.run([installed / "python", "-c", told], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout == "True\n"
+
+
 def test_it_is_the_wheel_that_runs(installed: Path, tmp_path: Path) -> None:
     where = "import rag, sys; print(rag.__file__)"
     done = subprocess.run([installed / "python", "-c", where], capture_output=True, text=True, cwd=tmp_path, check=True)

@@ -4,15 +4,16 @@ searched ahead meanwhile."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, replace
 
 from rag import workers
+from rag.cache import CachedEncoder
 from rag.core import Answer
 from rag.errors import EngineDied, QuestionError, RagError
 from rag.pipeline import Pipeline, Searched, check_question
-from rag.prefetch import Asked, Counts, PrefetchSearcher
+from rag.prefetch import PrefetchCounts, PrefetchSearcher, QuestionKey
 from rag.settings import Batch, Loaded
 
 
@@ -30,8 +31,8 @@ Finished = Callable[[int, Outcome], None]
 
 
 async def answer_all(
-    pipeline: Pipeline, asked: Sequence[Asked], finished: Finished, settings: Batch, at_once: int
-) -> Counts | None:
+    pipeline: Pipeline, asked: Sequence[QuestionKey], finished: Finished, settings: Batch, at_once: int
+) -> PrefetchCounts | None:
     """Ask all, `at_once` at a time; a question that fails doesn't stop the others. What became of the look-ahead, None without.
 
     Raises `EngineDied`, or whatever error tells that the engine is lost, and what `finished` raises.
@@ -40,7 +41,7 @@ async def answer_all(
     stream = [_searched(*one) for one in asked]
     order = [place for place, one in enumerate(stream) if one is not None]
     known = [one for one in stream if one is not None]
-    with pipeline.looking_ahead(known, settings.lookahead, settings.search_batch) as (ahead, searcher):
+    with looking_ahead(pipeline, known, settings.lookahead, settings.search_batch) as (ahead, searcher):
 
         async def one(place: int) -> None:
             try:
@@ -61,6 +62,20 @@ async def answer_all(
     return searcher.counts if searcher is not None else None
 
 
+@contextmanager
+def looking_ahead(
+    pipeline: Pipeline, stream: Iterable[QuestionKey], window: int, batch_size: int
+) -> Iterator[tuple[Pipeline, PrefetchSearcher | None]]:
+    """The same pipeline for the time of the block, which searches the questions of a stream before they are asked, by the searcher
+    beside it, which has to be told of each that has ended (`finish`). The pipeline itself with a window of 0."""
+    if window == 0:
+        yield pipeline, None
+        return
+    encoder = CachedEncoder(pipeline.encoder, 2 * window)
+    with closing(PrefetchSearcher(pipeline.searcher, encoder, stream, window, batch_size)) as searcher:
+        yield pipeline.having(searcher=searcher, encoder=encoder, arrival=searcher.arrival), searcher
+
+
 def for_batch(loaded: Loaded) -> Loaded:
     """With the engine on the cores that suit a batch."""
     cores = loaded.settings.batch.cores
@@ -70,13 +85,13 @@ def for_batch(loaded: Loaded) -> Loaded:
     return replace(loaded, settings=loaded.settings.model_copy(update={"generator": generator}))
 
 
-def _passages(some: Iterable[Asked], searcher: PrefetchSearcher) -> list[list[str]]:
+def _passages(some: Iterable[QuestionKey], searcher: PrefetchSearcher) -> list[list[str]]:
     """What prompts are ordered by: those that begin with the same passages stand together, since the engine has read their
     beginning."""
     return [[hit.passage.id for hit in searcher.peek(one)] for one in some]
 
 
-def _searched(question: str, where: str | None) -> Asked | None:
+def _searched(question: str, where: str | None) -> QuestionKey | None:
     """As the pipeline will ask for it; None where it won't."""
     try:
         return check_question(question), where

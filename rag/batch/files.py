@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from rag import files, where
 from rag.batch.answering import Outcome
 from rag.errors import UsageError
-from rag.prefetch import Asked
+from rag.prefetch import QuestionKey
 
 PART = ".part"
 """Ends the name of the file that answers are added to as they come; the whole is written at the end, in the order of the questions."""
@@ -29,7 +29,7 @@ class Item(BaseModel):
     where: str | None = Field(None, description="a condition that the sources' documents have to meet")
 
     @property
-    def asked(self) -> Asked:
+    def asked(self) -> QuestionKey:
         return self.question, self.where
 
 
@@ -43,7 +43,7 @@ def read(path: Path) -> list[Item]:
         item = _item(path, number, line) if as_json else Item(id=str(number), question=line)
         if item.id in places:
             raise UsageError(
-                f"{path}:{number}: {item.id!r} stands in line {places[item.id]} already. Give it another id."
+                f"{path}:{number}: {item.id!r} is already used on line {places[item.id]}. Give it another id."
             )
         places[item.id] = number
         items.append(item)
@@ -152,7 +152,7 @@ class AnswerFile:
                 if "error" not in record:
                     self._put(kept, record["id"], line.rstrip(b"\n") + b"\n")
 
-    def _own(self, line: bytes, asked: Mapping[str, Asked]) -> Mapping[str, Any] | None:
+    def _own(self, line: bytes, asked: Mapping[str, QuestionKey]) -> Mapping[str, Any] | None:
         try:
             record = json.loads(line)
             same = asked.get(record["id"]) == (record["question"], record["where"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import platform
 import subprocess
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -54,8 +56,17 @@ def versions() -> dict[str, str]:
 
 
 def sources(*modules: ModuleType) -> dict[str, str]:
-    """SHA-256 of the text of each, by name: of rules that samples were judged by."""
-    return {one.__name__: files.sha256(Path(inspect.getfile(one))) for one in modules}
+    """SHA-256 of the text of each, by name: of rules that samples were judged by. A package's is that of all its files, tables too."""
+    return {one.__name__: _sha256(Path(inspect.getfile(one))) for one in modules}
+
+
+def _sha256(source: Path) -> str:
+    if source.name != "__init__.py":
+        return files.sha256(source)
+    folder = source.parent
+    names = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    each = {path.relative_to(folder).as_posix(): files.sha256(path) for path in sorted(names)}
+    return sha256(json.dumps(each).encode()).hexdigest()
 
 
 def weights(folder: Path) -> dict[str, str]:

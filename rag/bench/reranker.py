@@ -91,7 +91,7 @@ def measure(
     assert served is not None
     model = ModelStore().resolve(loaded.settings.rerank.model).path
     float32 = Float32(model, loaded.device, loaded.settings.rerank.max_length)
-    exact = CrossEncoderReranker(float32, served.beside)
+    exact = CrossEncoderReranker(float32, served.weights)
     indexed = {name: corpora.index(loaded, root, name, index if name == "medquad" else None, progress) for name in DATA}
     samples = results.Samples(folder)
     taken = samples.resume(results.header(BENCH, command, settings=_depends_on(loaded, model, questions)))

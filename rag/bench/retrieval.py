@@ -92,7 +92,7 @@ class Instant:
         del stats
         return EngineInfo("none", None, "cpu")
 
-    async def forget(self) -> bool:
+    async def reset_prefix_cache(self) -> bool:
         return True
 
     async def close(self) -> None:

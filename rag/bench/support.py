@@ -34,7 +34,7 @@ from rag.settings import Loaded
 from rag.stats import Estimate, Floats, bootstrap_clusters
 from rag.training import support
 from rag.training.corruption import KINDS
-from rag.training.support import Pair
+from rag.training.support import SupportPair
 from rag.verify import LABELS, CrossEncoderChecker
 
 BENCH = "support"
@@ -60,10 +60,10 @@ class Chosen:
     id: str
     source: str
     about: int
-    pair: Pair
+    pair: SupportPair
 
 
-def choose(held_out: Mapping[str, Sequence[Pair]], count: int) -> list[Chosen]:
+def choose(held_out: Mapping[str, Sequence[SupportPair]], count: int) -> list[Chosen]:
     """At most `count` of each source, kind and label, drawn with a fixed seed, in the order that they came in."""
     groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for source, made in held_out.items():
@@ -147,7 +147,7 @@ def judged(checker: CrossEncoderChecker, chosen: Sequence[Chosen]) -> Iterator[d
             }
 
 
-def _source(pair: Pair, marker: int, quote: str) -> Source:
+def _source(pair: SupportPair, marker: int, quote: str) -> Source:
     passage = Passage("", "", pair.title, pair.passage, 0, len(pair.passage))
     return Source(marker, Hit(passage, 1.0), quote)
 
@@ -157,7 +157,7 @@ def _plain(text: str) -> str:
 
 
 def times(
-    checker: SupportChecker, made: Sequence[Pair], rounds: int, clock: Clock = time.perf_counter
+    checker: SupportChecker, made: Sequence[SupportPair], rounds: int, clock: Clock = time.perf_counter
 ) -> Iterator[float]:
     """Seconds of each check of an answer, warm: every answer another, as it is in use.
 

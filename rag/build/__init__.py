@@ -1,7 +1,6 @@
 """The only place that assembles: a pipeline, a search, an index, and the models that they are made of."""
 
-from rag.build.beside import engines_of, open_pipelines
-from rag.build.caching import cache_path, kept_questions
+from rag.build.caching import cache_path, kept_questions, remove_files
 from rag.build.corpus import SAMPLE, Built, build_index, ensure_sample_index, index_holds, sample_corpus
 from rag.build.parts import (
     model_store,
@@ -13,6 +12,7 @@ from rag.build.parts import (
     weighing,
 )
 from rag.build.pipeline import Stages, assemble, open_generator, open_parts, open_pipeline
+from rag.build.pipelines import engines_of, open_pipelines
 from rag.build.search import Search, check_index, newer, open_reader, open_search
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "open_reader",
     "open_reranker",
     "open_search",
+    "remove_files",
     "resolve",
     "sample_corpus",
     "weighing",

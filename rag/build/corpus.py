@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag import index, paths
-from rag.build.caching import index_versions
 from rag.build.parts import open_encoder, resolve
 from rag.build.search import check_index
 from rag.core import Document, Encoder, Passage
@@ -68,7 +67,7 @@ def build_index(
     """
     began = time.monotonic()
     settings = loaded.settings
-    versions = index_versions(loaded)
+    versions = index.versions_of(settings.index.name)
     left_out = LeftOut()
     files = find_files(sources, left_out)
     total = sum(file.size for file in files)

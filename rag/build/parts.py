@@ -15,7 +15,7 @@ from rag.matching import MATCHED_TOKENS, QuestionMatcher
 from rag.models import Finish, ModelStore, ResolvedModel
 from rag.models.recipe import CLASSIFIERS
 from rag.progress import Report, quiet
-from rag.rerank import Beside, CrossEncoderReranker
+from rag.rerank import CrossEncoderReranker, ScoreWeights
 from rag.settings import Loaded, Rerank, Settings
 
 if TYPE_CHECKING:
@@ -39,17 +39,17 @@ def open_reranker(loaded: Loaded, report: Report = quiet) -> CrossEncoderReranke
         return None
     folder = resolve(settings.model, report).path
     model = open_pairs(folder, loaded.device, settings.max_length, settings.batch_size, settings.backend)
-    return CrossEncoderReranker(model, _beside(settings))
+    return CrossEncoderReranker(model, _score_weights(settings))
 
 
-def _beside(settings: Rerank) -> Beside:
+def _score_weights(settings: Rerank) -> ScoreWeights:
     """As the settings have it, else as the model's recipe does."""
     store = model_store()
     name = settings.model
     head = store.status(name).recipe.head if name is not None and store.is_recipe(name) else None
     calibrated = (head.cosine_weight, head.lexical_weight) if head is not None else (None, None)
     asked = settings.cosine_weight, settings.lexical_weight
-    return Beside(*(own if own is not None else its or 0.0 for own, its in zip(asked, calibrated, strict=True)))
+    return ScoreWeights(*(own if own is not None else its or 0.0 for own, its in zip(asked, calibrated, strict=True)))
 
 
 def weighing(settings: Settings) -> Weighing | None:

@@ -48,7 +48,7 @@ async def open_parts(loaded: Loaded, report: Report = quiet) -> AsyncIterator[tu
     """
     engine_spec.check(loaded)
     checked = await asyncio.to_thread(check_index, loaded, report)  # in a thread: a server answers meanwhile
-    await asyncio.to_thread(fetch, models_beside(loaded), report)
+    await asyncio.to_thread(fetch, auxiliary_models(loaded), report)
     opened: list[Stages] = []
 
     def open_stages() -> Stages:
@@ -77,11 +77,11 @@ def assemble(loaded: Loaded, stages: Stages, generator: Generator) -> Pipeline:
         stages.checker,
         weighing(loaded.settings),
         search.reranker,
-        search.cache.of_answers() if search.cache is not None and loaded.settings.cache.answers else None,
+        search.new_caches(),
     )
 
 
-def models_beside(loaded: Loaded) -> list[str | None]:
+def auxiliary_models(loaded: Loaded) -> list[str | None]:
     """All but the encoder's, which the check of the index has, and the generator's."""
     settings = loaded.settings
     return [settings.rerank.model, settings.verify.model, settings.cache.model if settings.cache.enabled else None]

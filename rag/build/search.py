@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rag import index
-from rag.build.caching import QueryCache, index_versions, is_current
+from rag.build.caching import cache_path, shape
 from rag.build.parts import fetch, open_encoder, open_matcher, open_reranker, resolve
-from rag.cache import RememberingEncoder
+from rag.cache import CachedEncoder, QueryCache, QuestionCache, QuestionCaches
 from rag.core import Encoder, Hits, Query, Reranker, Searcher, Trace
 from rag.errors import SearchIndexError
 from rag.progress import Report, quiet
@@ -25,11 +26,17 @@ class Search:
     index: index.IndexReader
     reranker: Reranker | None = None
     cache: QueryCache | None = None
+    hits: QuestionCache[Hits] | None = None
+    """The cache's, of this version of the index."""
 
     def close(self) -> None:
         """Its cache is kept for the next process."""
         if self.cache is not None:
             self.cache.save()
+
+    def new_caches(self) -> QuestionCaches[Any]:
+        """Of a pipeline over it, which has its finished answers to itself."""
+        return self.cache.of_pipeline(self.hits) if self.cache is not None else QuestionCaches()
 
     def search(self, questions: Sequence[str], trace: Trace, where: str | None = None) -> list[Hits]:
         with trace.span("embed"):
@@ -57,7 +64,7 @@ def check_index(loaded: Loaded, report: Report = quiet) -> index.CheckedVersion:
     Raises `IndexMissing` where there is none, `SearchIndexError` where it is damaged or was built with
     another encoder.
     """
-    checked = index.check_current(index_versions(loaded))
+    checked = index.check_current(index.versions_of(loaded.settings.index.name))
     encoder = resolve(loaded.settings.embed.model, report)
     if checked.manifest.model != encoder.fingerprint:
         raise SearchIndexError(
@@ -74,8 +81,8 @@ def open_checked(loaded: Loaded, checked: index.CheckedVersion, report: Report, 
     reader = open_reader(loaded, checked)
     if not settings.enabled:
         return _over(reader, loaded, encoder, reranker, None)
-    remembering = RememberingEncoder(encoder, settings.max_entries)
-    cache = QueryCache(loaded, remembering, open_matcher(loaded, report), notice)
+    remembering = CachedEncoder(encoder, settings.max_entries)
+    cache = QueryCache(settings, cache_path(loaded), remembering, open_matcher(loaded, report), notice)
     return _over(reader, loaded, remembering, reranker, cache)
 
 
@@ -90,6 +97,12 @@ def newer(loaded: Loaded, search: Search) -> Search | None:
     return _over(reader, loaded, search.encoder, search.reranker, search.cache)
 
 
+def is_current(loaded: Loaded, reader: index.IndexReader) -> bool:
+    """An index that was removed begins at its first number again. Raises `IndexMissing` and `SearchIndexError`."""
+    version, folder = index.versions_of(loaded.settings.index.name).current()
+    return version == reader.version and index.read_manifest(folder) == reader.manifest
+
+
 def _over(
     reader: index.IndexReader, loaded: Loaded, encoder: Encoder, reranker: Reranker | None, cache: QueryCache | None
 ) -> Search:
@@ -98,7 +111,10 @@ def _over(
     bare = Search(encoder, HybridSearcher(reader, loaded.settings.retrieve, reranker), reader, reranker, cache)
     # Each library's first call pays for its set-up.
     bare.search(["What causes it, and how is it treated?"], Trace())
-    return replace(bare, searcher=cache.over(bare.searcher, reader)) if cache is not None else bare
+    if cache is None:
+        return bare
+    cached = cache.over(bare.searcher, shape(loaded, reader), lambda: is_current(loaded, reader))
+    return replace(bare, searcher=cached, hits=cached.cache)
 
 
 def open_reader(loaded: Loaded, checked: index.CheckedVersion) -> index.IndexReader:

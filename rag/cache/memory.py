@@ -38,7 +38,7 @@ class Entry(Generic[V]):
 
 
 @dataclass(slots=True)
-class Counts:
+class CacheCounts:
     """Since the cache was opened, which it is for each version of the index. A look-up is an exact repeat, a matched question, or a
     miss; `refused` counts candidates that were near enough to be looked at twice, and ask something else."""
 
@@ -63,7 +63,7 @@ class Memory(Generic[V]):
     ) -> None:
         """`ttl_s`: after so many seconds an entry is none any more."""
         self.dimension = dimension
-        self.counts = Counts()
+        self.counts = CacheCounts()
         self._most = max_entries
         self._eviction = eviction
         self._ttl = ttl_s
@@ -75,10 +75,6 @@ class Memory(Generic[V]):
         self._keys: list[Key] = []
         """By row of `_vectors`; what is behind them isn't used yet."""
         self._vectors: Matrix = np.empty((0, dimension), dtype=np.float32)
-
-    def anew(self) -> Memory[V]:
-        """Another one like it, and empty."""
-        return Memory(self.dimension, self._most, self._eviction, self._ttl, self._clock)
 
     def __len__(self) -> int:
         with self._lock:

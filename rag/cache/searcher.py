@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
-from rag.cache.memory import Counts, Entry, Memory
+from rag.cache.memory import CacheCounts, Entry, Memory
 from rag.core import Encoder, Hits, Matcher, Query, Searcher, Trace
 
 if TYPE_CHECKING:
@@ -27,10 +28,6 @@ class QuestionCache(Generic[V]):
         self.memory = memory
         self._matcher = matcher
         self._min_cosine = min_cosine
-
-    def anew(self) -> QuestionCache[V]:
-        """Another one like it, and empty."""
-        return QuestionCache(self.memory.anew(), self._matcher, self._min_cosine)
 
     def vector(self, question: str, where: str | None) -> Vector | None:
         """Of the entry of the same words, so that a repeat isn't encoded to be found."""
@@ -67,27 +64,16 @@ class CachedSearcher:
     ) -> None:
         """`after_put` is told of so many new entries."""
         self._searcher = searcher
-        self._cache = cache
+        self.cache = cache
         self._after_put = after_put
 
     @property
     def index_version(self) -> str:
         return self._searcher.index_version
 
-    @property
-    def counts(self) -> Counts:
-        return self._cache.memory.counts
-
-    def clear(self) -> None:
-        self._cache.memory.clear()
-
-    def vector(self, question: str, where: str | None) -> Vector | None:
-        """As `QuestionCache.vector`."""
-        return self._cache.vector(question, where)
-
     def search(self, queries: Sequence[Query], trace: Trace) -> list[Hits]:
         with trace.span("cache"):
-            found = [self._cache.find(query) for query in queries]
+            found = [self.cache.find(query) for query in queries]
         missing = [query for query, one in zip(queries, found, strict=True) if one is None]
         searched = iter(self._searcher.search(missing, trace) if missing else ())
         hits = []
@@ -98,14 +84,14 @@ class CachedSearcher:
                 hits.append(entry.value)
             else:
                 hits.append(next(searched))
-                self._cache.memory.put(query, hits[-1])
+                self.cache.memory.put(query, hits[-1])
         if missing:
             with trace.span("cache"):
                 self._after_put(len(missing))
         return hits
 
 
-class RememberingEncoder:
+class CachedEncoder:
     """Gives a question that is asked again the vector that it had, without encoding it. Thread-safe as far as what it wraps is."""
 
     def __init__(self, encoder: Encoder, max_entries: int) -> None:
@@ -142,3 +128,32 @@ class RememberingEncoder:
 
     def encode_passages(self, texts: Sequence[str]) -> Matrix:
         return self._encoder.encode_passages(texts)
+
+
+@dataclass(frozen=True)  # with slots, Python 3.11 makes none by an alias of `QuestionCaches[V]`
+class QuestionCaches(Generic[V]):
+    """What a pipeline keeps of earlier questions: their vectors, their hits, finished answers; None of what it doesn't."""
+
+    vectors: CachedEncoder | None = None
+    hits: QuestionCache[Hits] | None = None
+    answers: QuestionCache[V] | None = None
+
+    @property
+    def counts(self) -> dict[str, CacheCounts]:
+        """Of "hits" and "answers"."""
+        found = {"hits": self.hits, "answers": self.answers}
+        return {name: cache.memory.counts for name, cache in found.items() if cache is not None}
+
+    def vector(self, question: str, where: str | None) -> Vector | None:
+        """Of a repeat, which is known by its words, before anything is encoded."""
+        for cache in (self.answers, self.hits):
+            if cache is not None and (vector := cache.vector(question, where)) is not None:
+                return vector
+        return None
+
+    def clear(self) -> None:
+        if self.vectors is not None:
+            self.vectors.clear()
+        for cache in (self.hits, self.answers):
+            if cache is not None:
+                cache.memory.clear()

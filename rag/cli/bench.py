@@ -180,10 +180,10 @@ def serve(
     from rag.bench import serve as bench
 
     loaded = options.load(context, profile, models_file, assignments)
-    counts = bench.Counts(questions, kills, disconnects)
+    workload = bench.Workload(questions, kills, disconnects)
 
     def measure(folder: Path, progress: Progress) -> None:
-        bench.measure(loaded, folder, counts, measuring.command(), progress)
+        bench.measure(loaded, folder, workload, measuring.command(), progress)
 
     measuring.run(bench, loaded, measure, output, report_only, as_json, verbose or context.obj.verbose)
 

@@ -122,11 +122,11 @@ def clear(
     assignments: options.Assignments = None,
 ) -> None:
     """Forget what is kept on disk, by whatever settings. A running server keeps what it has in memory."""
-    from rag.build.caching import forget
+    from rag.build import remove_files
     from rag.cli.console import Terminal
 
     loaded = _load(context, profile, models_file, assignments, index_name, sample)
-    removed = forget(loaded)
+    removed = remove_files(loaded)
     for path in removed:
         Terminal().err.print(f"removed {path}", markup=False)
     if not removed:

@@ -93,11 +93,10 @@ def build(
 
 
 def _show(built: Built, as_json: bool, terminal: Terminal) -> None:
-    from rag import paths
-    from rag.index import Versions, folder_size
+    from rag.index import folder_size, versions_of
 
     contents, left_out = built.manifest, built.left_out
-    size = folder_size(Versions(paths.indexes_dir(), built.name).folder(built.version))
+    size = folder_size(versions_of(built.name).folder(built.version))
     if as_json:
         manifest = asdict(contents)
         manifest.pop("files")
@@ -215,9 +214,8 @@ def remove(
 
 
 def _opened(context: typer.Context, index_name: str | None) -> tuple[Terminal, Versions]:
-    from rag import paths
     from rag.cli.console import Terminal
-    from rag.index import Versions
+    from rag.index import versions_of
 
     loaded = options.load(context, None, None, None, options.choose_index(index_name, sample=False))
-    return Terminal(), Versions(paths.indexes_dir(), loaded.settings.index.name)
+    return Terminal(), versions_of(loaded.settings.index.name)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from rag.core import Clock
+from rag.core import Clock, Tokens
 from rag.errors import EngineDied, EngineError, SettingsError
 from rag.settings import Generator
 
@@ -34,24 +34,13 @@ class ServedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of a request; None where the server doesn't say."""
-
-    prompt: int | None = None
-    cached_prompt: int | None = None
-    output: int | None = None
-    draft: int | None = None
-    accepted: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Piece:
     """What one event of an answer's stream holds. `thought`: text that the model wrote for itself."""
 
     text: str = ""
     thought: str = ""
     finish_reason: str | None = None
-    usage: Usage | None = None
+    usage: Tokens | None = None
 
 
 class Server:
@@ -298,7 +287,7 @@ def read_piece(event: object) -> Piece:
         raise ValueError("an event without choices") from error
 
 
-def _usage(usage: Any, metrics: Any) -> Usage | None:
+def _usage(usage: Any, metrics: Any) -> Tokens | None:
     """`metrics` are vLLM's own (`--per-request-spec-decode-metrics`), and stand beside the usage."""
     if usage is None:
         return None
@@ -306,7 +295,7 @@ def _usage(usage: Any, metrics: Any) -> Usage | None:
     cached = details.get("cached_tokens") if details is not None else None
     drafts = metrics.get("speculative_decoding") if isinstance(metrics, dict) else None
     drafts = drafts if isinstance(drafts, dict) else {}
-    return Usage(
+    return Tokens(
         _count(usage.get("prompt_tokens")),
         _count(cached),
         _count(usage.get("completion_tokens")),

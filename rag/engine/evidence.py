@@ -30,7 +30,7 @@ FP8_BITS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class TokenCounts:
     """Of one request, or of several together; None where the engine doesn't tell.
 
     vLLM has them, of a request and since its start, as `num_cached_tokens` and `prefix_cache_queries`, `prefix_cache_hits`
@@ -46,18 +46,18 @@ class Counts:
     draft_tokens: int | None = None
     accepted_tokens: int | None = None
 
-    def __add__(self, other: Counts) -> Counts:
+    def __add__(self, other: TokenCounts) -> TokenCounts:
         pairs = ((one.name, getattr(self, one.name), getattr(other, one.name)) for one in fields(self))
-        return Counts(**{name: b if a is None else a if b is None else a + b for name, a, b in pairs})
+        return TokenCounts(**{name: b if a is None else a if b is None else a + b for name, a, b in pairs})
 
     def named(self, *names: str) -> dict[str, int]:
         """Those of these that are known."""
         return {name: count for name, count in asdict(self).items() if name in names and count is not None}
 
 
-def counts(stats: GenerationStats) -> Counts:
+def counts(stats: GenerationStats) -> TokenCounts:
     """Of one request."""
-    return Counts(
+    return TokenCounts(
         1,
         stats.prompt_tokens,
         stats.cached_prompt_tokens,
@@ -111,13 +111,13 @@ UNTOLD = Configuration()
 
 
 def of_answer(
-    techniques: Techniques, configuration: Configuration, stats: GenerationStats | None, since_start: Counts
+    techniques: Techniques, configuration: Configuration, stats: GenerationStats | None, since_start: TokenCounts
 ) -> dict[str, Technique]:
     """In the request of `stats`; None for an answer that nothing was generated for. `since_start` counts it too."""
-    return _judge(techniques, configuration, counts(stats) if stats is not None else Counts(), since_start.prompts)
+    return _judge(techniques, configuration, counts(stats) if stats is not None else TokenCounts(), since_start.prompts)
 
 
-def of_engine(techniques: Techniques, configuration: Configuration, since_start: Counts) -> dict[str, Technique]:
+def of_engine(techniques: Techniques, configuration: Configuration, since_start: TokenCounts) -> dict[str, Technique]:
     """Since the engine started, its warm-up included."""
     return _judge(techniques, configuration, since_start, since_start.prompts)
 
@@ -131,7 +131,7 @@ def of_answers(answers: Sequence[Techniques]) -> dict[str, Technique]:
         if not asked:
             together[name] = Technique(asked=False)
         elif name in _COUNTED and any(one.numbers for one in asked):
-            total = sum((Counts(**one.numbers) for one in asked), Counts())  # type: ignore[arg-type]  # counts are whole
+            total = sum((TokenCounts(**one.numbers) for one in asked), TokenCounts())  # type: ignore[arg-type]  # counts are whole
             # A no was given for earlier prompts, which needn't be among these.
             earlier = any(one.engaged is False for one in asked)
             together[name] = _COUNTED[name](Technique(asked=True), total, total.prompts + earlier)
@@ -140,7 +140,9 @@ def of_answers(answers: Sequence[Techniques]) -> dict[str, Technique]:
     return together
 
 
-def _judge(techniques: Techniques, configuration: Configuration, counted: Counts, prompts: int) -> dict[str, Technique]:
+def _judge(
+    techniques: Techniques, configuration: Configuration, counted: TokenCounts, prompts: int
+) -> dict[str, Technique]:
     """`prompts` are all that the engine has read."""
     judged = dict(techniques)
     for name, technique in techniques.items():
@@ -153,7 +155,7 @@ def _judge(techniques: Techniques, configuration: Configuration, counted: Counts
     return judged
 
 
-def _prefix_caching(technique: Technique, counted: Counts, prompts: int) -> Technique:
+def _prefix_caching(technique: Technique, counted: TokenCounts, prompts: int) -> Technique:
     cached = counted.cached_prompt_tokens
     if cached is None or counted.prompts == 0:
         return technique
@@ -172,7 +174,7 @@ def _prefix_caching(technique: Technique, counted: Counts, prompts: int) -> Tech
     return replace(known, engaged=False, reason=f"{shared} no whole block with an earlier one that is still there")
 
 
-def _speculation(technique: Technique, counted: Counts, prompts: int) -> Technique:
+def _speculation(technique: Technique, counted: TokenCounts, prompts: int) -> Technique:
     del prompts
     drafted, accepted, decoded = counted.draft_tokens, counted.accepted_tokens, counted.decode_tokens
     if counted.prompts > 0 and decoded == 0 and not drafted:
@@ -191,7 +193,7 @@ def _speculation(technique: Technique, counted: Counts, prompts: int) -> Techniq
     return replace(known, engaged=False, reason="nothing was drafted")
 
 
-_COUNTED: Mapping[str, Callable[[Technique, Counts, int], Technique]] = {
+_COUNTED: Mapping[str, Callable[[Technique, TokenCounts, int], Technique]] = {
     "prefix_caching": _prefix_caching,
     "speculation": _speculation,
 }

@@ -36,7 +36,7 @@ class Observed:
     last of them was aborted), and what it has done since it started."""
 
     scheduled: int = 0
-    since_start: evidence.Counts = field(default_factory=lambda: evidence.Counts(0, 0, 0, 0, 0, 0))
+    since_start: evidence.TokenCounts = field(default_factory=lambda: evidence.TokenCounts(0, 0, 0, 0, 0, 0))
 
     def step(self, scheduler: Any, iteration: Any) -> None:
         """vLLM's `SchedulerStats` and `IterationStats` of one step, either of which may be missing."""
@@ -45,7 +45,7 @@ class Observed:
                 scheduler.num_running_reqs + scheduler.num_waiting_reqs + scheduler.num_skipped_waiting_reqs
             )
             looked_up, drafts = scheduler.prefix_cache_stats, scheduler.spec_decoding_stats
-            self.since_start += evidence.Counts(
+            self.since_start += evidence.TokenCounts(
                 prompt_tokens=looked_up.queries,
                 cached_prompt_tokens=looked_up.hits,
                 draft_tokens=drafts.num_draft_tokens if drafts is not None else None,  # in a step without a draft
@@ -53,7 +53,7 @@ class Observed:
             )
         if iteration is not None:
             prompts = len(iteration.time_to_first_tokens_iter)
-            self.since_start += evidence.Counts(prompts, decode_tokens=iteration.num_generation_tokens - prompts)
+            self.since_start += evidence.TokenCounts(prompts, decode_tokens=iteration.num_generation_tokens - prompts)
 
 
 class LocalGenerator:
@@ -194,7 +194,7 @@ class LocalGenerator:
             evidence.of_engine(techniques, configuration, since_start),
         )
 
-    async def forget(self) -> bool:
+    async def reset_prefix_cache(self) -> bool:
         emptied: bool = await self._engine.reset_prefix_cache()
         return emptied
 

@@ -8,9 +8,9 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from rag.core import Clock, EngineInfo, GenerationParams, GenerationStats, Message
+from rag.core import Clock, EngineInfo, GenerationParams, GenerationStats, Message, Tokens
 from rag.engine import evidence
-from rag.engine.api import ServedModel, Server, Usage
+from rag.engine.api import ServedModel, Server
 from rag.engine.spec import RemoteSpec
 from rag.engine.tokens import ChatTokenizer
 from rag.errors import EngineError, SettingsError
@@ -38,7 +38,7 @@ class RemoteGenerator:
         self._context_window = context_window
         self._version = version
         self._clock = clock
-        self._since_start = evidence.Counts()
+        self._since_start = evidence.TokenCounts()
 
     @classmethod
     async def connect(cls, spec: RemoteSpec, loaded: Loaded, tokenizer: Path) -> RemoteGenerator:
@@ -84,7 +84,7 @@ class RemoteGenerator:
         # Seconds are those of this side: the way to the server and back is in them, and its queue isn't told apart.
         arrival = self._clock()
         first = last = finish_reason = None
-        usage, thought = Usage(), False
+        usage, thought = Tokens(), False
         async with aclosing(self._server.pieces(self._request(messages, params), self._beyond(params))) as pieces:
             async for piece in pieces:
                 if piece.text:
@@ -123,7 +123,7 @@ class RemoteGenerator:
             evidence.of_engine(techniques, evidence.UNTOLD, since_start),
         )
 
-    async def forget(self) -> bool:
+    async def reset_prefix_cache(self) -> bool:
         return False
 
     async def close(self) -> None:

@@ -204,5 +204,7 @@ def _judgements(path: Path) -> dict[str, dict[str, int]]:
 
 def _once(places: dict[str, str], identity: str, where: str) -> None:
     if identity in places:
-        raise UsageError(f"{where}: {identity!r} stands in {places[identity]} already. Each is asked once: remove one.")
+        raise UsageError(
+            f"{where}: {identity!r} is already used in {places[identity]}. Each is asked once: remove one."
+        )
     places[identity] = where

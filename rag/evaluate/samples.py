@@ -157,6 +157,6 @@ def _read(samples: results.Samples, rows: Sequence[Mapping[str, Any]]) -> list[S
                 f"{problem['msg']}). Remove the folder, or choose another one with --output."
             ) from None
         if sample.id in taken:
-            raise UsageError(f"{samples.path}:{number}: {sample.id!r} stands there twice. Remove one of the two lines.")
+            raise UsageError(f"{samples.path}:{number}: {sample.id!r} appears twice. Remove one of the two lines.")
         taken[sample.id] = sample
     return list(taken.values())

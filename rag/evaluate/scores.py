@@ -120,7 +120,7 @@ def _citation_precision(sample: Sample) -> Part | None:
     """Of the answers that cite anything. One to a question that nothing answers cites nothing that is right."""
     if sample.given is None or not (cited := _cited(sample.given)):
         return None
-    return metrics.recall(sample.question.gold, cited), 1.0
+    return metrics.precision(cited, sample.question.gold), 1.0
 
 
 def _citation_recall(sample: Sample) -> Part | None:

@@ -16,7 +16,7 @@ from rag.index.manifest import Manifest
 from rag.index.manifest import read as read_manifest
 from rag.index.store import PassageStore, document_ids
 from rag.index.update import Changes, Shape, Update, content_sha256, corpus_sha256, updating
-from rag.index.versions import Versions
+from rag.index.versions import Versions, versions_of
 from rag.settings import Device, Index, Retrieve
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "open_index",
     "read_manifest",
     "updating",
+    "versions_of",
 ]
 
 

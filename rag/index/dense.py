@@ -60,7 +60,7 @@ class VectorWriter:
 
 
 def _header(shape: tuple[int, int]) -> bytes:
-    """Of any number of rows as long as of none: NumPy pads it for files that grow."""
+    """Equally long for any row count, so the placeholder can be overwritten in place: NumPy pads it."""
     header = BytesIO()
     kind = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, kind)  # type: ignore[no-untyped-call]

@@ -66,7 +66,7 @@ class Update:
             self._base.keep(document.id)
             return True
         if self._unfinished.claim(document.id, digest):
-            self._replace(document)
+            self._drop_before(document)
             return True
         return False
 
@@ -74,7 +74,7 @@ class Update:
         """Documents that it doesn't hold, with all their passages in order. They outlive a kill of this process."""
         self._unfinished.add(documents, [content_sha256(document) for document in documents], passages, vectors)
         for document in documents:
-            self._replace(document)
+            self._drop_before(document)
 
     def delete(self, identity: str) -> None:
         """Also where an earlier source of this run had it."""
@@ -97,7 +97,8 @@ class Update:
         self._unfinished.remove()
         return contents, changes
 
-    def _replace(self, document: Document) -> None:
+    def _drop_before(self, document: Document) -> None:
+        """What the version before has of it."""
         if self._base is not None:
             self._base.drop(document.id)
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rag import paths
 from rag.errors import IndexMissing, SearchIndexError
 from rag.files import explaining_storage, only_writer, replacing_file, replacing_folder
 
@@ -118,6 +119,11 @@ class Versions:
             shutil.rmtree(folder, ignore_errors=True)
         for pointer in self.root.glob(".CURRENT.*"):
             pointer.unlink(missing_ok=True)
+
+
+def versions_of(name: str) -> Versions:
+    """Of an index in the user's folder."""
+    return Versions(paths.indexes_dir(), name)
 
 
 def _remove(folder: Path, ignore_errors: bool = False) -> None:

@@ -117,7 +117,7 @@ def copy(base: Path, names: Iterable[str], folder: Path) -> None:
         shutil.copyfile(base / name, target)
 
 
-def beside_weights(names: Iterable[str], encoder: bool) -> list[str]:
+def non_weight_files(names: Iterable[str], encoder: bool) -> list[str]:
     """Those of a base's files that its weights don't stand in; for another model than an `encoder`, without what only
     a sentence encoder needs."""
     unwanted = (".safetensors", ".safetensors.index.json")

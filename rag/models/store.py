@@ -201,12 +201,12 @@ def _make(
     if converted is not None:
         names = [path.name for path in converted.iterdir() if path.is_file() and path.name != STAMP]
         tensors = base.read_safetensors(converted, [name for name in names if name.endswith(".safetensors")])
-        base.copy(converted, base.beside_weights(names, encoder=False), folder)
+        base.copy(converted, base.non_weight_files(names, encoder=False), folder)
     elif recipe.format == "gguf":
         tensors = base.convert_gguf(source, next(iter(recipe.files)), folder)
     else:
         tensors = base.read_safetensors(source, recipe.weights)
-        base.copy(source, base.beside_weights(recipe.files, encoder=recipe.head is None), folder)
+        base.copy(source, base.non_weight_files(recipe.files, encoder=recipe.head is None), folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     try:
         tensors, changed = merge.assemble(recipe, tensors, config, adapter)

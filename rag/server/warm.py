@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from rag import build
-from rag.cache import Counts as Cached
+from rag.cache import CacheCounts
 from rag.core import EngineInfo, Generator
 from rag.errors import EngineDied, EngineError, NotReady, RagError, UsageError
 from rag.pipeline import Pipeline
@@ -40,7 +40,7 @@ Open: TypeAlias = Callable[[Loaded, Report], AbstractAsyncContextManager[tuple[b
 
 
 @dataclass(slots=True)
-class Counts:
+class RequestCounts:
     """Requests that ended with an answer, with an error of the client's, with one that wasn't, by their client going away;
     and how many times the engine was built again."""
 
@@ -67,7 +67,7 @@ class WarmPipeline:
         newer: Callable[[Loaded, build.Search], build.Search | None] = build.newer,
     ) -> None:
         self.doing: str | None = "starting"
-        self.counts = Counts()
+        self.counts = RequestCounts()
         self._loaded = loaded
         self._report = report
         self._log = log
@@ -101,9 +101,9 @@ class WarmPipeline:
         return self._pipeline.index_version if self._pipeline is not None else None
 
     @property
-    def cached(self) -> dict[str, Cached]:
+    def cached(self) -> dict[str, CacheCounts]:
         """What the query cache has done since this version of the index is in use; empty without one."""
-        return self._pipeline.cached if self._pipeline is not None else {}
+        return self._pipeline.caches.counts if self._pipeline is not None else {}
 
     @property
     def engine(self) -> EngineInfo | None:
@@ -158,7 +158,7 @@ class WarmPipeline:
             await asyncio.sleep(pause)
             if (found := await self._look_for_newer(search)) is not None:
                 search = found
-                await self._set(pipeline.over(search.searcher), None)
+                await self._set(pipeline.having(searcher=search.searcher, caches=search.new_caches()), None)
                 self._report(f"index {search.searcher.index_version}")
             pause = LOOK_AT_INDEX if self._refused is None else min(2 * pause, LONGEST_LOOK_AT_INDEX)
 

@@ -1,7 +1,7 @@
-"""Settings: one frozen section per stage (`sections`), merged from five layers (`layers`).
+"""Settings: one frozen section per stage (`sections`), merged from six layers (`layers`).
 
-Precedence: `--set` > environment (`RAG__SECTION__KEY`) > models file > profile > defaults. A profile
-is a bundle of techniques; a models file says which weights and sizes. `load` keeps, beside the
+Precedence: `--set` > environment (`RAG__SECTION__KEY`) > models file > profile > what suits this CPU > defaults.
+A profile is a bundle of techniques; a models file says which weights and sizes. `load` keeps, beside the
 merged settings, where each value came from: what a profile asks for and a machine can't do is left
 out, and the same thing asked for by hand is refused (`rag.engine.spec`).
 """

@@ -96,7 +96,7 @@ class Cache(Section):
     )
     backend: Backend = Field("auto", description="auto: OpenVINO on a CPU where the model was built for it, else torch")
     min_cosine: float = Field(
-        0.3, ge=-1, le=1, description="lowest of the nearest earlier question that the model is asked about"
+        0.3, ge=-1, le=1, description="lowest cosine at which the nearest earlier question is put to cache.model"
     )
     min_same: float | None = Field(
         None, ge=0, le=1, description="lowest probability that it asks the same; null: as the model's recipe says"
@@ -257,9 +257,7 @@ class Abstain(Section):
     )
     # On dev_60 precision and recall of declining are best together here: all 9 questions without an answer and 5 of 51 others;
     # at 0.5 it is 7 and 3.
-    min_confidence: float = Field(
-        0.7, ge=0, le=1, description="of these two, the lowest probability that the sources answer"
-    )
+    min_confidence: float = Field(0.7, ge=0, le=1, description="decline below this probability that the sources answer")
 
 
 class Cite(Section):
@@ -280,7 +278,10 @@ class Verify(Section):
     min_support: float = Field(0.5, ge=0, le=1, description="probability from which on a sentence is supported")
     max_length: int = Field(320, ge=16, le=8192, description="longest pair of sentence and passage, tokens")
     premise_chars: int = Field(
-        800, ge=50, le=100_000, description="of a passage, the sentences nearest to the one checked, characters"
+        800,
+        ge=50,
+        le=100_000,
+        description="how much of a passage the checker reads: the sentences most like the one checked, characters",
     )
 
     @model_validator(mode="after")
@@ -295,7 +296,9 @@ class Chat(Section):
         "rule", description="a follow-up is made to stand alone by rule, or by the generator where it can do that"
     )
     turns: int = Field(6, ge=0, le=100, description="questions and answers that are remembered; 0: each stands alone")
-    characters: int = Field(6000, ge=200, le=1_000_000, description="of these together, the newest, characters")
+    characters: int = Field(
+        6000, ge=200, le=1_000_000, description="how much of the conversation is kept, newest turns first, characters"
+    )
 
 
 class Batch(Section):
@@ -305,7 +308,7 @@ class Batch(Section):
     lookahead: int = Field(
         32, ge=0, le=10_000, description="questions that are searched before they are asked; 0 for none"
     )
-    search_batch: int = Field(8, ge=1, le=1000, description="of these, as many are searched together")
+    search_batch: int = Field(8, ge=1, le=1000, description="how many of them are searched per batch")
     order: Literal["input", "prefix"] = Field(
         "input",
         description="in which they are asked; prefix: of those searched ahead, ones with the same passages one after the other",

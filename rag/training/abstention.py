@@ -44,23 +44,23 @@ class Case:
     answered: bool
 
 
-Judge = Callable[[Example], tuple[Source, ...]]
+Scorer = Callable[[Example], tuple[Source, ...]]
 """To an example's sources with their cosines, their BM25 scores among themselves, and the reranker's scores."""
 
 
-def open_judge(loaded: Loaded) -> Judge:
+def open_scorer(loaded: Loaded) -> Scorer:
     """With the encoder and the reranker that the settings name."""
     reranker = build.open_reranker(loaded)
     assert reranker is not None
-    return judging(build.open_encoder(loaded), reranker)
+    return scoring(build.open_encoder(loaded), reranker)
 
 
-def judging(encoder: Encoder, reranker: Reranker) -> Judge:
-    def judged(example: Example) -> tuple[Source, ...]:
+def scoring(encoder: Encoder, reranker: Reranker) -> Scorer:
+    def score(example: Example) -> tuple[Source, ...]:
         _, hits = _scored(example, encoder, reranker)
         return tuple(replace(source, hit=hit) for source, hit in zip(example.sources, hits, strict=True))
 
-    return judged
+    return score
 
 
 def _scored(example: Example, encoder: Encoder, reranker: Reranker) -> tuple[Query, list[Hit]]:

@@ -21,7 +21,7 @@ from rag.core import Trace
 from rag.files import replacing_file
 from rag.pairs import PairModel
 from rag.progress import Progress, quiet
-from rag.rerank import Beside, lexical_shares
+from rag.rerank import ScoreWeights, lexical_shares
 from rag.training import corpora
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ class Candidates:
     lexical: NDArray[np.float64]
     relevant: NDArray[np.bool_]
 
-    def sums(self, beside: Beside) -> NDArray[np.float64]:
+    def sums(self, weights: ScoreWeights) -> NDArray[np.float64]:
         """What the reranker makes of them."""
-        return self.logits + beside.cosine * self.cosines + beside.lexical * self.lexical
+        return self.logits + weights.cosine * self.cosines + weights.lexical * self.lexical
 
 
-def on_development(model: Path, adapter: Path, progress: Progress = quiet) -> tuple[str, Beside | None]:
+def on_development(model: Path, adapter: Path, progress: Progress = quiet) -> tuple[str, ScoreWeights | None]:
     """Calibrate what an adapter file holds, by the model in the folder `model` that was built with it: what the record
     says of that, and the weights of the search's scores. The sample corpus is indexed where it isn't yet. Raises what searching it
     raises."""
@@ -55,15 +55,15 @@ def on_development(model: Path, adapter: Path, progress: Progress = quiet) -> tu
     rerank = loaded.settings.rerank
     opened = pairs.open_pairs(model, loaded.device, rerank.max_length, rerank.batch_size)
     lists = development_lists(build.open_search(loaded), opened)
-    beside = weights_beside(lists)
-    logits = np.concatenate([one.sums(beside) for one in lists])
+    weights = score_weights(lists)
+    logits = np.concatenate([one.sums(weights) for one in lists])
     relevant = np.concatenate([one.relevant for one in lists])
     scale, shift = platt(logits, relevant)
     fold(adapter, scale, shift)
     read = f"{len(logits):,} passages found for dev_60, {int(relevant.sum())} of them relevant"
-    sums = f"logits, {beside.cosine:.2f} times the cosine and {beside.lexical:.2f} times BM25's share of the best"
+    sums = f"logits, {weights.cosine:.2f} times the cosine and {weights.lexical:.2f} times BM25's share of the best"
     said = f"on {read}: {sums}, together times {scale:.4f}, plus {shift:.4f}"
-    return said, Beside(round(scale * beside.cosine, 2), round(scale * beside.lexical, 2))
+    return said, ScoreWeights(round(scale * weights.cosine, 2), round(scale * weights.lexical, 2))
 
 
 def development_lists(search: build.Search, model: PairModel) -> list[Candidates]:
@@ -80,7 +80,7 @@ def development_lists(search: build.Search, model: PairModel) -> list[Candidates
     return lists
 
 
-def weights_beside(lists: Sequence[Candidates], rounds: int = 50) -> Beside:
+def score_weights(lists: Sequence[Candidates], rounds: int = 50) -> ScoreWeights:
     """How much the search's scores count beside a logit of 1, 0 for one that only harms: the ratios of the factors that make
     the list-wise cross-entropy least (ListNet, Cao et al. 2007), by Newton's method.
 
@@ -98,9 +98,9 @@ def weights_beside(lists: Sequence[Candidates], rounds: int = 50) -> Beside:
             break
         del kept[harmful]
     if factors[0] <= 0:  # the model's own word is worth nothing: there is nothing to count beside
-        return Beside()
+        return ScoreWeights()
     ratio = dict(zip(kept, (factors / factors[0]).tolist(), strict=True))
-    return Beside(ratio.get(1, 0.0), ratio.get(2, 0.0))
+    return ScoreWeights(ratio.get(1, 0.0), ratio.get(2, 0.0))
 
 
 def _list_wise(

@@ -1,4 +1,4 @@
-"""What the three trainings share: Hugging Face's Trainer, quiet, going on from where it stopped, and its curve."""
+"""What the four trainings share: Hugging Face's Trainer, quiet, going on from where it stopped, and its curve."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ CLUSTERS_HELD_OUT = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class QuestionPair:
     """`kind` says how it came about."""
 
     a: str
@@ -47,47 +47,47 @@ class Pair:
     kind: str
 
 
-def of_cluster(cluster: Mapping[str, Any], chance: random.Random) -> Iterator[Pair]:
+def of_cluster(cluster: Mapping[str, Any], chance: random.Random) -> Iterator[QuestionPair]:
     """All pairs of what asks the same, and as many of what doesn't, those that are hardest to tell always among them."""
     said = [cluster["question"], *cluster["same"], *cluster["tiny_same"]]
-    same = [Pair(a, b, True, "paraphrase") for a, b in combinations(said, 2)]
-    hard = [Pair(cluster["question"], other, False, "tiny") for other in cluster["tiny_near"]]
-    near = [Pair(one, other, False, "near miss") for one in said for other in cluster["near"]]
-    near += [Pair(one, other, False, "near miss") for one in said[1:] for other in cluster["tiny_near"]]
-    near += [Pair(a, b, False, "near miss") for a, b in combinations(cluster["near"], 2)]
+    same = [QuestionPair(a, b, True, "paraphrase") for a, b in combinations(said, 2)]
+    hard = [QuestionPair(cluster["question"], other, False, "tiny") for other in cluster["tiny_near"]]
+    near = [QuestionPair(one, other, False, "near miss") for one in said for other in cluster["near"]]
+    near += [QuestionPair(one, other, False, "near miss") for one in said[1:] for other in cluster["tiny_near"]]
+    near += [QuestionPair(a, b, False, "near miss") for a, b in combinations(cluster["near"], 2)]
     yield from (_either_way(pair, chance) for pair in [*same, *hard, *chance.sample(near, len(same))])
 
 
-def of_topic(clusters: Sequence[Mapping[str, Any]], chance: random.Random) -> Iterator[Pair]:
+def of_topic(clusters: Sequence[Mapping[str, Any]], chance: random.Random) -> Iterator[QuestionPair]:
     """Different questions about one topic."""
     for one, other in combinations(clusters, 2):
         a, b = (chance.choice([c["question"], *c["same"]]) for c in (one, other))
-        yield Pair(a, b, False, "same topic")
+        yield QuestionPair(a, b, False, "same topic")
 
 
-def of_medquad(records: Sequence[datasets.Record], chance: random.Random) -> Iterator[Pair]:
+def of_medquad(records: Sequence[datasets.Record], chance: random.Random) -> Iterator[QuestionPair]:
     """Two kinds of questions about one disease, and one kind of two diseases. They have no paraphrases."""
     by_focus = [list(some) for _, some in groupby(sorted(records, key=_focus), key=_focus)]
     for some in shuffled(by_focus, chance):
         kinds = {record.qtype: record for record in some}
         if len(kinds) > 1:
             a, b = chance.sample(list(kinds.values()), 2)
-            yield Pair(a.question, b.question, False, "other kind")
+            yield QuestionPair(a.question, b.question, False, "other kind")
     by_kind = [list(some) for _, some in groupby(sorted(records, key=_kind), key=_kind)]
     for some in by_kind:
         for a, b in zip(shuffled(some, chance), shuffled(some, chance), strict=True):
             if _focus(a) != _focus(b):
-                yield Pair(a.question, b.question, False, "other disease")
+                yield QuestionPair(a.question, b.question, False, "other disease")
 
 
-def of_documents(rows: Sequence[Mapping[str, Any]], chance: random.Random) -> Iterator[Pair]:
+def of_documents(rows: Sequence[Mapping[str, Any]], chance: random.Random) -> Iterator[QuestionPair]:
     """Two questions about one of our documents."""
     ordered = sorted(rows, key=lambda row: str(row["doc_ids"]))
     for _, some in groupby(ordered, key=lambda row: str(row["doc_ids"])):
         asked = list(dict.fromkeys(row["question"] for row in some))
         for _ in range(min(3, len(asked) // 2)):
             a, b = chance.sample(asked, 2)
-            yield Pair(a, b, False, "same document")
+            yield QuestionPair(a, b, False, "same document")
 
 
 def _focus(record: datasets.Record) -> str:
@@ -98,11 +98,11 @@ def _kind(record: datasets.Record) -> str:
     return record.qtype
 
 
-def _either_way(pair: Pair, chance: random.Random) -> Pair:
-    return pair if chance.random() < 0.5 else Pair(pair.b, pair.a, pair.same, pair.kind)
+def _either_way(pair: QuestionPair, chance: random.Random) -> QuestionPair:
+    return pair if chance.random() < 0.5 else QuestionPair(pair.b, pair.a, pair.same, pair.kind)
 
 
-def _comparable(pairs: Iterator[Pair]) -> Iterator[Pair]:
+def _comparable(pairs: Iterator[QuestionPair]) -> Iterator[QuestionPair]:
     """What is told apart by rule isn't learnt."""
     return (pair for pair in pairs if comparable(pair.a, pair.b))
 
@@ -125,18 +125,18 @@ class Pairs:
         self._asked = {normalised(text) for some in measured.values() for pair in some for text in (pair.a, pair.b)}
         self._terms, self._frames = datasets.lexicon()
 
-    def training(self, count: int, seed: int) -> list[Pair]:
+    def training(self, count: int, seed: int) -> list[QuestionPair]:
         return list(islice(draw(SHARES, self._round, seed), count))
 
-    def held_out(self, count: int, seed: int) -> list[Pair]:
+    def held_out(self, count: int, seed: int) -> list[QuestionPair]:
         """For the curve: of topics that none is trained on."""
         return list(islice(_comparable(self._of_clusters(self._seen, random.Random(seed))), count))
 
-    def _round(self, name: str, chance: random.Random) -> Iterator[Pair]:
+    def _round(self, name: str, chance: random.Random) -> Iterator[QuestionPair]:
         if name == "clusters":
             pairs = self._of_clusters(self._clusters, chance)
         elif name == "lexicon":
-            made = (Pair(*said) for said in lexicon.pairs(self._terms, self._frames, chance))
+            made = (QuestionPair(*said) for said in lexicon.pairs(self._terms, self._frames, chance))
             unasked = (pair for pair in made if not {normalised(pair.a), normalised(pair.b)} & self._asked)
             pairs = (_either_way(pair, chance) for pair in unasked)
         elif name == "medquad":
@@ -146,7 +146,7 @@ class Pairs:
         return _comparable(pairs)
 
     @staticmethod
-    def _of_clusters(clusters: Sequence[Mapping[str, Any]], chance: random.Random) -> Iterator[Pair]:
+    def _of_clusters(clusters: Sequence[Mapping[str, Any]], chance: random.Random) -> Iterator[QuestionPair]:
         made = [pair for cluster in clusters for pair in of_cluster(cluster, chance)]
         ordered = sorted(clusters, key=lambda cluster: str(cluster["topic"]))
         for _, some in groupby(ordered, key=lambda cluster: str(cluster["topic"])):
@@ -157,8 +157,8 @@ class Pairs:
 def train(
     base: Path,
     folder: Path,
-    pairs: Sequence[Pair],
-    held_out: Sequence[Pair],
+    pairs: Sequence[QuestionPair],
+    held_out: Sequence[QuestionPair],
     begin: Path,
     *,
     seed: int,
@@ -168,7 +168,7 @@ def train(
     knows already what marked words that mean the same look like."""
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
-    def columns(given: Sequence[Pair]) -> crossencoder.Columns:
+    def columns(given: Sequence[QuestionPair]) -> crossencoder.Columns:
         read = [marked(one.a, one.b) for one in given]
         return {
             "question": [a for a, _ in read],

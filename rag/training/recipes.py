@@ -17,7 +17,7 @@ from rag.errors import UsageError
 from rag.models import Kind, ModelStore, Recipe
 from rag.models.recipe import CLASSIFIERS, Abstention, Matching, read
 from rag.models.store import CARD, RECIPE
-from rag.rerank import Beside
+from rag.rerank import ScoreWeights
 from rag.training import card, datasets, export, generator, loop, matcher, record, reranker, support
 from rag.verify import LABELS
 
@@ -92,7 +92,7 @@ def product(name: str) -> Product:
     return PRODUCTS[name]
 
 
-Calibrate = Callable[[Path, Path], tuple[str, Beside | None]]
+Calibrate = Callable[[Path, Path], tuple[str, ScoreWeights | None]]
 """(folder of a built model, file of its adapter), which it calibrates, to what the record says of that and, where there
 are some, the weights of the search's scores."""
 
@@ -128,9 +128,9 @@ def write(
         _write_recipe(made, content)
         if calibrate is not None:
             built = ModelStore(made.parent, Path(scratch, "uncalibrated")).build(name)
-            content["training"]["calibration"], beside = calibrate(built, made / export.ADAPTER)
-            if beside is not None:
-                content["head"] |= {"cosine_weight": beside.cosine, "lexical_weight": beside.lexical}
+            content["training"]["calibration"], weights = calibrate(built, made / export.ADAPTER)
+            if weights is not None:
+                content["head"] |= {"cosine_weight": weights.cosine, "lexical_weight": weights.lexical}
             content["adapter"]["sha256"] = files.sha256(made / export.ADAPTER)
             _write_recipe(made, content)
         built = ModelStore(made.parent, Path(scratch, "models")).build(name)

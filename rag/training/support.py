@@ -38,7 +38,7 @@ Label = Literal["supported", "contradicted", "not_stated"]
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class SupportPair:
     """`kind` says how the sentence came about, `premise` is what the model reads of the passage and its title."""
 
     sentence: str
@@ -52,7 +52,7 @@ class Pair:
 # --- pairs -------------------------------------------------------------------------------------
 
 
-def from_medquad(records: Sequence[Record], part: Part, chance: random.Random) -> Iterator[Pair]:
+def from_medquad(records: Sequence[Record], part: Part, chance: random.Random) -> Iterator[SupportPair]:
     """For one passage of each record: supported sentences, corrupted ones, and sentences from elsewhere."""
     order = list(records)
     chance.shuffle(order)
@@ -80,7 +80,7 @@ def from_medquad(records: Sequence[Record], part: Part, chance: random.Random) -
         before.append(chance.choice(inside))
 
 
-def _variants(sentence: str, record: Record, passage: str, part: Part, chance: random.Random) -> Iterator[Pair]:
+def _variants(sentence: str, record: Record, passage: str, part: Part, chance: random.Random) -> Iterator[SupportPair]:
     said = {"verbatim": sentence}
     if (short := rewording.shorten(sentence, chance)) is not None:
         said["shortened"] = short
@@ -106,7 +106,7 @@ def _variants(sentence: str, record: Record, passage: str, part: Part, chance: r
 
 def _negated_the_other_way_round(
     sentence: str, record: Record, passage: str, part: Part, chance: random.Random
-) -> Iterator[Pair]:
+) -> Iterator[SupportPair]:
     """Negated in the passage: the sentence as it was is contradicted, the negated one supported.
 
     With `_variants` these are a two by two: without them it is enough to see that a sentence is negated; now nothing but
@@ -125,7 +125,7 @@ def _negated_the_other_way_round(
 
 def from_own(
     rows: Sequence[Mapping[str, Any]], documents: Mapping[str, Mapping[str, Any]], part: Part, chance: random.Random
-) -> Iterator[Pair]:
+) -> Iterator[SupportPair]:
     """As they were written; for training half of the supported ones with a detail made wrong, too."""
     for row in rows:
         document = documents[row["doc_id"]]
@@ -146,7 +146,7 @@ def _corrupted(sentence: str, part: Part, chance: random.Random, about: str) -> 
     return None
 
 
-def from_claims(claims: Sequence[Claim], abstracts: Mapping[str, tuple[str, Sequence[str]]]) -> Iterator[Pair]:
+def from_claims(claims: Sequence[Claim], abstracts: Mapping[str, tuple[str, Sequence[str]]]) -> Iterator[SupportPair]:
     """SciFact. A claim that its abstract doesn't decide is not stated there."""
     for claim in claims:
         for name, supports, rationale in claim.evidence:
@@ -179,7 +179,7 @@ _RESULTS = {
 }
 
 
-def from_trials(trials: Sequence[Trial], chance: random.Random) -> Iterator[Pair]:
+def from_trials(trials: Sequence[Trial], chance: random.Random) -> Iterator[SupportPair]:
     """Evidence Inference: the result in words of ours, rightly and the wrong way round."""
     for trial in trials:
         if len(trial.question) > 220:
@@ -198,8 +198,8 @@ def from_trials(trials: Sequence[Trial], chance: random.Random) -> Iterator[Pair
                 yield pair
 
 
-def _pair(sentence: str, title: str, passage: str, label: Label, kind: str) -> Pair:
-    return Pair(sentence, premise(title, passage, sentence, PREMISE_CHARS), label, kind, title, passage)
+def _pair(sentence: str, title: str, passage: str, label: Label, kind: str) -> SupportPair:
+    return SupportPair(sentence, premise(title, passage, sentence, PREMISE_CHARS), label, kind, title, passage)
 
 
 def _of(text: str) -> list[str]:
@@ -233,21 +233,21 @@ class Pairs:
             "held_out": [row for row in rows if datasets.is_held_out(row["doc_id"])],
         }
 
-    def training(self, count: int, seed: int) -> list[Pair]:
+    def training(self, count: int, seed: int) -> list[SupportPair]:
         return list(islice(draw(SHARES, self._training_round, seed), count))
 
-    def held_out(self, count: int, seed: int) -> list[Pair]:
+    def held_out(self, count: int, seed: int) -> list[SupportPair]:
         """Of MedQuAD, for the curve: none that is measured on."""
         return list(islice(from_medquad(self._validation, "held_out", random.Random(seed)), count))
 
-    def measured(self, seed: int) -> dict[str, list[Pair]]:
+    def measured(self, seed: int) -> dict[str, list[SupportPair]]:
         """By source one round of what is measured on."""
         return {name: list(self._round(name, "held_out", random.Random(f"{seed}-{name}"))) for name in SHARES}
 
-    def _training_round(self, name: str, chance: random.Random) -> Iterator[Pair]:
+    def _training_round(self, name: str, chance: random.Random) -> Iterator[SupportPair]:
         return self._round(name, "training", chance)
 
-    def _round(self, name: str, part: Part, chance: random.Random) -> Iterator[Pair]:
+    def _round(self, name: str, part: Part, chance: random.Random) -> Iterator[SupportPair]:
         if name == "medquad":
             return from_medquad(self._records[part], part, chance)
         if name == "own":
@@ -261,12 +261,18 @@ class Pairs:
 
 
 def train(
-    base: Path, folder: Path, pairs: Sequence[Pair], held_out: Sequence[Pair], *, seed: int, steps: int | None
+    base: Path,
+    folder: Path,
+    pairs: Sequence[SupportPair],
+    held_out: Sequence[SupportPair],
+    *,
+    seed: int,
+    steps: int | None,
 ) -> Any:
     """As `crossencoder.train`, with the cross-entropy of the three labels."""
     from sentence_transformers.cross_encoder.losses import CrossEntropyLoss
 
-    def columns(given: Sequence[Pair]) -> crossencoder.Columns:
+    def columns(given: Sequence[SupportPair]) -> crossencoder.Columns:
         read = [marked(one.sentence, one.premise) for one in given]
         return {
             "sentence": [sentence for sentence, _ in read],

@@ -74,7 +74,7 @@ async def prepare(pipeline: Pipeline, cold: bool = False) -> None:
 async def empty(generator: Generator) -> None:
     """Raises `EngineError` where the engine's cache can't be emptied."""
     for _ in range(TRIES):
-        if await generator.forget():
+        if await generator.reset_prefix_cache():
             return
         await asyncio.sleep(LOOK)
     raise EngineError(f"The engine didn't empty its prefix cache within {TRIES * LOOK:g} s: a request is still in it.")

@@ -95,7 +95,7 @@ def of_kind(
             raise unreadable(path, number, error) from None
         if key(sample) in found:
             named = ", ".join(map(str, key(sample)))
-            raise UsageError(f"{path}:{number}: {named} stands there twice. Remove one of the two lines.")
+            raise UsageError(f"{path}:{number}: {named} appears twice. Remove one of the two lines.")
         found[key(sample)] = sample
     return list(found.values())
 

@@ -20,16 +20,16 @@ MAX_TOKENS = 192
 
 @dataclass(frozen=True, slots=True)
 class Declining:
-    """How the product decides that the sources don't answer; `judged` scores an example's passages as a search does."""
+    """How the product decides that the sources don't answer; `score` scores an example's passages as a search does."""
 
     weighing: Weighing
-    judged: abstention.Judge
+    score: abstention.Scorer
 
 
 def open_declining(loaded: Loaded) -> Declining | None:
     """None where the generator's word alone decides."""
     weighing = build.weighing(loaded.settings)
-    return Declining(weighing, abstention.open_judge(loaded)) if weighing is not None else None
+    return Declining(weighing, abstention.open_scorer(loaded)) if weighing is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ async def ask(
 
 
 async def _answer(generator: Generator, example: Example, declining: Declining | None) -> Answered:
-    sources = await asyncio.to_thread(declining.judged, example) if declining is not None else example.sources
+    sources = await asyncio.to_thread(declining.score, example) if declining is not None else example.sources
     weighing = declining.weighing if declining is not None else None
     text, stats, confidence = "", GenerationStats(0), None
     params = GenerationParams(MAX_TOKENS)

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rag import build, paths
+from rag import build
 from rag.bench import commands
 from rag.core import Document, Trace
-from rag.index import Versions
+from rag.index import versions_of
 from rag.settings import Loaded
 from rag.training import corpora
 from rag.training.datasets import Abstract
@@ -24,7 +24,7 @@ STAGES = ("embed", "retrieve", "rerank")
 def build_large(loaded: Loaded, documents: Iterable[Document]) -> dict[str, Any]:
     """In a process of its own, so that its memory is its own too."""
     # What a killed build has left would save time.
-    shutil.rmtree(Versions(paths.indexes_dir(), LARGE).root, ignore_errors=True)
+    shutil.rmtree(versions_of(LARGE).root, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:
         path = corpora.write(Path(scratch, "articles.jsonl"), documents)
         ran = commands.run(commands.rag(loaded, "index", str(path), "--index", LARGE, "--json"))

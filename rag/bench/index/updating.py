@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag import build, paths
+from rag import build
 from rag.bench import SEED, articles
 from rag.bench.index.encoding import BLOCK
 from rag.bench.timing import PAUSE, timed
 from rag.core import Clock, Document
-from rag.index import Versions
+from rag.index import versions_of
 from rag.settings import Loaded
 from rag.training import corpora
 
@@ -32,9 +32,9 @@ UPDATED = "bench-update"
 @contextmanager
 def copy_of(loaded: Loaded) -> Iterator[Loaded]:
     """The settings with a copy of their index, which goes again."""
-    copy = Versions(paths.indexes_dir(), UPDATED)
+    copy = versions_of(UPDATED)
     shutil.rmtree(copy.root, ignore_errors=True)  # that of a killed run
-    shutil.copytree(Versions(paths.indexes_dir(), loaded.settings.index.name).root, copy.root)
+    shutil.copytree(versions_of(loaded.settings.index.name).root, copy.root)
     try:
         yield corpora.named(loaded, UPDATED)
     finally:

@@ -23,7 +23,7 @@ from rag.errors import RagError, UsageError
 from rag.progress import Progress
 from rag.settings import Loaded
 
-__all__ = ["BENCH", "Counts", "measure", "summarise"]
+__all__ = ["BENCH", "Workload", "measure", "summarise"]
 
 LOGS = "logs"
 
@@ -32,7 +32,7 @@ WARM_UP = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class Workload:
     """How many samples there shall be, with those of earlier runs: `questions` of dev_60, `kills`, and clients that go away."""
 
     questions: int
@@ -40,7 +40,7 @@ class Counts:
     disconnects: int
 
 
-def measure(loaded: Loaded, folder: Path, counts: Counts, command: str, progress: Progress) -> None:
+def measure(loaded: Loaded, folder: Path, workload: Workload, command: str, progress: Progress) -> None:
     """Take what samples there aren't yet of an earlier run with the same settings.
 
     Raises `UsageError` where the generator is a server, or one of ours runs already for these settings; `RagError` where ours
@@ -49,8 +49,8 @@ def measure(loaded: Loaded, folder: Path, counts: Counts, command: str, progress
     if (url := loaded.settings.generator.base_url) is not None:
         raise UsageError(f"generator.base_url={url}: that engine isn't ours to kill. Unset it for this benchmark.")
     run = _Run(loaded, folder, command, progress)
-    run.ask(counts.questions)
-    run.lose(counts.kills, counts.disconnects)
+    run.ask(workload.questions)
+    run.lose(workload.kills, workload.disconnects)
 
 
 class _Run:

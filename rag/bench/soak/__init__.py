@@ -9,7 +9,7 @@ from rag.bench.soak.corpus import Corpus
 from rag.bench.soak.figures import SUMMARY, summarise
 from rag.bench.soak.killing import PHASES, REPORTED, Run, kills, run
 from rag.bench.soak.reading import Reading, read_during
-from rag.bench.soak.samples import BENCH, SAMPLES, Counts, measure
+from rag.bench.soak.samples import BENCH, SAMPLES, Workload, measure
 from rag.bench.soak.target import INDEX, Soaked, prepare
 
 __all__ = [
@@ -20,10 +20,10 @@ __all__ = [
     "SAMPLES",
     "SUMMARY",
     "Corpus",
-    "Counts",
     "Reading",
     "Run",
     "Soaked",
+    "Workload",
     "changes",
     "kills",
     "measure",

@@ -28,14 +28,14 @@ AT_ONCE = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class Workload:
     kills: int
     changes: int
     updates: int
     readers: int
 
 
-def measure(folder: Path, size: int, counts: Counts, command: str, progress: Progress) -> None:
+def measure(folder: Path, size: int, workload: Workload, command: str, progress: Progress) -> None:
     """Take what samples there aren't yet of an earlier run with a corpus of the same size."""
     samples = results.Samples(folder, SAMPLES)
     head = results.header(BENCH, command, settings={"documents": size})
@@ -44,11 +44,11 @@ def measure(folder: Path, size: int, counts: Counts, command: str, progress: Pro
     with home(place):
         progress("preparing")
         soaked = prepare(place, size)
-        _kill(soaked, counts.kills, samples, taken[KILL], progress)
+        _kill(soaked, workload.kills, samples, taken[KILL], progress)
         if soaked.newest() == 0:
             write_next(soaked)
-        _change(soaked, counts.changes, samples, sum(one["changes"] for one in taken[BYTES]), progress)
-        _update(soaked, counts, samples, sum(one["updates"] for one in taken[READ]), progress)
+        _change(soaked, workload.changes, samples, sum(one["changes"] for one in taken[BYTES]), progress)
+        _update(soaked, workload, samples, sum(one["updates"] for one in taken[READ]), progress)
 
 
 def _kill(soaked: Soaked, count: int, samples: results.Samples, taken: Sequence[Sample], progress: Progress) -> None:
@@ -70,12 +70,12 @@ def _change(soaked: Soaked, count: int, samples: results.Samples, taken: int, pr
         progress("changed bytes", done + few, count)
 
 
-def _update(soaked: Soaked, counts: Counts, samples: results.Samples, taken: int, progress: Progress) -> None:
+def _update(soaked: Soaked, workload: Workload, samples: results.Samples, taken: int, progress: Progress) -> None:
     def update(revision: int) -> None:
         commands.run(soaked.write(revision))
 
-    for done in range(taken, counts.updates, AT_ONCE):
-        progress("updates while readers search", done, counts.updates)
+    for done in range(taken, workload.updates, AT_ONCE):
+        progress("updates while readers search", done, workload.updates)
         first = soaked.check() + 1
-        some = range(first, first + min(AT_ONCE, counts.updates - done))
-        samples.add({"kind": READ, "id": done, **read_during(soaked, some, counts.readers, update)})
+        some = range(first, first + min(AT_ONCE, workload.updates - done))
+        samples.add({"kind": READ, "id": done, **read_during(soaked, some, workload.readers, update)})

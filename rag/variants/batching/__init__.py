@@ -83,7 +83,7 @@ async def _run(pipeline: Pipeline, loaded: Loaded, mode: Mode, asked: list[Quest
 
     settings = mode.settings(loaded.settings.batch)
     at_once = mode.at_once if mode.at_once is not None else settings.at_once or loaded.settings.generator.max_num_seqs
-    pipeline.forget()
+    pipeline.caches.clear()
     await prepare(pipeline)
     began = clock()
     counts = await answer_all(

@@ -11,7 +11,7 @@ from rag.core import covered
 from rag.evaluate import Difference
 from rag.evaluate.samples import Sample
 from rag.stats import Floats, bootstrap, p90, p95, ratio
-from rag.variants.breakdown.lengths import Length, Shape, engines
+from rag.variants.breakdown.lengths import Length, RequestShape, engines
 from rag.variants.breakdown.measured import Measured
 from rag.variants.breakdown.source import MEAN_ANSWER, PUBLISHED
 from rag.variants.breakdown.stages import ROWS, TOTAL, spent
@@ -113,9 +113,9 @@ def add_tokens(figures: Figures, name: str, some: Sequence[Sample]) -> None:
 # --- requests of a fixed length -----------------------------------------------------------------
 
 
-def by_shape(lengths: Iterable[Length]) -> dict[tuple[str, Shape], list[Length]]:
+def by_shape(lengths: Iterable[Length]) -> dict[tuple[str, RequestShape], list[Length]]:
     """By engine, which one of its variants stands for, and length, in order."""
-    groups: dict[tuple[str, Shape], list[Length]] = {}
+    groups: dict[tuple[str, RequestShape], list[Length]] = {}
     for one in sorted(lengths, key=lambda one: (one.variant, -one.shape.prompt, -one.shape.answer, one.repeat)):
         groups.setdefault((one.variant, one.shape), []).append(one)
     return groups
@@ -145,8 +145,8 @@ def _add_fixed(figures: Figures, measured: Measured) -> None:
         for ending, answers in (("", (base.max_tokens, other.max_tokens)), (f"_{MEAN_ANSWER}", (MEAN_ANSWER,) * 2)):
             both = [
                 (
-                    seconds.get((engine_of[name], Shape(other.prompt_tokens, answers[1]), repeat)),
-                    seconds.get((engine_of[measured.base], Shape(base.prompt_tokens, answers[0]), repeat)),
+                    seconds.get((engine_of[name], RequestShape(other.prompt_tokens, answers[1]), repeat)),
+                    seconds.get((engine_of[measured.base], RequestShape(base.prompt_tokens, answers[0]), repeat)),
                 )
                 for repeat in repeats
             ]

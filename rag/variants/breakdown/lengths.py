@@ -42,14 +42,14 @@ FILLER = " the"
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class RequestShape:
     """Tokens."""
 
     prompt: int
     answer: int
 
 
-SHAPES = tuple(Shape(*both) for both in product(PROMPTS, ANSWERS))
+SHAPES = tuple(RequestShape(*both) for both in product(PROMPTS, ANSWERS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,13 @@ class Length:
     """What came of one request of the engine that `variant` stands for: the seconds of all of it, and what the engine reported."""
 
     variant: str
-    shape: Shape
+    shape: RequestShape
     repeat: int
     seconds: float
     stats: GenerationStats
 
     @property
-    def key(self) -> tuple[str, Shape, int]:
+    def key(self) -> tuple[str, RequestShape, int]:
         return self.variant, self.shape, self.repeat
 
     @property
@@ -124,7 +124,7 @@ class Lengths:
         left = [one for one in wanted if one not in self._keys]
         return [Job(LENGTHS, one[0], self._asking(*one)) for one in left], len(wanted) - len(left)
 
-    def _asking(self, variant: str, shape: Shape, repeat: int) -> Callable[[Pipeline], Awaitable[None]]:
+    def _asking(self, variant: str, shape: RequestShape, repeat: int) -> Callable[[Pipeline], Awaitable[None]]:
         async def ask(pipeline: Pipeline) -> None:
             loaded = self._plan.loads[variant]
             if self._passages is None:
@@ -143,13 +143,13 @@ class Lengths:
         return self._passages.get([row])[0]
 
 
-def _order(variants: Sequence[str], repeat: int) -> list[tuple[str, Shape]]:
+def _order(variants: Sequence[str], repeat: int) -> list[tuple[str, RequestShape]]:
     """Engines beside one another for each shape."""
     shapes = random.Random(f"{SEED}/{repeat}").sample(SHAPES, len(SHAPES))
     return [(variant, shape) for number, shape in enumerate(shapes) for variant in order(variants, repeat + number)]
 
 
-def fixed(shape: Shape, loaded: Loaded) -> GenerationParams:
+def fixed(shape: RequestShape, loaded: Loaded) -> GenerationParams:
     """As the settings have it, but for exactly so many tokens."""
     settings = loaded.settings.generator
     return GenerationParams(shape.answer, settings.temperature, settings.top_p, settings.seed, ignore_eos=True)

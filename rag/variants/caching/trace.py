@@ -114,7 +114,7 @@ async def measure(
         for number in (n for n in range(len(PASSES)) if n not in whole):
             name = PASSES[number]
             pipeline = pipelines[name]
-            pipeline.forget()
+            pipeline.caches.clear()
             await prepare(pipeline)
             for place, asked in enumerate(plan.asked):
                 row = await _ask(pipeline, asked, plan.questions, clock)

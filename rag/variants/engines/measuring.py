@@ -18,7 +18,7 @@ from rag.errors import EngineDied, EngineError, UsageError
 from rag.evaluate.samples import Head
 from rag.progress import Progress, quiet
 from rag.settings import Loaded
-from rag.variants.breakdown.lengths import SHAPES, Shape, fixed
+from rag.variants.breakdown.lengths import SHAPES, RequestShape, fixed
 from rag.variants.breakdown.source import MEAN_ANSWER
 from rag.variants.engines import samples, shapes
 from rag.variants.engines.prompts import Prompts
@@ -26,7 +26,7 @@ from rag.variants.engines.samples import ALIKE, BENCH, Engaged, Key, Start, Take
 from rag.variants.engines.worker import Adapt, Engine, Load, Plan, Requests
 from rag.variants.turns import order
 
-WARM_UP = Shape(3000, 16)
+WARM_UP = RequestShape(3000, 16)
 
 
 @dataclass(frozen=True, slots=True)

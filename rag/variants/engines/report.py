@@ -13,7 +13,7 @@ from rag.bench import pictures, results
 from rag.bench.results import Figures, observed
 from rag.evaluate.samples import Head
 from rag.figures import Figure
-from rag.variants.breakdown.lengths import Shape
+from rag.variants.breakdown.lengths import RequestShape
 from rag.variants.breakdown.source import NAME, PUBLISHED, Published
 from rag.variants.engines import samples
 from rag.variants.engines.samples import ALIKE, Kind, Samples, Taken
@@ -55,7 +55,7 @@ class Measured:
         """Those that figures are made of; the others of them are held against the first."""
         return [name for name in self.names if name not in self.unquantised]
 
-    def of(self, kind: Kind, name: str, shape: Shape | None = None) -> dict[tuple[Shape, int], Taken]:
+    def of(self, kind: Kind, name: str, shape: RequestShape | None = None) -> dict[tuple[RequestShape, int], Taken]:
         """By shape and repeat."""
         return {
             (one.shape, one.repeat): one
@@ -136,9 +136,9 @@ def _add_engine(figures: Figures, measured: Measured, name: str) -> None:
         figures.add(f"{name}.throughput", together, np.median, "tokens/s")
 
 
-def own_shape(published: Published) -> Shape:
+def own_shape(published: Published) -> RequestShape:
     """The lengths that the source has for a profile."""
-    return Shape(published.prompt_tokens, published.max_tokens)
+    return RequestShape(published.prompt_tokens, published.max_tokens)
 
 
 def _seconds(one: Taken) -> float | None:
@@ -224,7 +224,7 @@ def _techniques(measured: Measured) -> list[str]:
 def _lengths(measured: Measured) -> list[str]:
     rows = []
     for name in measured.names:
-        groups: dict[Shape, list[Taken]] = {}
+        groups: dict[RequestShape, list[Taken]] = {}
         for (shape, _), one in measured.of("alone", name).items():
             groups.setdefault(shape, []).append(one)
         for shape, some in sorted(groups.items(), key=lambda group: (-group[0].prompt, -group[0].answer)):
@@ -249,7 +249,7 @@ def _spread(values: Sequence[float], scale: float = 1) -> str:
     return f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
-def _said(shape: Shape) -> str:
+def _said(shape: RequestShape) -> str:
     return f"{shape.prompt:,} and {shape.answer}"
 
 

@@ -13,18 +13,18 @@ from rag.bench import results
 from rag.core import GenerationStats, Technique
 from rag.engine.evidence import Weights
 from rag.evaluate.samples import Head
-from rag.variants.breakdown.lengths import Length, Shape
+from rag.variants.breakdown.lengths import Length, RequestShape
 from rag.variants.breakdown.source import MEAN_ANSWER
 from rag.variants.samples import unreadable
 
 Kind = Literal["alone", "again", "together"]
 """A request with nothing in the prefix cache; its first token once more, with its prompt in the cache; several at once."""
 
-Key: TypeAlias = tuple[Kind, str, Shape, int]
+Key: TypeAlias = tuple[Kind, str, RequestShape, int]
 
 START, ENGAGED = "start", "engaged"
 
-ALIKE = Shape(3000, MEAN_ANSWER)
+ALIKE = RequestShape(3000, MEAN_ANSWER)
 """At which engines are held against one another, whatever lengths the source has for their profiles; also together."""
 
 BENCH = "engines"
@@ -55,7 +55,7 @@ class Taken:
 
     kind: Kind
     variant: str
-    shape: Shape
+    shape: RequestShape
     repeat: int
     requests: int
     seconds: float

@@ -62,7 +62,7 @@ TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ModelFolders:
     """Two folders: beside a model's configuration transformers would make its tokenizer of another class than the file says,
     which splits words in its own way."""
 
@@ -70,7 +70,7 @@ class Shape:
     tokenizer: Path
 
 
-def write(folder: Path, config: Mapping[str, Any], tokenizer: Path) -> Shape:
+def write(folder: Path, config: Mapping[str, Any], tokenizer: Path) -> ModelFolders:
     """A model that vLLM loads with `load_format="dummy"`. Text and chat template are those of the folder `tokenizer`; the tokens
     that it lacks to the configuration's vocabulary stand for nothing, and no text contains them.
 
@@ -88,12 +88,12 @@ def write(folder: Path, config: Mapping[str, Any], tokenizer: Path) -> Shape:
             f"{source} has {max(known) + 1:,} tokens, the model {len(wanted):,}. Name a --tokenizer of no more than that."
         )
     vocabulary.update({f"<|nothing {number}|>": number for number in wanted if number not in known})
-    shape = Shape(folder / "model", folder / "tokenizer")
-    for path in (shape.model, shape.tokenizer):
+    folders = ModelFolders(folder / "model", folder / "tokenizer")
+    for path in (folders.model, folders.tokenizer):
         path.mkdir(parents=True, exist_ok=True)
     for path in tokenizer.iterdir():
         if path.name.startswith(("tokenizer_config", "chat_template", "special_tokens")):
-            shutil.copyfile(path, shape.tokenizer / path.name)
-    (shape.tokenizer / TOKENIZER).write_text(json.dumps(content), encoding="utf-8")
-    (shape.model / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    return shape
+            shutil.copyfile(path, folders.tokenizer / path.name)
+    (folders.tokenizer / TOKENIZER).write_text(json.dumps(content), encoding="utf-8")
+    (folders.model / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    return folders

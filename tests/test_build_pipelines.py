@@ -1,4 +1,4 @@
-"""rag/build/beside.py: what pipelines beside one another share, on engines that play."""
+"""rag/build/pipelines.py: what pipelines beside one another share, on engines that play."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import serving
 
 from rag import build, settings
-from rag.build import beside
-from rag.build.beside import alike, engines_of, open_pipelines
+from rag.build import pipelines as building
+from rag.build.pipelines import alike, engines_of, open_pipelines
 from rag.core import Technique
-from rag.engine.evidence import UNTOLD, Counts, of_answer
+from rag.engine.evidence import UNTOLD, TokenCounts, of_answer
 from rag.engine.local import LocalGenerator
 from rag.engine.spec import plan
 from rag.errors import NotEnoughMemory, SettingsError
@@ -45,7 +45,7 @@ class Engine(LocalGenerator):
             yield item
 
     def info(self, stats: Any) -> Any:
-        return of_answer(self._spec.techniques, UNTOLD, stats, Counts())
+        return of_answer(self._spec.techniques, UNTOLD, stats, TokenCounts())
 
 
 class Machine:
@@ -82,10 +82,10 @@ class Machine:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     serving.write(tmp_path)
     machine = Machine(tmp_path)
-    monkeypatch.setattr(beside, "open_generator", machine.open_generator)
-    monkeypatch.setattr(beside, "open_checked", machine.open_checked)
-    monkeypatch.setattr(beside, "check_index", lambda *_: None)
-    monkeypatch.setattr(beside, "fetch", lambda *_: None)
+    monkeypatch.setattr(building, "open_generator", machine.open_generator)
+    monkeypatch.setattr(building, "open_checked", machine.open_checked)
+    monkeypatch.setattr(building, "check_index", lambda *_: None)
+    monkeypatch.setattr(building, "fetch", lambda *_: None)
     return machine
 
 
@@ -114,7 +114,7 @@ async def test_what_is_alike_is_there_once_and_closed_once(machine: Machine) -> 
         assert {name: pipeline.settings for name, pipeline in pipelines.items()} == {
             name: loaded.settings for name, loaded in loads.items()
         }
-        searchers = {name: pipeline._searcher for name, pipeline in pipelines.items()}
+        searchers = {name: pipeline.searcher for name, pipeline in pipelines.items()}
         assert searchers["v3"] is searchers["more"] is searchers["other engine"]
         assert searchers["v3"] is not searchers["other search"]
         assert [engine.warmed > 0 for engine in machine.engines] == [True, True]

@@ -1,4 +1,4 @@
-"""Several pipelines beside one another in this process: what their settings have in common is there once."""
+"""Several pipelines in one process; equal engines, models and indexes are shared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from rag.build.parts import fetch, open_checker
-from rag.build.pipeline import Stages, assemble, models_beside, open_generator
+from rag.build.pipeline import Stages, assemble, auxiliary_models, open_generator
 from rag.build.search import Search, check_index, log, open_checked
 from rag.core import Generator
 from rag.engine import spec as engine_spec
@@ -33,7 +33,7 @@ async def open_pipelines(loads: Mapping[str, Loaded], report: Report = quiet) ->
     """
     plans = {name: engine_spec.plan(loaded) for name, loaded in loads.items()}
     checked = {name: await asyncio.to_thread(check_index, loaded, report) for name, loaded in loads.items()}
-    models = dict.fromkeys(model for one in loads.values() for model in models_beside(one))
+    models = dict.fromkeys(model for one in loads.values() for model in auxiliary_models(one))
     await asyncio.to_thread(fetch, list(models), report)
     stages: dict[str, Stages] = {}
     searches: list[Search] = []
