@@ -11,7 +11,6 @@ Events: `searched` (the sources that the model reads, and the prompt if asked fo
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
@@ -26,7 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rag import where
+from rag import where, workers
 from rag.core import Answer, Prompt
 from rag.errors import EngineError, RagError, UsageError
 from rag.pipeline import Delta, Event, Searched, check_question
@@ -209,21 +208,12 @@ async def answered(warm: WarmPipeline, question: str, condition: str | None, wat
 
 async def until_gone(receive: Receive, response: Coroutine[Any, Any, None]) -> None:
     """Cancels the response when its client goes away."""
-    responding = asyncio.ensure_future(response)
 
     async def gone() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    leaving = asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait((responding, leaving), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        leaving.cancel()
-        responding.cancel()
-        await asyncio.gather(leaving, responding, return_exceptions=True)
-    if not responding.cancelled():
-        responding.result()
+    await workers.unless(gone(), response)
 
 
 def answer_json(answer: Answer, prompt: Prompt | None, wanted: bool) -> dict[str, object]:
