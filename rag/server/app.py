@@ -29,6 +29,7 @@ from rag import where, workers
 from rag.core import Answer, Prompt
 from rag.errors import EngineError, RagError, UsageError
 from rag.pipeline import Delta, Event, Searched, check_question
+from rag.records import problems
 from rag.server.warm import WarmPipeline
 
 WAIT = 5.0
@@ -120,9 +121,8 @@ async def read_body(request: Request) -> AskBody:
     try:
         return AskBody.model_validate_json(bytes(read), strict=True)
     except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"])
-        raise HTTPException(422, f"{field or 'The body'}: {problem['msg']}. Expected {EXPECTED}.") from None
+        problem = problems(error)[0]
+        raise HTTPException(422, f"{problem.place or 'The body'}: {problem.what}. Expected {EXPECTED}.") from None
 
 
 EXPECTED = '{"question": TEXT, "where": CONDITION or null, "stream": true or false, "prompt": true or false}'

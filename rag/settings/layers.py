@@ -16,6 +16,7 @@ from pydantic_settings import EnvSettingsSource
 
 from rag import paths
 from rag.errors import SettingsError
+from rag.records import problems
 from rag.settings.cpu import multiplies_bf16
 from rag.settings.sections import ENV_PREFIX, Device, Settings, describe, is_mapping, leaf_types
 
@@ -213,15 +214,14 @@ def _overlay(weak: dict[str, Any], strong: Mapping[str, Any]) -> None:
 
 
 def _first_problem(error: ValidationError, layers: Sequence[Layer]) -> str:
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
+    problem, *others = problems(error)
+    key = problem.place.removesuffix(".[key]")
+    message = problem.what[:1].lower() + problem.what[1:]
     leaf = next((name for name, _ in leaf_types() if f"{key}.".startswith(f"{name}.")), None)
     if leaf is None:  # what a section's values say together
         return f"{key}: {message}."
-    more = f" ({len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
-    shown = _without_secrets(key, problem["input"])
+    more = f" ({len(others)} more)" if others else ""
+    shown = _without_secrets(key, problem.found)
     return f"{key}={shown} (from {_origin(layers, key).name}): {message}; {describe(leaf)}.{more}"
 
 
