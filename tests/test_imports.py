@@ -37,7 +37,7 @@ LAYERS = (
         "rag.workers",
     },
     {"rag.records"},
-    {"rag.bert", "rag.differences", "rag.settings", "rag.topics"},
+    {"rag.bert", "rag.differences", "rag.questions", "rag.settings", "rag.topics"},
     {"rag.contrasts"},
     {
         "rag.abstain",

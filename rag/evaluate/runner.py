@@ -15,9 +15,9 @@ from rag.bench import Progress, results
 from rag.core import Clock
 from rag.engine import spec
 from rag.evaluate import samples
-from rag.evaluate.questions import Question, QuestionSet, require_gold
 from rag.evaluate.samples import BENCH, Head, Sample, found
 from rag.pipeline import Pipeline
+from rag.questions import Question, QuestionSet, require_gold
 from rag.settings import Batch, Loaded
 
 ALONE = Batch(lookahead=0)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from rag.bench import results
 from rag.core import Answer, Hits
 from rag.errors import UsageError
-from rag.evaluate.questions import Question
+from rag.questions import Question
 from rag.records import problems
 
 BENCH = "eval"

@@ -8,15 +8,14 @@ has it. The logits are those of the model as it runs, with its weights of 8 bits
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag import bert, build, pairs, paths
+from rag import bert, build, pairs, paths, questions
 from rag.core import Trace
 from rag.files import replacing_file
 from rag.pairs import PairModel
@@ -67,14 +66,12 @@ def on_development(model: Path, adapter: Path, report: build.Report = build.quie
 
 def development_lists(search: build.Search, model: PairModel) -> list[Candidates]:
     """The candidates of each of dev_60's questions."""
-    rows: list[Mapping[str, Any]] = [
-        json.loads(line) for line in paths.shipped("eval", "dev_60.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    asked = questions.read(paths.shipped("eval", "dev_60.jsonl")).questions
     lists = []
-    for row, hits in zip(rows, search.search([row["question"] for row in rows], Trace()), strict=True):
-        logits = model.logits([(row["question"], hit.passage.titled) for hit in hits])[:, 0].astype(np.float64)
+    for one, hits in zip(asked, search.search([one.question for one in asked], Trace()), strict=True):
+        logits = model.logits([(one.question, hit.passage.titled) for hit in hits])[:, 0].astype(np.float64)
         cosines = np.array([hit.dense for hit in hits], dtype=np.float64)
-        relevant = np.array([hit.passage.doc_id in row["gold_doc_ids"] for hit in hits])
+        relevant = np.array([hit.passage.doc_id in one.gold for hit in hits])
         lists.append(Candidates(logits, cosines, lexical_shares(hits), relevant))
     return lists
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from rag.bench import Progress, results
 from rag.bench.serve import asks, losses
-from rag.bench.serve.asks import Question
 from rag.bench.serve.figures import ASK, BENCH, KILL, LEAVE, summarise
 from rag.bench.serve.server import Server, serving
 from rag.errors import RagError, UsageError
+from rag.questions import Question
 from rag.settings import Loaded
 
 __all__ = ["BENCH", "Counts", "measure", "summarise"]
@@ -72,10 +72,10 @@ class _Run:
         with serving(self.loaded, self.logs / "asks.log", self.progress) as server:
             for warm_up in self.questions[-WARM_UP:]:
                 self.progress("warming up")
-                asks.ask(server, self.loaded, warm_up.text)
+                asks.ask(server, self.loaded, warm_up.question)
             for number, one in enumerate(left, start=len(asked) - len(left)):
                 self.progress("questions", number, len(asked))
-                self.samples.add({"kind": ASK, "id": one.id, **asks.ask(server, self.loaded, one.text)})
+                self.samples.add({"kind": ASK, "id": one.id, **asks.ask(server, self.loaded, one.question)})
 
     def lose(self, kills: int, disconnects: int) -> None:
         killed = len(self.taken[KILL])
@@ -107,7 +107,7 @@ class _Run:
 
 def _answered_ones(questions: Sequence[Question]) -> Iterator[str]:
     """Over and over those for which something is found, so that there is an answer to be in the middle of."""
-    return cycle([one.text for one in questions if one.type == "simple"])
+    return cycle([one.question for one in questions if one.type == "simple"])
 
 
 def _depends_on(loaded: Loaded) -> dict[str, Any]:
