@@ -80,8 +80,7 @@ def run(
     from rag.errors import RagError
 
     over_sample = sample or (questions is None and index_name is None)
-    # What an earlier run has found would be this one's speed.
-    asked_for = [*(assignments or []), "cache.keep=false"]
+    asked_for = [*(assignments or []), measuring.CACHE_ANEW]
     loaded = options.load(context, profile, models_file, asked_for, options.choose_index(index_name, over_sample))
     judge = _judge(judge_url, judge_model, judge_key_env)
 
