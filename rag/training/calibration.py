@@ -20,6 +20,7 @@ from rag.core import Trace
 from rag.files import replacing_file
 from rag.pairs import PairModel
 from rag.rerank import Beside, lexical_shares
+from rag.stats import sigmoid
 from rag.training import corpora
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def logistic(
         return float(np.sum(much * (np.logaddexp(0, logits) - targets * logits)))
 
     def derivatives(weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        p = 1 / (1 + np.exp(-design @ weights))
+        p = sigmoid(design @ weights)
         curvature = (design * (much * p * (1 - p))[:, None]).T @ design + 1e-10 * np.eye(len(weights))
         return design.T @ (much * (p - targets)), curvature
 
