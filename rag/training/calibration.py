@@ -77,7 +77,7 @@ def development_lists(search: build.Search, model: PairModel) -> list[Candidates
     return lists
 
 
-def weights_beside(lists: Sequence[Candidates], rounds: int = 50) -> Beside:
+def weights_beside(lists: Sequence[Candidates]) -> Beside:
     """How much the search's scores count beside a logit of 1, 0 for one that only harms: the ratios of the factors that make
     the list-wise cross-entropy least (ListNet, Cao et al. 2007), by Newton's method.
 
@@ -89,7 +89,7 @@ def weights_beside(lists: Sequence[Candidates], rounds: int = 50) -> Beside:
     designs = [np.stack([one.logits, one.cosines, one.lexical], axis=1) for one in some]
     kept = [0, 1, 2]
     while True:
-        factors = _list_wise([design[:, kept] for design in designs], [one.relevant for one in some], rounds)
+        factors = _list_wise([design[:, kept] for design in designs], [one.relevant for one in some])
         harmful = int(factors.argmin())
         if factors[harmful] >= 0 or kept[harmful] == 0:
             break
@@ -100,9 +100,7 @@ def weights_beside(lists: Sequence[Candidates], rounds: int = 50) -> Beside:
     return Beside(ratio.get(1, 0.0), ratio.get(2, 0.0))
 
 
-def _list_wise(
-    designs: Sequence[NDArray[np.float64]], relevant: Sequence[NDArray[np.bool_]], rounds: int
-) -> NDArray[np.float64]:
+def _list_wise(designs: Sequence[NDArray[np.float64]], relevant: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
     """Factors of the columns that make the list-wise cross-entropy least."""
     pairs = list(zip(designs, relevant, strict=True))
     columns = designs[0].shape[1]
@@ -121,16 +119,16 @@ def _list_wise(
             curvature += (design * p[:, None]).T @ design - np.outer(mean, mean)
         return gradient, curvature
 
-    return _least(loss, derivatives, np.eye(columns)[0], rounds, 1e-7 * len(pairs))
+    return _least(loss, derivatives, np.eye(columns)[0], 1e-7 * len(pairs))
 
 
-def platt(logits: ArrayLike, relevant: Sequence[bool] | NDArray[np.bool_], rounds: int = 50) -> tuple[float, float]:
+def platt(logits: ArrayLike, relevant: Sequence[bool] | NDArray[np.bool_]) -> tuple[float, float]:
     """(scale, shift) so that sigmoid(scale * logit + shift) is the probability of relevance.
 
     Platt 1999, with his targets, which keep a perfect separation finite; Newton's method, as in Lin, Lin and
     Weng 2007. Raises `ValueError` unless there are both relevant and other passages.
     """
-    [scale], shift = logistic(np.asarray(logits, dtype=np.float64)[:, None], relevant, rounds=rounds)
+    [scale], shift = logistic(np.asarray(logits, dtype=np.float64)[:, None], relevant)
     return scale, shift
 
 
@@ -138,7 +136,6 @@ def logistic(
     features: ArrayLike,
     positive: Sequence[bool] | NDArray[np.bool_],
     counts: ArrayLike = 1.0,
-    rounds: int = 50,
 ) -> tuple[list[float], float]:
     """(weights, shift) so that sigmoid(features @ weights + shift) is the probability of being positive; `features` has
     the shape (examples, features), and `counts` says how much each example counts. As `platt`, with more than one feature.
@@ -161,7 +158,7 @@ def logistic(
         return design.T @ (much * (p - targets)), curvature
 
     start = np.array([*np.zeros(x.shape[1]), np.log(positives / negatives)])
-    *weights, shift = _least(loss, derivatives, start, rounds, 1e-7 * len(x)).tolist()
+    *weights, shift = _least(loss, derivatives, start, 1e-7 * len(x)).tolist()
     return weights, shift
 
 
@@ -169,21 +166,20 @@ def _least(
     loss: Callable[[NDArray[np.float64]], float],
     derivatives: Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]],
     start: NDArray[np.float64],
-    rounds: int,
     tolerance: float,
 ) -> NDArray[np.float64]:
-    """Where a convex loss is least, by Newton's method with steps halved until they don't climb; `derivatives` gives
-    gradient and curvature. Ends where no component of the gradient reaches `tolerance`."""
-    found, value = start, loss(start)
-    for _ in range(rounds):
-        gradient, curvature = derivatives(found)
-        step, length = np.linalg.solve(curvature, gradient), 1.0
-        while loss(found - length * step) > value and length > 1e-8:
-            length /= 2
-        found = found - length * step
-        value = loss(found)
-        if np.abs(gradient).max() < tolerance:
-            break
+    """Where a convex loss is least, by Newton's method in a trust region (Moré and Sorensen 1983); `derivatives` gives gradient and
+    curvature. Ends where the gradient is shorter than `tolerance`."""
+    from scipy.optimize import minimize
+
+    found: NDArray[np.float64] = minimize(
+        loss,
+        start,
+        method="trust-exact",
+        jac=lambda at: derivatives(at)[0],
+        hess=lambda at: derivatives(at)[1],
+        options={"gtol": tolerance},
+    ).x
     return found
 
 
