@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rag import workers
 from rag.core import Answer
@@ -66,8 +66,7 @@ def for_batch(loaded: Loaded) -> Loaded:
     cores = loaded.settings.batch.cores
     if cores is None or loaded.explicit("generator.cores"):
         return loaded
-    generator = loaded.settings.generator.model_copy(update={"cores": cores})
-    return replace(loaded, settings=loaded.settings.model_copy(update={"generator": generator}))
+    return loaded.having("generator", cores=cores)
 
 
 def _passages(some: Iterable[Asked], searcher: PrefetchSearcher) -> list[list[str]]:

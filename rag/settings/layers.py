@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +49,15 @@ class Loaded:
 
     def explicit(self, key: str) -> bool:
         return self.origin(key).explicit
+
+    def having(self, section: str, **values: Any) -> Loaded:
+        """These with other values of a section; `origin` tells where the old ones came from. Raises `SettingsError`."""
+        try:
+            return replace(self, settings=self.settings.having(section, **values))
+        except ValidationError as error:
+            problem = problems(error)[0]
+            key = ".".join(filter(None, (section, problem.place)))
+            raise SettingsError(f"{key}: {problem.what}.") from error
 
     def leaves(self) -> Iterator[tuple[str, Any]]:
         """Every dotted key with its effective value."""
