@@ -653,6 +653,11 @@ def test_settings_with_another_value_are_checked_as_they_would_be() -> None:
             before.having(section, **values)
 
 
+def test_a_batch_answers_as_many_at_once_as_the_engine_unless_it_is_told() -> None:
+    assert loaded("generator.max_num_seqs=5", "batch.at_once=null").settings.at_once == 5
+    assert loaded("generator.max_num_seqs=5", "batch.at_once=2").settings.at_once == 2
+
+
 # --- round trips -------------------------------------------------------------------------------
 
 WORDS = st.text(st.sampled_from("abcXYZ019-_./: #'\"{}[],&*!|>%@\\é中"), min_size=1, max_size=20).filter(

@@ -133,6 +133,5 @@ async def _answer(loaded: Loaded, answers: AnswerFile, total: int, progress: Pro
             done += 1
             progress("questions", done, total)
 
-        at_once = settings.batch.at_once or settings.generator.max_num_seqs
-        await answer_all(pipeline, [item.asked for item in left], finished, settings.batch, at_once)
+        await answer_all(pipeline, [item.asked for item in left], finished, settings.batch, settings.at_once)
         return time.monotonic() - began

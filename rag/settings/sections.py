@@ -354,6 +354,11 @@ class Settings(BaseSettings):
     chat: Chat = Chat()
     batch: Batch = Batch()
 
+    @property
+    def at_once(self) -> int:
+        """Questions of a batch that are answered at once."""
+        return self.batch.at_once if self.batch.at_once is not None else self.generator.max_num_seqs
+
     def having(self, section: str, **values: Any) -> Self:
         """These with other values of a section. Raises pydantic's `ValidationError`."""
         return self.model_copy(update={section: getattr(self, section).having(**values)})
