@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from rag import files
+from rag import records
 from rag.core import Encoder
 from rag.errors import UsageError
 from rag.matching import QuestionMatcher, threshold
@@ -53,14 +53,8 @@ class Calibration:
 
 def read_pairs(path: Path, split: str = SPLIT) -> list[Pair]:
     """Lines of this split, and those without one. Raises `UsageError` for the first that can't be used, and where none is left."""
-    pairs = []
-    for number, line in files.lines(path):
-        try:
-            pairs.append(Pair.model_validate_json(line))
-        except ValidationError as error:
-            problem = error.errors()[0]
-            told = ": ".join([*map(str, problem["loc"]), problem["msg"]])
-            raise UsageError(f'{path}:{number}: {told}; expected like {{"a": "…", "b": "…", "same": false}}.') from None
+    expected = 'expected like {"a": "…", "b": "…", "same": false}'
+    pairs = [pair for _, pair in records.read(path, Pair, lambda problem: f"{problem}; {expected}.")]
     kept = [pair for pair in pairs if pair.split in (None, split)]
     if not kept:
         raise UsageError(f"{path} has {len(pairs)} pairs, none of them for {split}.")

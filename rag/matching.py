@@ -17,7 +17,7 @@ from rag.differences import marked
 from rag.errors import ModelError
 from rag.pairs import PairModel
 from rag.quantities import numbers_stand, one_or_several
-from rag.stats import pairs_needed, upper_bound
+from rag.stats import pairs_needed, sigmoid, upper_bound
 
 LABEL = "same"
 
@@ -64,8 +64,7 @@ class QuestionMatcher:
         """Of comparable pairs, shape (pairs,): the logistic of the mean logit of both orders, since neither of two comes first."""
         both = [read for a, b in pairs for read in (marked(a, b), marked(b, a))]
         logits = self._model.logits(both)[:, 0].astype(np.float64).reshape(-1, 2).mean(axis=1)
-        probabilities: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(0.5 * logits)
-        return probabilities
+        return sigmoid(logits)
 
 
 def comparable(a: str, b: str) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rag.core import Encoder, Hit, Query, Reranker
 from rag.errors import ModelError
 from rag.pairs import PairModel
-from rag.stats import of_best
+from rag.stats import of_best, sigmoid
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class CrossEncoderReranker:
         logits = self._model.logits([(question, hit.passage.titled) for hit in hits])[:, 0].astype(np.float64)
         logits += self.weights.cosine * np.array([hit.dense for hit in hits], dtype=np.float64)
         logits += self.weights.lexical * lexical_shares(hits)
-        scores: list[float] = (0.5 + 0.5 * np.tanh(0.5 * logits)).tolist()  # the sigmoid, without overflow
+        scores: list[float] = sigmoid(logits).tolist()
         return scores
 
 

@@ -215,3 +215,9 @@ def of_best(values: Floats) -> Floats:
     """Each over the highest, shape (n,); all 0 where none is above it."""
     best = values.max(initial=0.0)
     return values / best if best > 0 else np.zeros_like(values)
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """The probabilities that they stand for, without overflow."""
+    probabilities: Floats = 0.5 + 0.5 * np.tanh(0.5 * logits)
+    return probabilities

@@ -1,10 +1,10 @@
-"""Several at a time."""
+"""Work on several items at a time, and work that ends when nobody waits for it any more."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -23,3 +23,15 @@ async def each(items: Iterable[T], at_once: int, work: Callable[[T], Awaitable[N
                 group.create_task(worker())
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
+
+
+async def unless(leaving: Coroutine[Any, Any, object], work: Coroutine[Any, Any, T]) -> T | None:
+    """What the work comes to; None where `leaving` ended first, which cancels it."""
+    watching, working = asyncio.ensure_future(leaving), asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        watching.cancel()
+        working.cancel()
+        await asyncio.gather(watching, working, return_exceptions=True)
+    return None if working.cancelled() else working.result()

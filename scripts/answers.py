@@ -8,16 +8,17 @@ Takes every n-th question, so that all kinds are there. Prints question, answer,
 from __future__ import annotations
 
 import asyncio
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rag import build, files, settings
+from rag import build, settings
 from rag.cli import ending
 from rag.cli.console import Terminal, library_output
 from rag.cli.rendering import time_line
+from rag.evaluate import Question, read_questions
 from rag.settings import Loaded
 
 
@@ -28,21 +29,21 @@ def main(
     assignments: Annotated[list[str] | None, typer.Option("--set", help="Settings, KEY=VALUE.")] = None,
 ) -> None:
     """Answers to every n-th question of a set, as they are."""
-    records = [json.loads(line) for _, line in files.lines(questions)][::every]
+    asked = read_questions(questions).questions[::every]
     loaded = settings.load(profile, assignments=[f"index.name={build.SAMPLE}", *(assignments or [])])
     with library_output(verbose=False) as (terminal, _):
         build.ensure_sample_index(loaded)
-        asyncio.run(_answer(loaded, records, terminal))
+        asyncio.run(_answer(loaded, asked, terminal))
 
 
-async def _answer(loaded: Loaded, records: list[dict[str, str]], terminal: Terminal) -> None:
+async def _answer(loaded: Loaded, asked: Sequence[Question], terminal: Terminal) -> None:
     async with build.open_pipeline(loaded) as pipeline:
-        for record in records:
-            answer = await pipeline.answer(record["question"])
+        for one in asked:
+            answer = await pipeline.answer(one.question)
             sources = ", ".join(f"[{c.marker}] {c.doc_id} ({c.origin})" for c in answer.citations) or "none"
             terminal.out.print(
-                f"{record['id']} {record['type']}: {record['question']}\n  {' '.join(answer.answer.split())}\n"
-                f"  sources: {sources}; gold: {', '.join(record['gold_doc_ids']) or 'none'}; abstained: {answer.abstained}\n"
+                f"{one.id} {one.type}: {one.question}\n  {' '.join(answer.answer.split())}\n"
+                f"  sources: {sources}; gold: {', '.join(one.gold) or 'none'}; abstained: {answer.abstained}\n"
                 f"  {time_line(answer.timings, answer.tokens.output, None)}\n",
                 markup=False,
             )

@@ -53,7 +53,7 @@ def filtered(records: Sequence[Question], found: Sequence[Hits], loaded: Loaded)
     """A table over `filter.min_rerank`, the other threshold as it is set."""
     lines = ["min_rerank  passages left  gold documents left  answerable, nothing left  unanswerable, nothing left"]
     for value in VALUES:
-        chosen = loaded.settings.filter.model_copy(update={"min_rerank": value})
+        chosen = loaded.settings.filter.having(min_rerank=value)
         left = [filter_hits(hits, chosen) for hits in found]
         golds = [
             recall((hit.passage.doc_id for hit in hits), record.gold)

@@ -109,7 +109,7 @@ def test_what_is_not_answered_by_the_server_is_no_sample(
 def test_the_questions_are_those_of_dev_60() -> None:
     found = questions()
     assert (len(found), found[0].id, found[0].type) == (60, "d001", "simple")
-    assert found[0].text == "Why does the flu jab have to be updated every year?"
+    assert found[0].question == "Why does the flu jab have to be updated every year?"
 
 
 # --- the server that is started ------------------------------------------------------------------

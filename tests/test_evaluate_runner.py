@@ -19,7 +19,7 @@ from rag.bench import results
 from rag.core import Hit, Passage, Trace
 from rag.errors import EngineDied, EngineError, StorageError, UsageError
 from rag.evaluate import QuestionSet, samples
-from rag.evaluate.questions import Question
+from rag.questions import Question
 
 IDS = ["q1", "q2", "q3", "q4", "q5"]
 

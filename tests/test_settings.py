@@ -633,6 +633,31 @@ def test_every_section_refuses_keys_it_does_not_have(name: str) -> None:
         type(sections()[name]).model_validate({"nope": 1})
 
 
+@pytest.mark.parametrize("name", [name for name in sections() if "." not in name and name])
+def test_settings_with_the_values_that_they_have_are_the_same(name: str) -> None:
+    before = loaded("generator.extra_body={a: {b: 1}}", "generator.speculation.method=ngram")
+    assert before.having(name, **dict(getattr(before.settings, name))) == before
+
+
+def test_settings_with_another_value_are_checked_as_they_would_be() -> None:
+    before = loaded()
+    after = before.having("generator", cores=2, max_tokens=100)
+    assert (after.settings.generator.cores, after.settings.generator.max_tokens) == ("2", 100)
+    assert after.having("generator", cores="auto", max_tokens=before.settings.generator.max_tokens) == before
+    for section, values, said in (
+        ("index", {"name": "My papers"}, r"index\.name: String should match"),
+        ("context", {"passage": 3}, r"context\.passage: Extra inputs"),
+        ("batch", {"lookahead": 2}, r"batch: lookahead \(2\) is below search_batch"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            before.having(section, **values)
+
+
+def test_a_batch_answers_as_many_at_once_as_the_engine_unless_it_is_told() -> None:
+    assert loaded("generator.max_num_seqs=5", "batch.at_once=null").settings.at_once == 5
+    assert loaded("generator.max_num_seqs=5", "batch.at_once=2").settings.at_once == 2
+
+
 # --- round trips -------------------------------------------------------------------------------
 
 WORDS = st.text(st.sampled_from("abcXYZ019-_./: #'\"{}[],&*!|>%@\\é中"), min_size=1, max_size=20).filter(

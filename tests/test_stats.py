@@ -22,6 +22,7 @@ from rag.stats import (
     power,
     ratio,
     reaches,
+    sigmoid,
 )
 
 SAMPLES = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=20)
@@ -267,3 +268,8 @@ def test_a_loss_of_the_margin_is_called_none_in_one_of_forty_runs() -> None:
     source = np.random.default_rng(4)
     estimates = [paired_bootstrap(np.zeros(120), source.normal(-0.10, 0.4, 120)) for _ in range(120)]
     assert sum(non_inferiority(one, 0.10) for one in estimates) <= 8
+
+
+def test_a_logit_of_any_size_stands_for_a_probability() -> None:
+    found = sigmoid(np.array([-1e4, -2.0, 0.0, 1e4]))
+    assert found.tolist() == pytest.approx([0, 1 / (1 + math.exp(2)), 0.5, 1])

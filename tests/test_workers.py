@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from rag.workers import each
+from rag.workers import each, unless
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 50])
@@ -40,3 +40,35 @@ async def test_the_first_error_ends_the_others() -> None:
         with pytest.raises(ValueError, match="two"):
             await each(range(10), 2, work)
     assert begun == [0, 1, 2]
+
+
+async def test_work_is_done_unless_the_leaving_ends_first() -> None:
+    async def worked() -> int:
+        return 7
+
+    assert await unless(asyncio.sleep(30), worked()) == 7
+
+
+async def test_a_leaving_cancels_the_work() -> None:
+    cancelled = False
+
+    async def works() -> int:
+        nonlocal cancelled
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+        return 7
+
+    async with asyncio.timeout(10):
+        assert await unless(asyncio.sleep(0.01), works()) is None
+    assert cancelled
+
+
+async def test_the_error_of_the_work_is_raised() -> None:
+    async def fails() -> int:
+        raise ValueError("two")
+
+    with pytest.raises(ValueError, match="two"):
+        await unless(asyncio.sleep(30), fails())

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rag import workers
 from rag.cache import CachedEncoder
@@ -81,8 +81,7 @@ def for_batch(loaded: Loaded) -> Loaded:
     cores = loaded.settings.batch.cores
     if cores is None or loaded.explicit("generator.cores"):
         return loaded
-    generator = loaded.settings.generator.model_copy(update={"cores": cores})
-    return replace(loaded, settings=loaded.settings.model_copy(update={"generator": generator}))
+    return loaded.having("generator", cores=cores)
 
 
 def _passages(some: Iterable[QuestionKey], searcher: PrefetchSearcher) -> list[list[str]]:

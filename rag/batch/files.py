@@ -10,7 +10,7 @@ from typing import Annotated, Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from rag import files, where
+from rag import files, records, where
 from rag.batch.answering import Outcome
 from rag.errors import UsageError
 from rag.prefetch import QuestionKey
@@ -60,11 +60,8 @@ def _item(path: Path, number: int, line: str) -> Item:
             raise UsageError(f"{path}:{number}: no JSON object, found {line.strip()[:60]!r}; {expected}.")
         item = Item.model_validate({"id": str(number), **record})
     except ValidationError as error:
-        problem = error.errors()[0]
-        found = json.dumps(problem["input"])[:60]
-        raise UsageError(
-            f"{path}:{number}: {problem['loc'][0]}: {problem['msg']}, found {found}; {expected}."
-        ) from None
+        problem = records.problems(error)[0]
+        raise UsageError(f"{path}:{number}: {problem}, found {json.dumps(problem.found)[:60]}; {expected}.") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}:{number}: no JSON ({error}), found {line.strip()[:60]!r}; {expected}.") from None
     if item.where is not None:

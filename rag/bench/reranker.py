@@ -11,7 +11,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from rag.models import ModelStore
 from rag.progress import Progress
 from rag.rerank import CrossEncoderReranker
 from rag.search import HybridSearcher
-from rag.settings import Device, Loaded, Rerank, Retrieve
+from rag.settings import Device, Loaded, Retrieve
 from rag.stats import Floats, difference, ratio
 from rag.training import corpora, datasets
 
@@ -130,8 +130,7 @@ def _depends_on(loaded: Loaded, model: Path, questions: int) -> dict[str, Any]:
 
 
 def _open(loaded: Loaded) -> build.Search:
-    settings = loaded.settings.model_copy(update={"rerank": Rerank()})
-    return build.open_search(replace(loaded, settings=settings))
+    return build.open_search(loaded.having("rerank", model=None))
 
 
 def orders(
@@ -144,8 +143,8 @@ def orders(
 ) -> Iterator[dict[str, Any]]:
     """For each question the ranks of what answers it, by method, and how many there are: passages, or documents by
     the first of their passages."""
-    deep = settings.model_copy(update={"dense_n": DEPTH, "lexical_n": DEPTH, "candidates": DEPTH})
-    alone = {name: deep.model_copy(update={off: 0}) for name, off in (("dense", "lexical_n"), ("lexical", "dense_n"))}
+    deep = settings.having(dense_n=DEPTH, lexical_n=DEPTH, candidates=DEPTH)
+    alone = {name: deep.having(**{off: 0}) for name, off in (("dense", "lexical_n"), ("lexical", "dense_n"))}
     methods = {name: HybridSearcher(search.index, changed) for name, changed in {**alone, "fusion": deep}.items()}
     methods |= {name: HybridSearcher(search.index, deep, reranker) for name, reranker in rerankers.items()}
     passages = Counter(passage.doc_id for passage in _passages(search.index)) if by_passage else None

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag import bert, build
-from rag.bench import articles, models, provenance, results
+from rag.bench import articles, provenance, results
 from rag.bench.results import Sample, columns
 from rag.bench.timing import in_turn
 from rag.core import Clock, EngineInfo, GenerationParams, GenerationStats, Message
@@ -104,7 +104,7 @@ def open_generator(loaded: Loaded, report: Report = quiet) -> Instant:
     from transformers import AutoTokenizer
 
     name = spec.plan(loaded).model
-    folder = models.folder(name, loaded.settings.generator.revision, report)
+    folder = build.resolve(name, report, loaded.settings.generator.revision).path
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     return Instant(name, EngineTokenizer(tokenizer), loaded.settings.generator.max_model_len)
 
@@ -162,14 +162,14 @@ def measure(
 
 def _depends_on(loaded: Loaded, index: IndexReader) -> dict[str, Any]:
     reranker = loaded.settings.rerank.model
-    encoder = models.folder(loaded.settings.embed.model)
+    encoder = build.resolve(loaded.settings.embed.model).path
     return {
         "documents": index.manifest.documents,
         "passages": index.manifest.passages,
         "dense": index.manifest.dense,
         "backend": bert.choose(encoder, loaded.device, loaded.settings.embed.backend),
         "encoder": index.manifest.model,
-        "reranker": provenance.weights(models.folder(reranker)) if reranker is not None else None,
+        "reranker": provenance.weights(build.resolve(reranker).path) if reranker is not None else None,
         "tokenizer": spec.plan(loaded).model,
         **{name: getattr(loaded.settings, name).model_dump(exclude={"name"}) for name in SECTIONS},
     }

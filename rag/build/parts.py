@@ -119,18 +119,13 @@ def model_store() -> ModelStore:
     return ModelStore(finish=dict.fromkeys(("encoder", *CLASSIFIERS), Finish(bert.form(), bert.convert)))
 
 
-def resolve(name: str, report: Report, revision: str | None = None) -> ResolvedModel:
-    """A recipe is built at its first use."""
-    models = model_store()
-    if models.is_recipe(name):
-        models.build(name, report)
-    return models.resolve(name, revision)
+def resolve(name: str, report: Report = quiet, revision: str | None = None) -> ResolvedModel:
+    """A recipe is built at its first use. Raises `ModelError`."""
+    return _store_with(name, report).resolve(name, revision)
 
 
 def resolve_tokenizer(name: str, loaded: Loaded, report: Report) -> Path:
-    models = model_store()
-    if models.is_recipe(name):
-        models.build(name, report)
+    models = _store_with(name, report)
     settings = loaded.settings.generator
     try:
         return models.resolve_tokenizer(name, settings.revision if settings.tokenizer is None else None)
@@ -141,6 +136,14 @@ def resolve_tokenizer(name: str, loaded: Loaded, report: Report) -> Path:
             f"The prompts for {settings.base_url} are counted by their model's tokenizer: name it with "
             f"generator.tokenizer, since generator.model is none. {error}"
         ) from error
+
+
+def _store_with(name: str, report: Report) -> ModelStore:
+    """The store, in which a recipe of this name is built."""
+    models = model_store()
+    if models.is_recipe(name):
+        models.build(name, report)
+    return models
 
 
 def stay_offline() -> None:

@@ -94,11 +94,10 @@ def _of_stages(loaded: Loaded) -> dict[str, Any]:
 
 
 def _with_part(loaded: Loaded, parts: int) -> Loaded:
-    generator = loaded.settings.generator
     if loaded.device == "cpu" or parts == 1 or loaded.explicit("generator.gpu_memory_utilization"):
         return loaded
-    share = generator.model_copy(update={"gpu_memory_utilization": generator.gpu_memory_utilization / parts})
-    return replace(loaded, settings=loaded.settings.model_copy(update={"generator": share}))
+    share = loaded.settings.generator.gpu_memory_utilization / parts
+    return loaded.having("generator", gpu_memory_utilization=share)
 
 
 def _under(generator: Generator, plan: engine_spec.EngineSpec) -> Generator:

@@ -93,7 +93,6 @@ def _digest(loaded: Loaded, sample: bool, progress: Progress) -> str:
     """Of what answers depend on; ends with the index's version."""
     import hashlib
     import json
-    from dataclasses import replace
 
     from rag import build
     from rag.evaluate.runner import index_of, weights
@@ -103,9 +102,8 @@ def _digest(loaded: Loaded, sample: bool, progress: Progress) -> str:
     if sample:
         build.ensure_sample_index(loaded, progress)
     checked = build.check_index(loaded, progress)
-    generator = loaded.settings.generator.model_copy(update={"cores": "auto"})
-    other = {"batch": Batch(), "chat": Chat(), "generator": generator}  # how they are asked changes no answer
-    same = replace(loaded, settings=loaded.settings.model_copy(update=other))
+    # How they are asked changes no answer.
+    same = loaded.having("generator", cores="auto").having("batch", **dict(Batch())).having("chat", **dict(Chat()))
     # A version's number begins anew where an index was removed, and a folder of models may change.
     made_of = {"index": index_of(checked), "weights": weights(loaded, progress)}
     digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
@@ -135,6 +133,5 @@ async def _answer(loaded: Loaded, answers: AnswerFile, total: int, progress: Pro
             done += 1
             progress("questions", done, total)
 
-        at_once = settings.batch.at_once or settings.generator.max_num_seqs
-        await answer_all(pipeline, [item.asked for item in left], finished, settings.batch, at_once)
+        await answer_all(pipeline, [item.asked for item in left], finished, settings.batch, settings.at_once)
         return time.monotonic() - began

@@ -80,8 +80,7 @@ def run(
     from rag.errors import RagError
 
     over_sample = sample or (questions is None and index_name is None)
-    # What an earlier run has found would be this one's speed.
-    asked_for = [*(assignments or []), "cache.keep=false"]
+    asked_for = [*(assignments or []), measuring.CACHE_ANEW]
     loaded = options.load(context, profile, models_file, asked_for, options.choose_index(index_name, over_sample))
     judge = _judge(judge_url, judge_model, judge_key_env)
 
@@ -108,6 +107,7 @@ def _judge(url: str | None, model: str | None, key_env: str | None) -> Generator
     from pydantic import ValidationError
 
     from rag.errors import UsageError
+    from rag.records import problems
     from rag.settings import Generator
 
     if url is None and model is None:
@@ -117,9 +117,9 @@ def _judge(url: str | None, model: str | None, key_env: str | None) -> Generator
     try:
         return Generator(base_url=url, model=model, api_key_env=key_env)
     except ValidationError as error:
-        problem = error.errors()[0]
-        option = "--judge-key-env" if problem["loc"] == ("api_key_env",) else "--judge-url"
-        raise UsageError(f"{option}: {problem['msg'].removeprefix('Value error, ')}.") from None
+        problem = problems(error)[0]
+        option = "--judge-key-env" if problem.place == "api_key_env" else "--judge-url"
+        raise UsageError(f"{option}: {problem.what}.") from None
 
 
 @app.command()

@@ -10,15 +10,16 @@ import asyncio
 import io
 import json
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, TypeAlias, cast
+from typing import TextIO, TypeAlias, cast
 
 import typer
 
 import rag
+from rag import workers
 from rag.cli import ask, client, commands, options
 from rag.cli.ask import Asked, require_input
 from rag.cli.console import Stream, Terminal, printable
@@ -98,7 +99,8 @@ class Hosted:
             question = check_question(
                 asked.question if asked.question is not None else await _input(reader, send, stdin)
             )
-            return await while_connected(reader, self._show(question, asked, Terminal(out, err)))
+            code = await workers.unless(reader.read(1), self._show(question, asked, Terminal(out, err)))
+            return code if code is not None else 130
         except (ConnectionError, asyncio.IncompleteReadError):
             raise
         except Exception as error:
@@ -140,19 +142,6 @@ async def _input(reader: asyncio.StreamReader, send: Send, is_terminal: bool) ->
     send(b"i", str(4 * MAX_QUESTION).encode())
     length = int.from_bytes(await reader.readexactly(4), "big")
     return (await reader.readexactly(length)).decode("utf-8", "surrogateescape")
-
-
-async def while_connected(reader: asyncio.StreamReader, answer: Coroutine[Any, Any, int]) -> int:
-    """130 where the other side closed first; the answer is cancelled then."""
-    answering = asyncio.ensure_future(answer)
-    leaving = asyncio.ensure_future(reader.read(1))
-    try:
-        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        leaving.cancel()
-        answering.cancel()
-        await asyncio.gather(leaving, answering, return_exceptions=True)
-    return 130 if answering.cancelled() else answering.result()
 
 
 def understand(caller: Caller, digest: str) -> Asked | None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     Draw = Callable[[Sequence[Figure], Path, Terminal], None]
     """Shows the figures of a folder."""
 
+CACHE_ANEW = "cache.keep=false"
+"""What an earlier run has found would be this one's speed."""
+
 
 def run(
     bench: Bench,

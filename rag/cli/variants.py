@@ -136,7 +136,7 @@ def sweep(
     over_sample, chosen = _index(asked, index_name, sample, swept.key == "index.name")
 
     def load(assignment: str | None) -> Loaded:
-        kept = ("cache.keep=false",) if swept.key.startswith("cache.") else WITHOUT_CACHE
+        kept = (measuring.CACHE_ANEW,) if swept.key.startswith("cache.") else WITHOUT_CACHE
         more = [*kept, *([assignment] if assignment is not None else [])]
         return options.load(context, profile, models_file, [*(assignments or []), *more], chosen)
 
@@ -218,8 +218,8 @@ def cache(
         return options.load(context, profile, models_file, [*(assignments or []), *more], build.SAMPLE)
 
     loads = {
-        "plain": load("cache.enabled=false", "cache.answers=false"),
-        "cached": load("cache.enabled=true", "cache.answers=true", "cache.keep=false"),
+        "plain": load(*WITHOUT_CACHE),
+        "cached": load("cache.enabled=true", "cache.answers=true", measuring.CACHE_ANEW),
     }
     if not report_only:
         bench.require_matcher(loads["cached"])

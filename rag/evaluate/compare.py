@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from rag.errors import UsageError
-from rag.evaluate.questions import TYPES
 from rag.evaluate.samples import Head, Sample, differences, judged_by, read
 from rag.evaluate.scores import METRICS, Metric
+from rag.questions import TYPES
 from rag.stats import Floats, non_inferiority, paired_bootstrap, permutation_test, power, ratio
 
 MARGIN = 0.10

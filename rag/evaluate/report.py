@@ -14,10 +14,10 @@ from rag.bench import pictures, results
 from rag.engine import evidence
 from rag.evaluate import coverage
 from rag.evaluate.coverage import Curve
-from rag.evaluate.questions import TYPES
 from rag.evaluate.samples import Head, Sample, read
 from rag.evaluate.scores import METRICS, Metric, parts
 from rag.figures import Figure
+from rag.questions import TYPES
 from rag.stats import p95, ratio
 
 PICTURE = "risk_coverage"

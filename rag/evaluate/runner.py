@@ -15,10 +15,10 @@ from rag.bench import results
 from rag.core import Clock
 from rag.engine import spec
 from rag.evaluate import samples
-from rag.evaluate.questions import Question, QuestionSet, require_gold
 from rag.evaluate.samples import BENCH, Head, Sample, found
 from rag.pipeline import Pipeline
 from rag.progress import Progress, Report
+from rag.questions import Question, QuestionSet, require_gold
 from rag.settings import Batch, Loaded
 
 ALONE = Batch(lookahead=0)
@@ -42,7 +42,7 @@ def plan(loaded: Loaded, questions: QuestionSet, one_by_one: bool, command: str,
     Raises what `depends_on` raises.
     """
     batch = loaded.settings.batch
-    at_once = 1 if one_by_one else batch.at_once or loaded.settings.generator.max_num_seqs
+    at_once = 1 if one_by_one else loaded.settings.at_once
     ahead = {} if at_once == 1 else batch.model_dump(include={"lookahead", "search_batch", "order"})
     settings = {"questions": questions.head, "at_once": at_once, **ahead, **depends_on(loaded, questions, report)}
     return Plan(loaded, questions, at_once, results.header(BENCH, command, settings=settings))

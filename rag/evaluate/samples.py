@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from rag.bench import results
 from rag.core import Answer, Hits
 from rag.errors import UsageError
-from rag.evaluate.questions import Question
+from rag.questions import Question
+from rag.records import problems
 
 BENCH = "eval"
 VERDICTS = "verdicts.jsonl"
@@ -145,17 +146,21 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
     return leaves
 
 
+def unreadable(path: Path, number: int, why: str) -> UsageError:
+    """Of a line that this version can't read."""
+    return UsageError(
+        f"{path}:{number}: no sample of this version of rag ({why}). "
+        "Remove the folder, or choose another one with --output."
+    )
+
+
 def _read(samples: results.Samples, rows: Sequence[Mapping[str, Any]]) -> list[Sample]:
     taken: dict[str, Sample] = {}
     for number, one in enumerate(rows, start=2):
         try:
             sample = _SAMPLE.validate_python(one)
         except ValidationError as error:
-            problem = error.errors()[0]
-            raise UsageError(
-                f"{samples.path}:{number}: no sample of this version of rag ({'.'.join(map(str, problem['loc']))}: "
-                f"{problem['msg']}). Remove the folder, or choose another one with --output."
-            ) from None
+            raise unreadable(samples.path, number, str(problems(error)[0])) from None
         if sample.id in taken:
             raise UsageError(f"{samples.path}:{number}: {sample.id!r} appears twice. Remove one of the two lines.")
         taken[sample.id] = sample

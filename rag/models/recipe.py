@@ -16,6 +16,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from rag.errors import ModelError
+from rag.records import problems
 
 Kind = Literal["generator", "encoder", "reranker", "support", "matcher"]
 CLASSIFIERS: tuple[Kind, ...] = ("reranker", "support", "matcher")
@@ -176,11 +177,6 @@ def read(path: Path) -> Recipe:
     try:
         return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        raise ModelError(f"The recipe {path} is damaged: {_problems(error)}.") from error
+        raise ModelError(f"The recipe {path} is damaged: {'; '.join(map(str, problems(error)))}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ModelError(f"The recipe {path} is damaged: {' '.join(str(error).split())[:300]}") from error
-
-
-def _problems(error: ValidationError) -> str:
-    problems = [(".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, ")) for each in error.errors()]
-    return "; ".join(f"{where}: {what}" if where else what for where, what in problems)

@@ -13,7 +13,6 @@ Events: `searched` (the sources that the model reads, and the prompt if asked fo
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
@@ -31,10 +30,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rag import where
+from rag import where, workers
 from rag.core import Answer, Prompt
 from rag.errors import EngineError, RagError, UsageError
 from rag.pipeline import Delta, Event, Searched, answer_json, check_question
+from rag.records import problems
 from rag.server.warm import WarmPipeline
 
 WAIT = 5.0
@@ -158,9 +158,8 @@ async def read_body(request: Request) -> AskBody:
     try:
         return AskBody.model_validate_json(bytes(read), strict=True)
     except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"])
-        raise HTTPException(422, f"{field or 'The body'}: {problem['msg']}. Expected {EXPECTED}.") from None
+        problem = problems(error)[0]
+        raise HTTPException(422, f"{problem.place or 'The body'}: {problem.what}. Expected {EXPECTED}.") from None
 
 
 EXPECTED = '{"question": TEXT, "where": CONDITION or null, "stream": true or false, "prompt": true or false}'
@@ -246,21 +245,12 @@ async def answered(warm: WarmPipeline, question: str, condition: str | None, wat
 
 async def until_gone(receive: Receive, response: Coroutine[Any, Any, None]) -> None:
     """Cancels the response when its client goes away."""
-    responding = asyncio.ensure_future(response)
 
     async def gone() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    leaving = asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait((responding, leaving), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        leaving.cancel()
-        responding.cancel()
-        await asyncio.gather(leaving, responding, return_exceptions=True)
-    if not responding.cancelled():
-        responding.result()
+    await workers.unless(gone(), response)
 
 
 def searched_json(event: Searched, wanted: bool) -> dict[str, object]:

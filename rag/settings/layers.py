@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from pydantic_settings import EnvSettingsSource
 
 from rag import paths
 from rag.errors import SettingsError
+from rag.records import problems
 from rag.settings.cpu import multiplies_bf16
 from rag.settings.sections import ENV_PREFIX, Device, Settings, describe, is_mapping, leaf_types
 
@@ -48,6 +49,15 @@ class Loaded:
 
     def explicit(self, key: str) -> bool:
         return self.origin(key).explicit
+
+    def having(self, section: str, **values: Any) -> Loaded:
+        """These with other values of a section; `origin` tells where the old ones came from. Raises `SettingsError`."""
+        try:
+            return replace(self, settings=self.settings.having(section, **values))
+        except ValidationError as error:
+            problem = problems(error)[0]
+            key = ".".join(filter(None, (section, problem.place)))
+            raise SettingsError(f"{key}: {problem.what}.") from error
 
     def leaves(self) -> Iterator[tuple[str, Any]]:
         """Every dotted key with its effective value."""
@@ -213,15 +223,14 @@ def _overlay(weak: dict[str, Any], strong: Mapping[str, Any]) -> None:
 
 
 def _first_problem(error: ValidationError, layers: Sequence[Layer]) -> str:
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
+    problem, *others = problems(error)
+    key = problem.place.removesuffix(".[key]")
+    message = problem.what[:1].lower() + problem.what[1:]
     leaf = next((name for name, _ in leaf_types() if f"{key}.".startswith(f"{name}.")), None)
     if leaf is None:  # what a section's values say together
         return f"{key}: {message}."
-    more = f" ({len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
-    shown = _without_secrets(key, problem["input"])
+    more = f" ({len(others)} more)" if others else ""
+    shown = _without_secrets(key, problem.found)
     return f"{key}={shown} (from {_origin(layers, key).name}): {message}; {describe(leaf)}.{more}"
 
 

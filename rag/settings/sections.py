@@ -29,6 +29,10 @@ QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
+    def having(self, **values: Any) -> Self:
+        """This one with other values. Raises pydantic's `ValidationError`."""
+        return type(self)(**{**dict(self), **values})
+
 
 class Chunk(Section):
     max_chars: int = Field(1000, ge=100, le=20_000, description="longest passage, characters")
@@ -352,6 +356,15 @@ class Settings(BaseSettings):
     verify: Verify = Verify()
     chat: Chat = Chat()
     batch: Batch = Batch()
+
+    @property
+    def at_once(self) -> int:
+        """Questions of a batch that are answered at once."""
+        return self.batch.at_once if self.batch.at_once is not None else self.generator.max_num_seqs
+
+    def having(self, section: str, **values: Any) -> Self:
+        """These with other values of a section. Raises pydantic's `ValidationError`."""
+        return self.model_copy(update={section: getattr(self, section).having(**values)})
 
     @classmethod
     def settings_customise_sources(

@@ -97,8 +97,7 @@ class Contexts:
 
     def having(self, **context: Any) -> Contexts:
         """These with other settings of the context."""
-        changed = self.settings.context.model_copy(update=context)
-        return replace(self, settings=self.settings.model_copy(update={"context": changed}))
+        return replace(self, settings=self.settings.having("context", **context))
 
 
 def of_prompts(prompts: Sequence[Example], contexts: Contexts) -> Iterator[Case]:

@@ -8,20 +8,20 @@ has it. The logits are those of the model as it runs, with its weights of 8 bits
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag import bert, build, pairs, paths
+from rag import bert, build, pairs, paths, questions
 from rag.core import Trace
 from rag.files import replacing_file
 from rag.pairs import PairModel
 from rag.progress import Progress, quiet
 from rag.rerank import ScoreWeights, lexical_shares
+from rag.stats import sigmoid
 from rag.training import corpora
 
 if TYPE_CHECKING:
@@ -68,19 +68,17 @@ def on_development(model: Path, adapter: Path, progress: Progress = quiet) -> tu
 
 def development_lists(search: build.Search, model: PairModel) -> list[Candidates]:
     """The candidates of each of dev_60's questions."""
-    rows: list[Mapping[str, Any]] = [
-        json.loads(line) for line in paths.shipped("eval", "dev_60.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    asked = questions.read(paths.shipped("eval", "dev_60.jsonl")).questions
     lists = []
-    for row, hits in zip(rows, search.search([row["question"] for row in rows], Trace()), strict=True):
-        logits = model.logits([(row["question"], hit.passage.titled) for hit in hits])[:, 0].astype(np.float64)
+    for one, hits in zip(asked, search.search([one.question for one in asked], Trace()), strict=True):
+        logits = model.logits([(one.question, hit.passage.titled) for hit in hits])[:, 0].astype(np.float64)
         cosines = np.array([hit.dense for hit in hits], dtype=np.float64)
-        relevant = np.array([hit.passage.doc_id in row["gold_doc_ids"] for hit in hits])
+        relevant = np.array([hit.passage.doc_id in one.gold for hit in hits])
         lists.append(Candidates(logits, cosines, lexical_shares(hits), relevant))
     return lists
 
 
-def score_weights(lists: Sequence[Candidates], rounds: int = 50) -> ScoreWeights:
+def score_weights(lists: Sequence[Candidates]) -> ScoreWeights:
     """How much the search's scores count beside a logit of 1, 0 for one that only harms: the ratios of the factors that make
     the list-wise cross-entropy least (ListNet, Cao et al. 2007), by Newton's method.
 
@@ -92,7 +90,7 @@ def score_weights(lists: Sequence[Candidates], rounds: int = 50) -> ScoreWeights
     designs = [np.stack([one.logits, one.cosines, one.lexical], axis=1) for one in some]
     kept = [0, 1, 2]
     while True:
-        factors = _list_wise([design[:, kept] for design in designs], [one.relevant for one in some], rounds)
+        factors = _list_wise([design[:, kept] for design in designs], [one.relevant for one in some])
         harmful = int(factors.argmin())
         if factors[harmful] >= 0 or kept[harmful] == 0:
             break
@@ -103,9 +101,7 @@ def score_weights(lists: Sequence[Candidates], rounds: int = 50) -> ScoreWeights
     return ScoreWeights(ratio.get(1, 0.0), ratio.get(2, 0.0))
 
 
-def _list_wise(
-    designs: Sequence[NDArray[np.float64]], relevant: Sequence[NDArray[np.bool_]], rounds: int
-) -> NDArray[np.float64]:
+def _list_wise(designs: Sequence[NDArray[np.float64]], relevant: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
     """Factors of the columns that make the list-wise cross-entropy least."""
     pairs = list(zip(designs, relevant, strict=True))
     columns = designs[0].shape[1]
@@ -124,16 +120,16 @@ def _list_wise(
             curvature += (design * p[:, None]).T @ design - np.outer(mean, mean)
         return gradient, curvature
 
-    return _least(loss, derivatives, np.eye(columns)[0], rounds, 1e-7 * len(pairs))
+    return _least(loss, derivatives, np.eye(columns)[0], 1e-7 * len(pairs))
 
 
-def platt(logits: ArrayLike, relevant: Sequence[bool] | NDArray[np.bool_], rounds: int = 50) -> tuple[float, float]:
+def platt(logits: ArrayLike, relevant: Sequence[bool] | NDArray[np.bool_]) -> tuple[float, float]:
     """(scale, shift) so that sigmoid(scale * logit + shift) is the probability of relevance.
 
     Platt 1999, with his targets, which keep a perfect separation finite; Newton's method, as in Lin, Lin and
     Weng 2007. Raises `ValueError` unless there are both relevant and other passages.
     """
-    [scale], shift = logistic(np.asarray(logits, dtype=np.float64)[:, None], relevant, rounds=rounds)
+    [scale], shift = logistic(np.asarray(logits, dtype=np.float64)[:, None], relevant)
     return scale, shift
 
 
@@ -141,7 +137,6 @@ def logistic(
     features: ArrayLike,
     positive: Sequence[bool] | NDArray[np.bool_],
     counts: ArrayLike = 1.0,
-    rounds: int = 50,
 ) -> tuple[list[float], float]:
     """(weights, shift) so that sigmoid(features @ weights + shift) is the probability of being positive; `features` has
     the shape (examples, features), and `counts` says how much each example counts. As `platt`, with more than one feature.
@@ -159,12 +154,12 @@ def logistic(
         return float(np.sum(much * (np.logaddexp(0, logits) - targets * logits)))
 
     def derivatives(weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        p = 1 / (1 + np.exp(-design @ weights))
+        p = sigmoid(design @ weights)
         curvature = (design * (much * p * (1 - p))[:, None]).T @ design + 1e-10 * np.eye(len(weights))
         return design.T @ (much * (p - targets)), curvature
 
     start = np.array([*np.zeros(x.shape[1]), np.log(positives / negatives)])
-    *weights, shift = _least(loss, derivatives, start, rounds, 1e-7 * len(x)).tolist()
+    *weights, shift = _least(loss, derivatives, start, 1e-7 * len(x)).tolist()
     return weights, shift
 
 
@@ -172,21 +167,20 @@ def _least(
     loss: Callable[[NDArray[np.float64]], float],
     derivatives: Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]],
     start: NDArray[np.float64],
-    rounds: int,
     tolerance: float,
 ) -> NDArray[np.float64]:
-    """Where a convex loss is least, by Newton's method with steps halved until they don't climb; `derivatives` gives
-    gradient and curvature. Ends where no component of the gradient reaches `tolerance`."""
-    found, value = start, loss(start)
-    for _ in range(rounds):
-        gradient, curvature = derivatives(found)
-        step, length = np.linalg.solve(curvature, gradient), 1.0
-        while loss(found - length * step) > value and length > 1e-8:
-            length /= 2
-        found = found - length * step
-        value = loss(found)
-        if np.abs(gradient).max() < tolerance:
-            break
+    """Where a convex loss is least, by Newton's method in a trust region (Moré and Sorensen 1983); `derivatives` gives gradient and
+    curvature. Ends where the gradient is shorter than `tolerance`."""
+    from scipy.optimize import minimize
+
+    found: NDArray[np.float64] = minimize(
+        loss,
+        start,
+        method="trust-exact",
+        jac=lambda at: derivatives(at)[0],
+        hess=lambda at: derivatives(at)[1],
+        options={"gtol": tolerance},
+    ).x
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rag import build, settings
@@ -91,8 +90,7 @@ def index_of(loaded: Loaded, documents: Sequence[Document], name: str, progress:
 
 def named(loaded: Loaded, name: str) -> Loaded:
     """The settings with another index."""
-    index = loaded.settings.index.model_copy(update={"name": name})
-    return replace(loaded, settings=loaded.settings.model_copy(update={"index": index}))
+    return loaded.having("index", name=name)
 
 
 def write(path: Path, documents: Iterable[Document]) -> Path:

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rag import paths
+from rag import paths, questions
 from rag.errors import UsageError
 
 HELD_OUT_SOURCES = frozenset({"NINDS", "NHLBI"})
@@ -217,8 +217,7 @@ def documents() -> dict[str, Mapping[str, Any]]:
     """By id the documents of the corpus that no evaluation question is about, and those written for training alone."""
     gold: set[str] = set()
     for name in ("qa_120", "dev_60"):
-        path = paths.shipped("eval", f"{name}.jsonl")
-        gold.update(*(json.loads(line)["gold_doc_ids"] for line in path.read_text(encoding="utf-8").splitlines()))
+        gold.update(*(one.gold for one in questions.read(paths.shipped("eval", f"{name}.jsonl")).questions))
     found = {}
     for path in sorted(paths.shipped("data", "corpus").glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():

@@ -11,8 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from rag.bench import results
 from rag.errors import UsageError
-from rag.evaluate.samples import Head, Sample, require_same
+from rag.evaluate.samples import Head, Sample, require_same, unreadable
 from rag.evaluate.samples import row as evaluated
+from rag.records import problems
 from rag.variants.turns import Key
 
 ANSWER, LENGTH = "answer", "length"
@@ -84,27 +85,15 @@ def of_kind(
     found: dict[tuple[object, ...], T] = {}
     for number, one in enumerate(rows, start=2):
         if one.get("kind") not in KINDS:
-            raise UsageError(
-                f"{path}:{number}: no sample of this version of rag (kind {one.get('kind')!r}). {_MENDING}"
-            )
+            raise unreadable(path, number, f"kind {one.get('kind')!r}")
         if one["kind"] != kind:
             continue
         try:
             sample = reader.validate_python(one)
         except ValidationError as error:
-            raise unreadable(path, number, error) from None
+            raise unreadable(path, number, str(problems(error)[0])) from None
         if key(sample) in found:
             named = ", ".join(map(str, key(sample)))
             raise UsageError(f"{path}:{number}: {named} appears twice. Remove one of the two lines.")
         found[key(sample)] = sample
     return list(found.values())
-
-
-def unreadable(path: Path, number: int, error: ValidationError) -> UsageError:
-    """Of a line that this version can't read."""
-    problem = error.errors()[0]
-    where = ".".join(map(str, problem["loc"]))
-    return UsageError(f"{path}:{number}: no sample of this version of rag ({where}: {problem['msg']}). {_MENDING}")
-
-
-_MENDING = "Remove the folder, or choose another one with --output."

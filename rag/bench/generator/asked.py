@@ -36,14 +36,11 @@ class Asked:
 
 def models(loads: Sequence[Loaded], report: Report = quiet) -> list[Asked]:
     """The models that the settings name, the measured one first. Raises `UsageError` where two of them are the same."""
-    store = build.model_store()
     asked: list[Asked] = []
     for loaded in loads:
         name = spec.plan(loaded).model
         if name in [one.name for one in asked]:
             raise UsageError(f"{name} is named twice: the first --model is measured, others stand beside it.")
-        if store.is_recipe(name):
-            store.build(name, report)
-        digests = provenance.weights(store.resolve(name, loaded.settings.generator.revision).path)
+        digests = provenance.weights(build.resolve(name, report, loaded.settings.generator.revision).path)
         asked.append(Asked(loaded, name, sha256(json.dumps(digests).encode()).hexdigest()[:12], base=len(asked) > 0))
     return asked

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag import bert, build
-from rag.bench import articles, models, provenance, results
+from rag.bench import articles, provenance, results
 from rag.bench.index.comparing import quality
 from rag.bench.index.encoding import Blocks, Float32Encoder, encode
 from rag.bench.index.large import build_large, open_large, searches
@@ -75,7 +75,7 @@ class _Run:
         if not left and len(encoded) == len(blocks):
             return
         settings = self.loaded.settings.embed
-        reference = Float32Encoder(models.folder(settings.model), settings, self.loaded.device)
+        reference = Float32Encoder(build.resolve(settings.model).path, settings, self.loaded.device)
         self._encode(blocks, reference, {sample["id"] for sample in encoded})
         ours, theirs = blocks.vectors()
         found = quality(self.loaded, self.encoder, reference, passages, ours, theirs, left)
@@ -126,7 +126,7 @@ def _depends_on(loaded: Loaded, sizes: Sizes, passages: int) -> dict[str, Any]:
     import torch
 
     reranker = loaded.settings.rerank.model
-    encoder = models.folder(loaded.settings.embed.model)
+    encoder = build.resolve(loaded.settings.embed.model).path
     return {
         "documents": sizes.passages,
         "passages": passages,
@@ -134,6 +134,6 @@ def _depends_on(loaded: Loaded, sizes: Sizes, passages: int) -> dict[str, Any]:
         "backend": bert.choose(encoder, loaded.device, loaded.settings.embed.backend),
         "torch_threads": torch.get_num_threads(),
         "encoder": provenance.weights(encoder),
-        "reranker": provenance.weights(models.folder(reranker)) if reranker is not None else None,
+        "reranker": provenance.weights(build.resolve(reranker).path) if reranker is not None else None,
         **{name: getattr(loaded.settings, name).model_dump(exclude={"name"}) for name in SECTIONS},
     }

@@ -16,11 +16,11 @@ from typing import Any
 
 from rag.bench import results
 from rag.bench.serve import asks, losses
-from rag.bench.serve.asks import Question
 from rag.bench.serve.figures import ASK, BENCH, KILL, LEAVE, summarise
 from rag.bench.serve.server import Server, serving
 from rag.errors import RagError, UsageError
 from rag.progress import Progress
+from rag.questions import Question
 from rag.settings import Loaded
 
 __all__ = ["BENCH", "Workload", "measure", "summarise"]
@@ -73,10 +73,10 @@ class _Run:
         with serving(self.loaded, self.logs / "asks.log", self.progress) as server:
             for warm_up in self.questions[-WARM_UP:]:
                 self.progress("warming up")
-                asks.ask(server, self.loaded, warm_up.text)
+                asks.ask(server, self.loaded, warm_up.question)
             for number, one in enumerate(left, start=len(asked) - len(left)):
                 self.progress("questions", number, len(asked))
-                self.samples.add({"kind": ASK, "id": one.id, **asks.ask(server, self.loaded, one.text)})
+                self.samples.add({"kind": ASK, "id": one.id, **asks.ask(server, self.loaded, one.question)})
 
     def lose(self, kills: int, disconnects: int) -> None:
         killed = len(self.taken[KILL])
@@ -108,7 +108,7 @@ class _Run:
 
 def _answered_ones(questions: Sequence[Question]) -> Iterator[str]:
     """Over and over those for which something is found, so that there is an answer to be in the middle of."""
-    return cycle([one.text for one in questions if one.type == "simple"])
+    return cycle([one.question for one in questions if one.type == "simple"])
 
 
 def _depends_on(loaded: Loaded) -> dict[str, Any]:

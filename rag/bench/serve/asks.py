@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rag import paths
@@ -19,6 +18,7 @@ from rag.bench.serve.server import Server
 from rag.bench.timing import timed
 from rag.core import Clock
 from rag.errors import RagError, UsageError
+from rag.questions import Question, read
 from rag.settings import Loaded
 
 PAUSE = 0.3
@@ -30,20 +30,12 @@ EXIT_CODES = (0, 3)
 """Answered, and abstained."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    id: str
-    text: str
-    type: str
-
-
-def questions() -> list[Question]:
+def questions() -> tuple[Question, ...]:
     """Those of dev_60, in order. Raises `UsageError` where they aren't."""
     path = paths.shipped("eval", "dev_60.jsonl")
     if not path.is_file():
         raise UsageError(f"No {path}: question sets are in a checkout of rag alone. Run this benchmark in one.")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [Question(row["id"], row["question"], row["type"]) for row in rows]
+    return read(path).questions
 
 
 def ask(server: Server, loaded: Loaded, question: str, clock: Clock = time.perf_counter) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag import build, paths, settings
-from rag.bench import commands, models
+from rag.bench import commands
 from rag.bench.soak.corpus import Corpus
 from rag.core import Query, Trace
 from rag.errors import IndexMissing
@@ -78,7 +78,7 @@ def prepare(folder: Path, size: int, encoder: Encoder | None = None) -> Soaked:
 @contextmanager
 def home(folder: Path) -> Iterator[None]:
     """State of its own, with the models that are there already."""
-    models.folder(settings.load().settings.embed.model)
+    build.resolve(settings.load().settings.embed.model)
     here = folder / "cache" / "models"
     here.parent.mkdir(parents=True, exist_ok=True)
     if not here.is_symlink():

@@ -82,7 +82,7 @@ async def _run(pipeline: Pipeline, loaded: Loaded, mode: Mode, asked: list[Quest
         tokens += outcome.answer.tokens.output or 0
 
     settings = mode.settings(loaded.settings.batch)
-    at_once = mode.at_once if mode.at_once is not None else settings.at_once or loaded.settings.generator.max_num_seqs
+    at_once = mode.at_once if mode.at_once is not None else loaded.settings.at_once
     pipeline.caches.clear()
     await prepare(pipeline)
     began = clock()

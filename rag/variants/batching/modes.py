@@ -25,7 +25,7 @@ class Mode:
         return self.changed.get("order") != "prefix" or batch.lookahead > 0
 
     def settings(self, batch: Batch) -> Batch:
-        return Batch(**{**batch.model_dump(), **self.changed})
+        return batch.having(**self.changed)
 
 
 ALL = 1_000_000

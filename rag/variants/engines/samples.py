@@ -12,10 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from rag.bench import results
 from rag.core import GenerationStats, Technique
 from rag.engine.evidence import Weights
-from rag.evaluate.samples import Head
+from rag.evaluate.samples import Head, unreadable
+from rag.records import problems
 from rag.variants.breakdown.lengths import Length, RequestShape
 from rag.variants.breakdown.source import MEAN_ANSWER
-from rag.variants.samples import unreadable
 
 Kind = Literal["alone", "again", "together"]
 """A request with nothing in the prefix cache; its first token once more, with its prompt in the cache; several at once."""
@@ -118,5 +118,5 @@ def parse(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Samples:
                 sample = _TAKEN.validate_python(one)
                 taken[sample.key] = sample
         except ValidationError as error:
-            raise unreadable(folder / results.SAMPLES, number, error) from None
+            raise unreadable(folder / results.SAMPLES, number, str(problems(error)[0])) from None
     return Samples(starts, weights, engaged, taken)

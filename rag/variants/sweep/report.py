@@ -12,10 +12,10 @@ from rag import files
 from rag.bench import pictures, results
 from rag.bench.results import Figures, observed
 from rag.core import Answer
-from rag.evaluate.questions import TYPES
 from rag.evaluate.samples import Head, Sample
 from rag.evaluate.scores import METRICS, Metric, parts
 from rag.figures import Figure
+from rag.questions import TYPES
 from rag.stats import p90, p95, ratio
 from rag.variants import samples
 from rag.variants.paired import (

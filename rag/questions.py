@@ -14,9 +14,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from rag import files
+from rag import files, records
 from rag.errors import UsageError
 
 Type: TypeAlias = Literal["simple", "synthesis", "unanswerable", "retrieval"]
@@ -125,15 +125,7 @@ class _Record(BaseModel):
 def _of_file(path: Path) -> list[Question]:
     places: dict[str, str] = {}
     questions = []
-    for number, line in files.lines(path):
-        where = f"{path}:{number}"
-        try:
-            record = _Record.model_validate_json(line)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            field = ".".join(str(part) for part in problem["loc"])
-            message = problem["msg"].removeprefix("Value error, ")
-            raise UsageError(f"{where}: {f'{field}: ' if field else ''}{message}. See eval/README.md.") from None
+    for where, record in records.read(path, _Record, lambda problem: f"{problem}. See eval/README.md."):
         _once(places, record.id, where)
         gold = dict.fromkeys(record.gold_doc_ids, 1)
         questions.append(Question(record.id, record.question, record.type, record.answer, gold, record.key_facts))
@@ -153,14 +145,10 @@ def _of_beir(folder: Path) -> list[Question]:
     grades = _judgements(_split(folder))
     places: dict[str, str] = {}
     questions = []
-    for number, line in files.lines(folder / QUERIES):
-        where = f"{folder / QUERIES}:{number}"
-        try:
-            query = _Query.model_validate_json(line)
-        except ValidationError as error:
-            raise UsageError(
-                f"{where}: no query of BEIR's, which has `_id` and `text` ({error.errors()[0]['msg']})."
-            ) from None
+    queries = records.read(
+        folder / QUERIES, _Query, lambda problem: f"no query of BEIR's, which has `_id` and `text` ({problem.what})."
+    )
+    for where, query in queries:
         _once(places, query.id, where)
         gold = grades.pop(query.id, {})
         if gold:

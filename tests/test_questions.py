@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.errors import UsageError
-from rag.evaluate import Question, QuestionSet, read_questions
-from rag.evaluate.questions import TYPES, require_gold
+from rag.questions import TYPES, Question, QuestionSet, require_gold
+from rag.questions import read as read_questions
 
 RECORD: dict[str, Any] = {
     "id": "q1",
