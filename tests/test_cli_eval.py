@@ -10,6 +10,7 @@ import pytest
 import serving
 from conftest import Cli
 from evaluating import ANSWERS, SCURVY, Answering, take
+from tiny_server import Play, event
 
 from rag.cli.eval import app
 from rag.errors import EngineError
@@ -94,6 +95,28 @@ def test_questions_that_failed_are_told_after_the_figures_and_by_the_exit_code(c
     assert "recall_at_10" in {one["name"] for one in json.loads(done.stdout)}
     last = done.stderr.splitlines()[-1]
     assert last == "rag: 1 questions failed, 'q2' the first: The server is busy. The same command asks them again."
+
+
+def test_answers_are_judged_by_the_server_that_was_named(
+    rag: Cli, in_real_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del in_real_home
+    monkeypatch.setenv("JUDGE_KEY", "a-key")
+    asked = {**RECORD, "question": "What causes malaria?", "gold_doc_ids": ["malaria"], "key_facts": [["disease"]]}
+    (tmp_path / "set.jsonl").write_text(json.dumps(asked) + "\n")
+    with Play().running() as server, Play().running() as judge:
+        judge.scripts = [judge.says(event("Yes."), event("", finish="stop"))]
+        told = ("--judge-url", judge.url, "--judge-model", "served", "--judge-key-env", "JUDGE_KEY")
+        generator = (f"base_url={server.url}", "model=other", "tokenizer=smollm2-grounded")
+        settings = ("verify.model=null", "verify.action=mark", *(f"generator.{one}" for one in generator))
+        command = ("eval", str(tmp_path / "set.jsonl"), "--sample", "-o", str(tmp_path / "results"), "--json", *told)
+        done = rag(*command, *(f"--set={one}" for one in settings))
+    assert done.returncode == 0, done.stderr
+    figures = {one["name"]: one for one in json.loads(done.stdout)}
+    assert (figures["judged_right"]["value"], figures["judged_right"]["n"]) == (1.0, 1)
+    [(body, headers)] = judge.asked
+    assert "Answer: Malaria is a disease." in body["messages"][-1]["content"]
+    assert headers["authorization"] == "Bearer a-key"
 
 
 def test_help_is_of_the_evaluation_and_names_the_comparison(rag: Cli) -> None:
