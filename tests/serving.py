@@ -170,13 +170,17 @@ class Running:
 
 
 @asynccontextmanager
-async def running(warm: WarmPipeline, drain: float = 0.0, ready: bool = True) -> AsyncIterator[Running]:
+async def running(
+    warm: WarmPipeline, drain: float | None = 0.0, ready: bool = True, report: Report = quiet
+) -> AsyncIterator[Running]:
+    """With the server's own seconds to end where `drain` is None."""
     stop = asyncio.Event()
     with serving.listen("127.0.0.1", 0) as listener, state.socket_path() as path:
         me = state.of_this_process(LOADED, "127.0.0.1", listener.getsockname()[1], path)
         entrance = (path, Hosted(warm, LOADED, me.address))
         with state.announced(me):
-            serve = serving.serve(warm, make_app(warm, asdict(me)), listener, entrance, stop, quiet, drain)
+            seconds = () if drain is None else (drain,)
+            serve = serving.serve(warm, make_app(warm, asdict(me)), listener, entrance, stop, report, *seconds)
             task = asyncio.create_task(serve)
             try:
                 await until(lambda: task.done() or not ready or warm.ready)

@@ -85,14 +85,17 @@ Engines = Callable[..., Answering]
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engines:
-    """Makes the generator that the next engines are."""
+    """Makes the generator that the next engines are; that of a model called base may have answers of its own."""
 
-    def make(answers: Mapping[str, str] = ANSWERS, lives: int | None = None) -> Answering:
+    def make(
+        answers: Mapping[str, str] = ANSWERS, lives: int | None = None, base: Mapping[str, str] | None = None
+    ) -> Answering:
         fake = Answering(answers, lives)
 
         @asynccontextmanager
-        async def opened(*_: Any) -> AsyncIterator[Answering]:
-            yield fake
+        async def opened(loaded: Loaded, *_: Any) -> AsyncIterator[Answering]:
+            of_base = base is not None and Path(loaded.settings.generator.model).name == "base"
+            yield Answering(base) if of_base else fake
 
         monkeypatch.setattr(build, "open_generator", opened)
         return fake
@@ -282,12 +285,16 @@ def test_sentences_of_one_answer_stay_together_in_the_interval(tmp_path: Path, e
 
 
 def test_the_base_has_the_same_figures_without_goals(tmp_path: Path, engine: Engines) -> None:
-    engine()
+    engine(base={**ANSWERS, "Question 1?": "Malaria is caused by parasites [2]."})
     measure(tmp_path, loaded(model(tmp_path / "m")), loaded(model(tmp_path / "base", 3.0)))
     figures = by_name(bench.summarise(tmp_path))
     plain = [name for name in figures if not name.startswith("base_")]
     assert list(figures) == [*plain, *(f"base_{name}" for name in plain)]
-    assert {figures[f"base_{name}"].value == figures[name].value for name in plain} == {True}
+    both = {name: (figures[name].value, figures[f"base_{name}"].value) for name in plain}
+    assert {name: values for name, values in both.items() if values[0] != values[1]} == {
+        "citation_exact": (pytest.approx(1 / 3), pytest.approx(2 / 3)),
+        "supported_sentences": (0.5, 1.0),
+    }
     assert {figures[f"base_{name}"].goal for name in plain} == {None}
 
 

@@ -215,13 +215,13 @@ def test_without_samples_there_is_no_report(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_where_it_was_interrupted(
-    cli: Cli, datasets_folder: Path, real_home: Path, home: Path, tmp_path: Path
+    rag: Cli, datasets_folder: Path, real_home: Path, home: Path, tmp_path: Path
 ) -> None:
     home.mkdir()
     (home / "cache").symlink_to(real_home / "cache")
     sizes = ("--passages", "10", "--largest", "20", "--questions", "3", "--updates", "2")
     command = ("bench", "index", "--datasets", str(datasets_folder), "--output", str(tmp_path), *sizes)
-    done = cli(*command, "--json")
+    done = rag(*command, "--json")
     assert done.returncode == 0, done.stderr
     figures = {figure["name"]: figure for figure in json.loads(done.stdout)}
     assert figures["recall_at_10_vs_reference"]["value"] > 0.8
@@ -239,8 +239,8 @@ def test_a_run_goes_on_where_it_was_interrupted(
     path.write_text(head + "".join(line for line in lines if '"question"' not in line))
     for file in (tmp_path / "vectors").glob("*.npz"):
         file.unlink()
-    again = cli(*command)
+    again = rag(*command)
     assert again.returncode == 0, again.stderr
     now = path.read_text().splitlines(keepends=True)
     assert sorted(now) == sorted([head, *lines]), "what was taken again isn't what it was before"
-    assert "All samples were there already" in cli(*command).stderr
+    assert "All samples were there already" in rag(*command).stderr

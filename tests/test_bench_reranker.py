@@ -265,19 +265,27 @@ def test_samples_without_a_question_of_medquad_are_refused(tmp_path: Path) -> No
 
 
 def test_a_run_goes_on_where_it_was_interrupted(
-    cli: Cli, datasets_folder: Path, cross_encoder: Make, real_home: Path, home: Path, tmp_path: Path
+    rag: Cli,
+    datasets_folder: Path,
+    cross_encoder: Make,
+    real_home: Path,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(reranker, "ROUNDS", 3)
+    monkeypatch.setattr(reranker, "PAUSE", 0.0)
     home.mkdir()
     (home / "cache").symlink_to(real_home / "cache")
     model = cross_encoder(["relevant"])
     assert convert(model)
     command = ("bench", "reranker", "--datasets", str(datasets_folder), "--questions", "4", "--output", str(tmp_path))
     settings = (f"--set=rerank.model={model}", "--set=rerank.max_length=64")
-    refused = cli(*command, "--set=rerank.model=null")
+    refused = rag(*command, "--set=rerank.model=null")
     assert refused.returncode == 2
     assert "rerank.model is null" in refused.stderr
 
-    done = cli(*command, *settings, "--json")
+    done = rag(*command, *settings, "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert {figure["name"]: figure["n"] for figure in figures if figure["goal"]}["ndcg_gain"] == 4
@@ -290,12 +298,13 @@ def test_a_run_goes_on_where_it_was_interrupted(
     head, *lines = path.read_text().splitlines(keepends=True)
     assert len([line for line in lines if '"medquad"' in line]) == 4
     path.write_text(head + "".join(lines[:3]) + lines[3][:20])
-    again = cli(*command, *settings)
+    again = rag(*command, *settings)
     assert again.returncode == 0, again.stderr
     now = path.read_text().splitlines(keepends=True)
     assert now[:4] == [head, *lines[:3]]
     quality = [line for line in lines if '"speed"' not in line]
     assert now[1 : len(quality) + 1] == quality, "what was taken again isn't what it was before"
     assert len(now) == 1 + len(lines)
+    assert sum('"speed"' in line for line in now) == reranker.ROUNDS
     assert Versions(home / "data" / "indexes", "bench-medquad").all() == ["000001"]
-    assert "All samples were there already" in cli(*command, *settings).stderr
+    assert "All samples were there already" in rag(*command, *settings).stderr

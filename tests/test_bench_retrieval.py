@@ -214,12 +214,12 @@ def test_without_questions_there_is_no_report(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_where_it_was_interrupted(
-    cli: Cli, datasets_folder: Path, real_home: Path, home: Path, tmp_path: Path
+    rag: Cli, datasets_folder: Path, real_home: Path, home: Path, tmp_path: Path
 ) -> None:
     home.mkdir()
     (home / "cache").symlink_to(real_home / "cache")
     command = ("bench", "retrieval", "--datasets", str(datasets_folder), "--passages", "20", "--output", str(tmp_path))
-    done = cli(*command, "--questions", "3", "--json")
+    done = rag(*command, "--questions", "3", "--json")
     assert done.returncode == 0, done.stderr
     figures = {figure["name"]: figure for figure in json.loads(done.stdout)}
     assert figures["lexical_overlap_at_10"]["n"] == 3
@@ -229,9 +229,9 @@ def test_a_run_goes_on_where_it_was_interrupted(
     path = tmp_path / "samples.jsonl"
     head, *lines = path.read_text().splitlines(keepends=True)
     path.write_text(head + "".join(lines[:-1]))
-    again = cli(*command, "--questions", "4")
+    again = rag(*command, "--questions", "4")
     assert again.returncode == 0, again.stderr
     now = path.read_text().splitlines(keepends=True)
     assert now[: len(lines)] == [head, *lines[:-1]]
     assert len(now) == 1 + 2 * 4
-    assert "All samples were there already" in cli(*command, "--questions", "4").stderr
+    assert "All samples were there already" in rag(*command, "--questions", "4").stderr

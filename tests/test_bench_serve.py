@@ -6,8 +6,6 @@ What a sample is: test_bench_serve_asks, test_bench_serve_losses.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -219,19 +217,15 @@ def test_without_samples_there_is_no_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("in_real_home")
-def test_the_real_server_is_asked_killed_and_left(cli: Cli, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "rag", "bench", "serve", "--output", str(tmp_path), "--json"]
-    command += ["--questions=2", "--kills=1", "--disconnects=4"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+def test_the_real_server_is_asked(cli: Cli, tmp_path: Path) -> None:
+    """That it is left, and its engine killed: test_serve_real, on the server that is there."""
+    command = ("bench", "serve", "--output", str(tmp_path), "--json")
+    done = cli(*command, "--questions=2", "--kills=0", "--disconnects=0")
     assert done.returncode == 0, done.stderr
     figures = {figure["name"]: figure for figure in json.loads(done.stdout)}
-    assert (figures["warm_ask_extra_ms"]["n"], figures["kills"]["value"], figures["disconnects"]["value"]) == (2, 1, 4)
+    assert figures["warm_ask_extra_ms"]["n"] == 2
     assert 0 < figures["interpreter_ms"]["value"] < figures["warm_ask_extra_ms"]["value"] < 2000
-    assert figures["same_answers"]["value"] == figures["told_clients"]["value"] == figures["recovered"]["value"] == 1
-    assert figures["client_end_s"]["met"]
-    assert figures["hung_clients"]["value"] == 0
-    assert figures["generating_before"]["value"] == 4
-    assert figures["running_after_1s"]["value"] == figures["generating_after_1s"]["value"] == 0
+    assert figures["same_answers"]["value"] == 1
     assert state.servers() == []
-    report = cli("bench", "serve", "--output", str(tmp_path), "--report-only", "--json")
+    report = cli(*command, "--report-only")
     assert json.loads(report.stdout) == json.loads(done.stdout)

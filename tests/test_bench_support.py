@@ -318,17 +318,19 @@ def test_samples_without_a_pair_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_where_it_was_interrupted(
-    cli: Cli, datasets_folder: Path, cross_encoder: Make, home: Path, tmp_path: Path
+    rag: Cli, datasets_folder: Path, cross_encoder: Make, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(support, "ROUNDS", 4)
+    monkeypatch.setattr(support, "WARM_UP", 1)
     model = cross_encoder(LABELS)
     assert convert(model)
     command = ("bench", "support", "--datasets", str(datasets_folder), "--questions", "2", "--output", str(tmp_path))
     settings = (f"--set=verify.model={model}", "--set=verify.max_length=64")
-    refused = cli(*command, "--set=verify.model=null")
+    refused = rag(*command, "--set=verify.model=null")
     assert refused.returncode == 2
     assert "verify.model is null" in refused.stderr
 
-    done = cli(*command, *settings, "--json")
+    done = rag(*command, *settings, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((tmp_path / "summary.json").read_text())["figures"]
     assert {"auroc", "threshold", "recall_negation", "latency_ms"} <= {one["name"] for one in json.loads(done.stdout)}
@@ -336,7 +338,7 @@ def test_a_run_goes_on_where_it_was_interrupted(
     path = tmp_path / "samples.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:40]) + lines[40][:20])
-    again = cli(*command, *settings)
+    again = rag(*command, *settings)
     assert again.returncode == 0, again.stderr
     now = path.read_text().splitlines(keepends=True)
     assert now[:40] == lines[:40]
@@ -348,6 +350,6 @@ def test_a_run_goes_on_where_it_was_interrupted(
     assert sorted(rules) == [f"rag.{name}" for name in ("contrasts", "differences", "quantities", "text", "verify")]
     rules["rag.contrasts"] = "of other opposites"
     path.write_text("".join([f"{json.dumps(head)}\n", *lines[1:]]))
-    assert cli(*command, *settings).returncode == 0
+    assert rag(*command, *settings).returncode == 0
     assert (tmp_path / "samples.before.jsonl").is_file(), "what other rules judged isn't mixed in"
     assert not home.exists() or not (home / "data").exists(), "no index is needed"

@@ -30,8 +30,8 @@ def one_line(text: str) -> str:
     return lines[0]
 
 
-def refused(cli: Cli, code: int, *arguments: str, stdin: str | None = None) -> str:
-    done = cli(*arguments, stdin=stdin)
+def refused(run: Cli, code: int, *arguments: str, stdin: str | None = None) -> str:
+    done = run(*arguments, stdin=stdin)
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -46,18 +46,18 @@ def test_help_names_every_command(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("question", ["", "  \t "])
-def test_an_empty_question(cli: Cli, question: str) -> None:
-    assert "The question is empty" in refused(cli, 2, "ask", question)
+def test_an_empty_question(rag: Cli, question: str) -> None:
+    assert "The question is empty" in refused(rag, 2, "ask", question)
 
 
 def test_an_empty_question_from_standard_input(cli: Cli) -> None:
     assert "The question is empty" in refused(cli, 2, "ask", stdin="\n")
 
 
-def test_a_question_of_100_000_characters(cli: Cli) -> None:
-    line = refused(cli, 2, "ask", "x" * 100_000)
+def test_a_question_of_100_000_characters(rag: Cli) -> None:
+    line = refused(rag, 2, "ask", "x" * 100_000)
     assert "100,000 characters, at most 2,000" in line
-    assert "at most 2,000" in refused(cli, 2, "ask", stdin="x" * 100_000)
+    assert "at most 2,000" in refused(rag, 2, "ask", stdin="x" * 100_000)
 
 
 @pytest.mark.parametrize(
@@ -73,18 +73,18 @@ def test_a_question_of_100_000_characters(cli: Cli) -> None:
         (("--sample", "--index", "other"), "--sample and --index other name two indexes"),
     ],
 )
-def test_settings_that_are_wrong(cli: Cli, arguments: tuple[str, ...], said: str) -> None:
-    assert said in refused(cli, 2, "ask", "What causes malaria?", *arguments)
+def test_settings_that_are_wrong(rag: Cli, arguments: tuple[str, ...], said: str) -> None:
+    assert said in refused(rag, 2, "ask", "What causes malaria?", *arguments)
 
 
-def test_a_wrong_setting_in_the_environment(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_in_the_environment(rag: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAG__GENERATOR__MAX_TOKENZ", "5")
-    assert "Did you mean 'generator.max_tokens'?" in refused(cli, 2, "config")
+    assert "Did you mean 'generator.max_tokens'?" in refused(rag, 2, "config")
 
 
-def test_options_are_taken_before_and_after_the_command(cli: Cli) -> None:
-    before = cli("--profile", "v3", "--set", "generator.max_tokens=9", "config", "--json", "generator.")
-    after = cli("config", "generator.", "--json", "--set", "generator.max_tokens=9", "--profile", "v3")
+def test_options_are_taken_before_and_after_the_command(rag: Cli) -> None:
+    before = rag("--profile", "v3", "--set", "generator.max_tokens=9", "config", "--json", "generator.")
+    after = rag("config", "generator.", "--json", "--set", "generator.max_tokens=9", "--profile", "v3")
     assert before.stdout == after.stdout
     values = json.loads(after.stdout)["settings"]
     said = {key: (one["value"], one["origin"]) for key, one in values.items()}
@@ -98,8 +98,8 @@ def test_no_index_yet(cli: Cli) -> None:
     assert "No index named 'default' yet. Build it: rag index PATH --index default" in line
 
 
-def test_index_wants_a_source(cli: Cli) -> None:
-    assert "Give the files and folders to index, or --sample" in refused(cli, 2, "index", "--prune")
+def test_index_wants_a_source(rag: Cli) -> None:
+    assert "Give the files and folders to index, or --sample" in refused(rag, 2, "index", "--prune")
 
 
 CORPORA = {
@@ -117,7 +117,7 @@ CORPORA = {
 
 @pytest.mark.parametrize("case", CORPORA)
 def test_a_corpus_that_cannot_be_read_leaves_no_index_behind(
-    cli: Cli, case: str, tmp_path: Path, real_home: Path, home: Path
+    rag: Cli, case: str, tmp_path: Path, real_home: Path, home: Path
 ) -> None:
     home.mkdir()
     (home / "cache").symlink_to(real_home / "cache")
@@ -126,7 +126,7 @@ def test_a_corpus_that_cannot_be_read_leaves_no_index_behind(
     corpus.mkdir()
     for name, content in files.items():
         (corpus / name).write_bytes(content)
-    assert said in refused(cli, 1, "index", str(corpus))
+    assert said in refused(rag, 1, "index", str(corpus))
     assert Versions(home / "data" / "indexes", "default").all() == []
     assert list((home / "data").rglob(".*")) == []
 
@@ -148,42 +148,42 @@ def test_a_truncated_index_is_refused_before_the_engine_starts(cli: Cli, indexed
     assert "Build the index again" in line
 
 
-def test_a_tampered_index_is_refused(cli: Cli, indexed: Path) -> None:
+def test_a_tampered_index_is_refused(rag: Cli, indexed: Path) -> None:
     passages = indexed / "passages.jsonl"
     content = bytearray(passages.read_bytes())
     content[1000] ^= 1
     passages.write_bytes(content)
     assert "passages.jsonl has changed since it was written" in refused(
-        cli, 1, "search", "--index", "sample", "What causes malaria?"
+        rag, 1, "search", "--index", "sample", "What causes malaria?"
     )
 
 
-def test_an_index_with_a_missing_file_or_manifest_is_refused(cli: Cli, indexed: Path) -> None:
+def test_an_index_with_a_missing_file_or_manifest_is_refused(rag: Cli, indexed: Path) -> None:
     (indexed / "tokens.npy").unlink()
-    assert "tokens.npy is missing" in refused(cli, 1, "ask", "--index", "sample", "What causes malaria?")
+    assert "tokens.npy is missing" in refused(rag, 1, "ask", "--index", "sample", "What causes malaria?")
     (indexed / "manifest.json").unlink()
-    assert "has no manifest" in refused(cli, 1, "ask", "--index", "sample", "What causes malaria?")
+    assert "has no manifest" in refused(rag, 1, "ask", "--index", "sample", "What causes malaria?")
 
 
 @pytest.mark.usefixtures("indexed")
-def test_an_index_of_another_embedding_model_is_refused(cli: Cli, tmp_path: Path, real_home: Path) -> None:
+def test_an_index_of_another_embedding_model_is_refused(rag: Cli, tmp_path: Path, real_home: Path) -> None:
     other = tmp_path / "other-encoder"
     shutil.copytree(real_home / "cache" / "models" / "all-minilm-l6-v2", other)
-    line = refused(cli, 1, "ask", "--index", "sample", "--set", f"embed.model={other}", "What causes malaria?")
+    line = refused(rag, 1, "ask", "--index", "sample", "--set", f"embed.model={other}", "What causes malaria?")
     assert "was built with the embedding model all-minilm-l6-v2@" in line
     assert "rag index PATH" in line
 
 
 @pytest.mark.usefixtures("indexed")
-def test_a_pool_that_does_not_fit_is_refused_before_the_engine_starts(cli: Cli) -> None:
-    line = refused(cli, 1, "ask", "--index", "sample", "--set", "generator.kv_cache_mb=4000000", "What causes malaria?")
+def test_a_pool_that_does_not_fit_is_refused_before_the_engine_starts(rag: Cli) -> None:
+    line = refused(rag, 1, "ask", "--index", "sample", "--set", "generator.kv_cache_mb=4000000", "What causes malaria?")
     assert "Not enough memory" in line
     assert "Lower generator.kv_cache_mb" in line
 
 
 @pytest.mark.usefixtures("indexed")
-def test_search_finds_the_malaria_document_first(cli: Cli) -> None:
-    done = cli("search", "--index", "sample", "--json", "-n", "3", "Which mosquito spreads malaria?")
+def test_search_finds_the_malaria_document_first(rag: Cli) -> None:
+    done = rag("search", "--index", "sample", "--json", "-n", "3", "Which mosquito spreads malaria?")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert len(found["hits"]) == 3
@@ -199,43 +199,43 @@ def test_search_works_from_another_folder_and_prints_text(cli: Cli, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("indexed")
-def test_the_sample_that_is_up_to_date_is_told_of_as_any_index(cli: Cli) -> None:
-    done = cli("index", "--sample", "--json")
+def test_the_sample_that_is_up_to_date_is_told_of_as_any_index(rag: Cli) -> None:
+    done = rag("index", "--sample", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["index"], told["unchanged"], told["added"]) == ("sample", told["documents"], 0)
 
 
 @pytest.mark.usefixtures("indexed")
-def test_a_corpus_of_ones_own_becomes_searchable(cli: Cli, tmp_path: Path) -> None:
+def test_a_corpus_of_ones_own_becomes_searchable(rag: Cli, tmp_path: Path) -> None:
     corpus = tmp_path / "notes"
     corpus.mkdir()
     (corpus / "bees.md").write_text("# Bees\n\nBees dance to tell where flowers are.\n", encoding="utf-8")
     (corpus / "ants.txt").write_text("Ants follow trails of scent.", encoding="utf-8")
     (corpus / "photo.png").write_bytes(b"\x89PNG")
-    built = cli("index", str(corpus), "--index", "notes", "--json")
+    built = rag("index", str(corpus), "--index", "notes", "--json")
     assert built.returncode == 0, built.stderr
     report = json.loads(built.stdout)
     assert (report["documents"], report["passages"], report["left_out"]) == (2, 2, {".png files": 1})
     assert (report["skipped"], report["deleted"]) == ([], [])
-    hits = json.loads(cli("search", "--index", "notes", "--json", "How do bees tell about flowers?").stdout)["hits"]
+    hits = json.loads(rag("search", "--index", "notes", "--json", "How do bees tell about flowers?").stdout)["hits"]
     assert hits[0]["passage"]["doc_id"] == "notes/bees.md"
 
 
 @pytest.mark.usefixtures("indexed")
-def test_what_cannot_be_read_is_skipped_with_its_reason_and_the_rest_is_indexed(cli: Cli, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_skipped_with_its_reason_and_the_rest_is_indexed(rag: Cli, tmp_path: Path) -> None:
     corpus = tmp_path / "notes"
     corpus.mkdir()
     (corpus / "a.jsonl").write_bytes(b'{"_id": "1", "text": "Ants follow trails."}\n' + b"no json\n" * 25)
     (corpus / "b.jsonl").write_bytes(b'{"_id": "1", "text": "Another."}\n')
-    built = cli("index", str(corpus), "--index", "notes")
+    built = rag("index", str(corpus), "--index", "notes")
     assert built.returncode == 0, built.stderr
     assert "1 documents, 1 passages" in built.stdout
     said = [line for line in built.stderr.splitlines() if "kipped" in line]
     assert len(said) == 21
     assert said[0].startswith(f"Skipped {corpus}/a.jsonl:2: not valid JSON (")
     assert said[20] == "Skipped 6 more; --json lists them all."
-    skipped = json.loads(cli("index", str(corpus), "--index", "notes", "--json").stdout)["skipped"]
+    skipped = json.loads(rag("index", str(corpus), "--index", "notes", "--json").stdout)["skipped"]
     assert len(skipped) == 26
     assert skipped[25] == {
         "where": f"{corpus}/b.jsonl:1",
@@ -243,17 +243,17 @@ def test_what_cannot_be_read_is_skipped_with_its_reason_and_the_rest_is_indexed(
     }
 
 
-def test_models_are_listed_and_described(cli: Cli) -> None:
-    listed = json.loads(cli("models", "list", "--json").stdout)
+def test_models_are_listed_and_described(rag: Cli) -> None:
+    listed = json.loads(rag("models", "list", "--json").stdout)
     assert {entry["name"] for entry in listed} >= {"all-minilm-l6-v2", "smollm2-135m-instruct"}
     assert not any(entry["built"] for entry in listed)
-    assert "No recipe named 'nope'" in refused(cli, 1, "models", "info", "nope")
+    assert "No recipe named 'nope'" in refused(rag, 1, "models", "info", "nope")
 
 
 @pytest.mark.usefixtures("indexed")
-def test_doctor_without_an_engine_says_what_is_there(cli: Cli) -> None:
+def test_doctor_without_an_engine_says_what_is_there(rag: Cli) -> None:
     without = ("--set=rerank.model=null", "--set=verify.model=null", "--set=verify.action=mark")
-    done = cli("doctor", "--no-engine", "--json", "--index", "sample", *without)
+    done = rag("doctor", "--no-engine", "--json", "--index", "sample", *without)
     assert done.returncode == 0, done.stdout
     checks = {check["name"]: check for check in json.loads(done.stdout)}
     assert checks["reranker"]["state"] == checks["checker"]["state"] == "note"
@@ -264,11 +264,11 @@ def test_doctor_without_an_engine_says_what_is_there(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("indexed")
-def test_doctor_says_what_runs_each_cross_encoder(cli: Cli, cross_encoder: Callable[[Sequence[str]], Path]) -> None:
+def test_doctor_says_what_runs_each_cross_encoder(rag: Cli, cross_encoder: Callable[[Sequence[str]], Path]) -> None:
     folder = cross_encoder(["relevant"])
     convert(folder)
     chosen = (f"rerank.model={folder}", f"verify.model={folder}", "verify.backend=torch")
-    done = cli("doctor", "--no-engine", "--json", "--index", "sample", *(f"--set={one}" for one in chosen))
+    done = rag("doctor", "--no-engine", "--json", "--index", "sample", *(f"--set={one}" for one in chosen))
     checks = {check["name"]: check for check in json.loads(done.stdout)}
     assert checks["reranker"]["found"].endswith("run by openvino")
     assert checks["checker"]["found"].endswith("run by torch")
@@ -277,12 +277,12 @@ def test_doctor_says_what_runs_each_cross_encoder(cli: Cli, cross_encoder: Calla
 @pytest.mark.usefixtures("indexed")
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
 def test_search_reranks_with_either_backend(
-    cli: Cli, cross_encoder: Callable[[Sequence[str]], Path], backend: str
+    rag: Cli, cross_encoder: Callable[[Sequence[str]], Path], backend: str
 ) -> None:
     folder = cross_encoder(["relevant"])
     convert(folder)
     chosen = (f"rerank.model={folder}", f"rerank.backend={backend}", "rerank.max_length=64")
-    done = cli("search", "--index", "sample", "--json", "Which virus?", *(f"--set={one}" for one in chosen))
+    done = rag("search", "--index", "sample", "--json", "Which virus?", *(f"--set={one}" for one in chosen))
     assert done.returncode == 0, done.stderr
     hits = json.loads(done.stdout)["hits"]
     scores = [hit["rerank"] for hit in hits]
@@ -291,33 +291,33 @@ def test_search_reranks_with_either_backend(
 
 
 @pytest.mark.usefixtures("indexed")
-def test_a_support_checker_that_is_not_there_is_refused_before_the_engine_starts(cli: Cli) -> None:
+def test_a_support_checker_that_is_not_there_is_refused_before_the_engine_starts(rag: Cli) -> None:
     unchecked = ("--set", "verify.action=drop", "--set", "verify.model=null")
-    line = refused(cli, 2, "ask", "--index", "sample", *unchecked, "What causes malaria?")
+    line = refused(rag, 2, "ask", "--index", "sample", *unchecked, "What causes malaria?")
     assert "nothing would be checked" in line
-    line = refused(cli, 1, "ask", "--index", "sample", "--set", "verify.model=no/such/model", "What causes malaria?")
+    line = refused(rag, 1, "ask", "--index", "sample", "--set", "verify.model=no/such/model", "What causes malaria?")
     assert "Unknown model 'no/such/model'" in line
 
 
-def test_doctor_on_a_fresh_machine_notes_what_is_not_there_yet(cli: Cli) -> None:
-    done = cli("doctor", "--no-engine")
+def test_doctor_on_a_fresh_machine_notes_what_is_not_there_yet(rag: Cli) -> None:
+    done = rag("doctor", "--no-engine")
     assert done.returncode == 0, done.stdout
     assert "No index named 'default' yet" in done.stdout
     assert "not built yet" in done.stdout
 
 
-def test_doctor_names_what_the_engine_can_t_compute_in(cli: Cli) -> None:
+def test_doctor_names_what_the_engine_can_t_compute_in(rag: Cli) -> None:
     wide = ("generator.dtype=float32", "generator.quantized.int8=some/checkpoint", "generator.quantization=int8")
-    done = cli("doctor", "--no-engine", "--json", *(f"--set={one}" for one in wide))
+    done = rag("doctor", "--no-engine", "--json", *(f"--set={one}" for one in wide))
     assert done.returncode == 1
     checks = {check["name"]: check for check in json.loads(done.stdout)}
     assert checks["arithmetic"]["state"] == "failed"
     assert "generator.dtype=float32 (from --set)" in checks["arithmetic"]["found"]
 
 
-def test_doctor_fails_where_the_index_is_damaged(cli: Cli, indexed: Path) -> None:
+def test_doctor_fails_where_the_index_is_damaged(rag: Cli, indexed: Path) -> None:
     (indexed / "tokens.npy").unlink()
-    done = cli("doctor", "--no-engine", "--sample")
+    done = rag("doctor", "--no-engine", "--sample")
     assert done.returncode == 1
     assert "tokens.npy is missing" in done.stdout
 
@@ -328,8 +328,8 @@ def test_output_that_nobody_reads_to_the_end_is_no_failure() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_config_shows_every_setting_in_plain_text_with_its_meaning_below_it(cli: Cli) -> None:
-    done = cli("config")
+def test_config_shows_every_setting_in_plain_text_with_its_meaning_below_it(rag: Cli) -> None:
+    done = rag("config")
     assert done.returncode == 0
     lines = done.stdout.splitlines()[1:]
     keys = [key for key, _ in settings.load(environ={}).leaves()]

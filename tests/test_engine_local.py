@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,8 +28,16 @@ CHAT: tuple[Message, ...] = (
 )
 
 
+@pytest.fixture(scope="module")
+def before() -> set[Path]:
+    """The shared memory that was there before the engine."""
+    return shared_memory()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def generator(real_home: Path) -> AsyncIterator[LocalGenerator]:
+async def generator(real_home: Path, before: set[Path]) -> AsyncIterator[LocalGenerator]:
+    """One for all tests; the last of them kills it."""
+    del before
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAG_HOME", str(real_home))
         async with build.open_generator(settings.load()) as started:
@@ -96,6 +104,17 @@ async def test_prompt_lookup_drafts_and_accepts_where_the_answer_repeats_the_pro
     assert generator.info(stats).techniques["speculation"].engaged is True
 
 
+async def test_drafts_are_accepted_at_a_temperature_too(generator: LocalGenerator) -> None:
+    """Which a worker that isn't mended refuses (rag.engine.worker)."""
+    params = GenerationParams(60, temperature=0.1, seed=0, ignore_eos=True)
+    *_, stats = [item async for item in generator.stream(CHAT, params)]
+    assert isinstance(stats, GenerationStats)
+    assert stats.draft_tokens is not None
+    assert stats.accepted_tokens is not None
+    assert stats.draft_tokens > 20
+    assert stats.accepted_tokens / stats.draft_tokens > 0.3
+
+
 async def test_what_it_has_done_since_it_started_is_the_sum_of_its_answers(generator: LocalGenerator) -> None:
     before = generator._observed.since_start
     _, first = await collect(generator, 8)
@@ -128,8 +147,8 @@ async def test_a_watched_beginning_is_told_of_before_the_text(generator: LocalGe
     assert isinstance(other, Opening)
     assert not other.taken
     assert text.startswith(other.otherwise)
-    assert other.probability == pytest.approx(1 - taken.probability, abs=1 - taken.probability)
     assert 0 < other.probability <= taken.probability
+    assert other.probability <= 1 - taken.probability + 1e-3
 
 
 async def test_an_unlikely_beginning_has_a_probability_near_0(generator: LocalGenerator) -> None:
@@ -162,8 +181,11 @@ async def test_an_answer_goes_on_from_what_it_has_to_begin_with(generator: Local
 
 
 async def test_requests_run_beside_one_another(generator: LocalGenerator) -> None:
-    results = await asyncio.gather(*(collect(generator, 8) for _ in range(4)))
-    assert [stats.output_tokens for _, stats in results] == [8] * 4
+    async with AsyncExitStack() as open_streams:
+        for _ in range(4):
+            deltas = generator.stream(CHAT, GenerationParams(3000, ignore_eos=True))
+            await anext(await open_streams.enter_async_context(aclosing(deltas)))
+        assert generator.generating == 4, "each has begun, and none has ended"
 
 
 async def test_closing_a_stream_early_aborts_the_request(generator: LocalGenerator) -> None:
@@ -301,30 +323,6 @@ async def test_where_the_pool_can_not_be_reckoned_the_dtype_alone_is_evidence(
 # --- endings --------------------------------------------------------------------------------------
 
 
-async def test_an_engine_that_dies_in_the_middle_of_an_answer_is_named_and_leaves_nothing(real_home: Path) -> None:
-    before = shared_memory()
-    loaded = settings.load()
-    plan = spec.plan(loaded)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAG_HOME", str(real_home))
-        config = configure(plan, ModelStore().resolve(plan.model).path, None, "cpu")
-    dying = await LocalGenerator.start(plan, config, "cpu")
-    footprint = dying._footprint
-    assert len(footprint.processes) >= 2
-    assert footprint.shared_memory <= shared_memory() - before
-
-    async def be_killed() -> None:
-        async for _ in dying.stream(CHAT, GenerationParams(4000, ignore_eos=True)):
-            processes.kill(footprint.processes)
-
-    with pytest.raises(EngineDied, match=r"died after [0-9]+ tokens"):
-        await be_killed()
-    await dying.close()
-    assert not any(process.is_running() for process in footprint.processes)
-    assert not footprint.folder.exists()
-    assert shared_memory() == before
-
-
 async def test_arguments_that_vllm_refuses_are_an_error_with_its_reason(real_home: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAG_HOME", str(real_home))
@@ -343,3 +341,24 @@ async def test_the_environment_is_as_it_was_after_the_engine_has_started(generat
     del generator
     assert "rag-engine-" not in os.environ.get("TMPDIR", "")
     assert "VLLM_RPC_BASE_PATH" not in os.environ
+
+
+async def test_an_engine_that_dies_in_the_middle_of_an_answer_is_named_and_leaves_nothing(
+    generator: LocalGenerator, before: set[Path]
+) -> None:
+    """The last test: it kills the engine of all others."""
+    footprint = generator._footprint
+    assert len(footprint.processes) >= 2
+    assert footprint.shared_memory <= shared_memory() - before
+
+    async def be_killed() -> None:
+        async for _ in generator.stream(CHAT, GenerationParams(3000, ignore_eos=True)):
+            processes.kill(footprint.processes)
+
+    with pytest.raises(EngineDied, match=r"died after [0-9]+ tokens"):
+        await be_killed()
+    assert not generator.alive
+    await generator.close()
+    assert not any(process.is_running() for process in footprint.processes)
+    assert not footprint.folder.exists()
+    assert shared_memory() <= before

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 from rag import settings
 from rag.core import Technique
 from rag.engine.local import engine_arguments
-from rag.engine.spec import EngineSpec, RemoteSpec, check, kv_cache_mib, plan, plan_remote
+from rag.engine.spec import EngineSpec, RemoteSpec, check, kv_cache_mib, plan, plan_remote, require_same_vocabulary
 from rag.errors import SettingsError
 from rag.settings import Device, Loaded
 
@@ -537,3 +538,25 @@ def test_an_engine_of_our_own_is_not_planned_where_a_server_is_named() -> None:
 def test_a_server_needs_a_models_name_too(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"generator\.model is null"):
         check(load(models=write_yaml(tmp_path / "none.yaml", generator={}), sets=[SERVER]))
+
+
+# --- a draft model ---------------------------------------------------------------------------------
+
+
+def of_vocabulary(folder: Path, size: int | None) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"vocab_size": size} if size is not None else {}), encoding="utf-8")
+    return folder
+
+
+def test_folders_of_two_vocabularies_are_refused_with_both_sizes(tmp_path: Path) -> None:
+    model, draft = of_vocabulary(tmp_path / "large", 152_064), of_vocabulary(tmp_path / "small", 151_936)
+    with pytest.raises(
+        SettingsError, match=r"large has 152064 tokens, small 151936; use generator\.speculation\.method="
+    ):
+        require_same_vocabulary(model, draft)
+
+
+@pytest.mark.parametrize("size", [152_064, None])
+def test_folders_of_one_vocabulary_or_of_one_that_is_not_told_are_taken(tmp_path: Path, size: int | None) -> None:
+    require_same_vocabulary(of_vocabulary(tmp_path / "large", 152_064), of_vocabulary(tmp_path / "small", size))

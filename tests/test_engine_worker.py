@@ -1,21 +1,11 @@
-"""rag/engine/worker.py: what is put right in vLLM's worker, and what it tells of the weights, on real engines."""
+"""rag/engine/worker.py: what is put right in vLLM's worker; what that does on a real engine: test_engine_local."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 import torch
 
-from rag import build, settings
-from rag.core import GenerationParams, GenerationStats
 from rag.engine.worker import Extension, expand
-from rag.settings import Loaded
-
-
-def load(profile: str, *assignments: str, device: Any = "cpu") -> Loaded:
-    models = "embedded" if device == "cpu" else "qwen3-8b"
-    return settings.load(profile, models, assignments, device=device, environ={})
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int32, torch.int64])
@@ -45,16 +35,3 @@ def test_a_worker_that_does_it_wrong_is_mended_and_one_that_does_it_right_left_a
     assert rejection_sampler.expand_batch_to_tokens is expand
     assert not Extension().mend_drafts_temperature()
     assert rejection_sampler.expand_batch_to_tokens is expand
-
-
-@pytest.mark.usefixtures("in_real_home")
-async def test_drafts_are_accepted_at_a_temperature_too_where_the_answer_repeats_the_prompt() -> None:
-    chat = ({"role": "user", "content": "Repeat after me, ten times over: the mosquito carries the parasite. " * 8},)
-    params = GenerationParams(60, temperature=0.1, seed=0, ignore_eos=True)
-    async with build.open_generator(load("v3_2")) as generator:
-        *_, stats = [item async for item in generator.stream(chat, params)]
-    assert isinstance(stats, GenerationStats)
-    assert stats.draft_tokens is not None
-    assert stats.accepted_tokens is not None
-    assert stats.draft_tokens > 20
-    assert stats.accepted_tokens / stats.draft_tokens > 0.3

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rag import errors
+from rag.cli import commands
 from rag.errors import RagError
 
 PACKAGE = Path(errors.__file__).parent
@@ -90,6 +91,14 @@ def test_no_error_is_defined_on_another_page() -> None:
 
 
 @pytest.mark.parametrize("kind", list(defined_errors().values()), ids=lambda kind: kind.__name__)
-def test_an_error_is_caught_as_a_rag_error_and_says_what_it_was_given(kind: type[RagError]) -> None:
-    with pytest.raises(RagError, match=r"^what was found and how to mend it$"):
+def test_the_command_line_says_each_in_one_line_and_ends_with_its_code(
+    kind: type[RagError], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
         raise kind("what was found and how to mend it")
+
+    monkeypatch.setattr(commands, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        commands.main()
+    assert ended.value.code == kind.exit_code
+    assert capsys.readouterr() == ("", "rag: what was found and how to mend it\n")

@@ -160,10 +160,10 @@ def test_killed_twice_it_ends_as_if_it_had_not_been(root: Path, folder: Path, tm
         process.wait()
         assert killed == (kill_at is not None)
 
-    run(3.0, 1, folder)
+    run(1.0, 1, folder)
     first = lines(folder)
     assert 0 < len(first) < 5
-    run(3.0, len(first) + 1, folder)
+    run(1.0, len(first) + 1, folder)
     second = lines(folder)
     assert second[: len(first)] == first
     assert len(first) < len(second) < 5

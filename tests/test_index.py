@@ -210,14 +210,15 @@ def test_threads_that_ask_for_more_conditions_than_are_remembered_get_what_meets
     versions: Versions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "REMEMBERED", 2)
-    write(versions, batch(DOCUMENTS))
+    years = range(1800, 1807)
+    write(versions, batch([Document(f"of-{year}", "Note", "Lemons cure it.", {"year": year}) for year in years]))
     passages = store.PassageStore(versions.current()[1])
-    wanted = [passage.doc_id == "malaria" for passage in batch(DOCUMENTS)[1]]
+    assert [one.metadata["year"] for one in passages.get(list(range(7)))] == list(years)
 
     def ask(number: int) -> bool:
-        condition = f"year>={1800 + number % 7 * 10}"
-        found: list[bool] = passages.where(condition).tolist()
-        return found == wanted
+        since = years[number % 7]
+        found: list[bool] = passages.where(f"year>={since}").tolist()
+        return found == [year >= since for year in years]
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(2000)))

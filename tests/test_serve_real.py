@@ -10,25 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import Cli
 
+from rag.bench.serve import losses
+from rag.bench.serve.server import Server
 from rag.engine import processes
 from rag.server import state
 
 QUESTION = "What causes malaria?"
-RAMBLING = (
-    "--sample",
-    "--set=verify.action=mark",
-    "--set=generator.model=smollm2-135m-instruct",
-    "--set=generator.temperature=2",
-    "--set=generator.max_tokens=4000",
-    "--set=generator.speculation.method=none",
-)
-"""A model that never stops."""
+RAMBLING = ("--sample", *losses.RAMBLING)
 
 
 @pytest.fixture(autouse=True)
@@ -81,19 +76,25 @@ def test_a_warm_engine_answers_at_once_survives_its_loss_and_leaves_nothing(cli:
     wait_until(lambda: status(one)["counts"]["running"] == 0, 1)
     assert status(one)["counts"]["left"] == 2
 
-    # The engine is killed in the middle of an answer.
+    # And those of the benchmark, several at once. An answer that nobody reads any more isn't generated any more.
+    server, questions = Server(one.host, one.port, one.pid), repeat(QUESTION)
+    assert losses.leave(server, questions, 4) == {
+        "clients": 4,
+        "before": {"running": 4, "generating": 4},
+        "after": {"running": 0, "generating": 0},
+    }
+
+    # The engine is killed in the middle of answers.
     process = asking(*RAMBLING)
     assert process.stdout is not None
-    assert process.stderr is not None
     assert os.read(process.stdout.fileno(), 1)
-    [engine] = [other for other in below if "EngineCore" in other.name() or "EngineCore" in " ".join(other.cmdline())]
-    killed = time.monotonic()
-    engine.kill()
+    sample = losses.kill(server, questions)
     _, errors = process.communicate(timeout=30)
-    assert time.monotonic() - killed < 5
     assert process.returncode == 1
     assert errors.decode().splitlines()[-1].startswith("rag: The engine died")
-    wait_until(lambda: status(one)["ready"] and status(one)["counts"]["rebuilt"] == 1, 300)
+    assert {(client["end"], client["seconds"] < 5) for client in sample["clients"]} == {("error", True)}
+    assert (sample["problem"], sample["answered"]) == (None, True)
+    assert status(one)["counts"]["rebuilt"] == 1
 
     # Ctrl-C, which reaches every process of a terminal: the answer goes on, until the server is told once more.
     process = asking(*RAMBLING)

@@ -215,7 +215,8 @@ async def test_200_clients_that_go_away_leave_no_generation_behind(root: Path, s
 async def test_told_to_stop_it_ends_what_runs_and_refuses_the_rest_with_503(root: Path) -> None:
     generator = SlowGenerator(ANSWER, pause=0.2)
     engines = Engines(root, generator)
-    async with running(warm_pipeline(engines), drain=20) as server:
+    said_of_it: list[str] = []
+    async with running(warm_pipeline(engines), drain=None, report=said_of_it.append) as server:
         asked = asyncio.create_task(server.http("POST", "/v1/ask", {"question": QUESTION}))
         await until(lambda: generator.generating == 1)
         server.stop.set()
@@ -227,6 +228,7 @@ async def test_told_to_stop_it_ends_what_runs_and_refuses_the_rest_with_503(root
         assert events(text)[-1][0] == "answer"
         await server.task
         assert engines.closed == 1
+    assert said_of_it == ["stopping: 1 running answers have 30 s to end"]
 
 
 async def test_an_engine_that_never_starts_ends_the_server_with_its_error(root: Path) -> None:
@@ -259,4 +261,3 @@ def test_an_address_that_is_taken_is_named_with_the_way_out() -> None:
 
 def test_the_pauses_of_a_server_fit_what_it_promises() -> None:
     assert warm_module.LOOK + warm_module.GRACE < 5  # seconds until requests in flight have an error
-    assert serving.DRAIN == 30

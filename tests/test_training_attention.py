@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
+from rag.training import attention
 from rag.training.attention import by_products
 
 
@@ -31,8 +33,17 @@ def test_a_cross_encoder_gives_the_same_logits_and_gradients(padded: bool) -> No
     assert torch.allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
 
 
-def test_it_is_really_ours() -> None:
-    config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64)
+def test_every_layer_attends_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def counted(module: Any, query: Any, *arguments: Any, **named: Any) -> Any:
+        shapes.append(tuple(query.shape))
+        return ours(module, query, *arguments, **named)
+
+    ours = attention.attention
+    monkeypatch.setattr(attention, "attention", counted)
+    config = BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
     model = BertForSequenceClassification(config)
     by_products(model)
-    assert model.config._attn_implementation == "products"
+    model(input_ids=torch.ones((3, 5), dtype=torch.long))
+    assert shapes == [(3, 4, 5, 8)] * 2

@@ -48,8 +48,10 @@ REPORTS = ROOT / "eval" / "results"
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Path:
-    return build.resolve("smollm2-135m-instruct", quiet).path
+def tokenizer(real_home: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAG_HOME", str(real_home))
+        return build.resolve("smollm2-135m-instruct", quiet).path
 
 
 def unchanged(spec: EngineSpec) -> EngineSpec:
@@ -59,7 +61,8 @@ def unchanged(spec: EngineSpec) -> EngineSpec:
 def tiny(profile: str, folder: Path, *assignments: str) -> settings.Loaded:
     models = folder / "tiny.yaml"
     models.write_text("generator: {model: tiny/model, vocab_size: 49216, max_model_len: 1024}\n", encoding="utf-8")
-    fixed = ["generator.kv_cache_mb=64", "generator.dtype=bfloat16"]  # on a CPU without BF16 too
+    fixed = ["generator.kv_cache_mb=64", "generator.enforce_eager=true"]
+    fixed.append("generator.dtype=bfloat16")  # on a CPU without BF16 too
     return settings.load(profile, str(models), [*fixed, *assignments], device="cpu", environ={})
 
 

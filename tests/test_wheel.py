@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
+from rag.build import SAMPLE
+from rag.index import Versions
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +36,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment / "bin"
 
 
-def run(installed: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(program: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": ""}
-    return subprocess.run(
-        [str(installed / "rag"), *arguments], capture_output=True, text=True, cwd=cwd, env=environment, check=False
-    )
+    return subprocess.run([program, *arguments], capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
 
 def test_what_only_training_and_measuring_read_stays_out(installed: Path) -> None:
@@ -56,24 +58,40 @@ def test_the_tables_of_opposites_travel_with_it(installed: Path, tmp_path: Path)
 
 
 def test_it_is_the_wheel_that_runs(installed: Path, tmp_path: Path) -> None:
-    where = "import rag, sys; print(rag.__file__)"
-    done = subprocess.run([installed / "python", "-c", where], capture_output=True, text=True, cwd=tmp_path, check=True)
+    done = run(installed / "python", tmp_path, "-c", "import rag; print(rag.__file__)")
     assert str(installed.parent) in done.stdout
 
 
 def test_profiles_and_models_files_travel_with_it(installed: Path, tmp_path: Path, home: Path) -> None:
     del home
-    done = run(installed, tmp_path, "config", "--json", "--profile", "v3_1", "--models", "qwen3-8b")
+    done = run(installed / "rag", tmp_path, "config", "--json", "--profile", "v3_1", "--models", "qwen3-8b")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["settings"]["context.passages"]
     assert (found["value"], found["origin"]) == (10, "profile v3_1")
 
 
-def test_recipes_build_and_the_sample_corpus_is_searchable_from_any_folder(
-    installed: Path, tmp_path: Path, home: Path
+def test_recipes_and_the_sample_corpus_travel_with_it_and_are_found_from_any_folder(
+    installed: Path, tmp_path: Path, real_home: Path, home: Path
 ) -> None:
-    done = run(installed, tmp_path, "search", "--sample", "--json", "-n", "1", "Which mosquito spreads malaria?")
+    """With models and an index that the checkout has built: were its recipes or its corpus others, they would be built anew."""
+    home.mkdir()
+    (home / "cache").symlink_to(real_home / "cache")
+    shutil.copytree(real_home / "data", home / "data")
+    done = run(
+        installed / "rag", tmp_path, "search", "--sample", "--json", "-n", "1", "Which mosquito spreads malaria?"
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["hits"][0]["passage"]["doc_id"] == "malaria"
+    assert Versions(home / "data" / "indexes", SAMPLE).all() == ["000001"]
+    assert "building" not in done.stderr
     assert sorted(path.name for path in home.iterdir()) == ["cache", "data", "logs"]
     assert list(tmp_path.iterdir()) == [home]
+
+
+def test_a_recipe_with_an_adapter_builds_where_there_is_nothing_yet(
+    installed: Path, tmp_path: Path, home: Path
+) -> None:
+    done = run(installed / "rag", tmp_path, "models", "build", "minilm-rerank")
+    assert done.returncode == 0, done.stderr
+    assert "building model minilm-rerank (once) ..." in done.stderr.splitlines()
+    assert (home / "cache" / "models" / "minilm-rerank" / "model.safetensors").is_file()

@@ -147,7 +147,7 @@ def _own(row: Mapping[str, Any], passages: tuple[Piece, ...], place: Mapping[str
     parts = [(part["text"], place[part["doc_id"]]) for part in row["answer"]]
     for sentence, marker in parts:
         piece = passages[marker - 1]
-        if missing_numbers(sentence, f"{piece.title} {piece.text}") or not holds(piece.text, sentence):
+        if not holds(piece.text, sentence) or missing_numbers(sentence, f"{piece.title} {piece.text}"):
             return None
     gold = tuple(sorted({marker for _, marker in parts}))
     text = marked(parts) if parts else NOT_IN_SOURCES
