@@ -280,7 +280,7 @@ async def test_samples_of_another_version_benchmark_or_set_are_refused(root: Pat
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda lines: [*lines, lines[1]], "stands there twice"),
+        (lambda lines: [*lines, lines[1]], "appears twice"),
         (lambda lines: [*lines, json.dumps({"kind": "answer", "variant": "v3"})], "no sample of this version of rag"),
         (lambda lines: [*lines, json.dumps({"id": "q9"})], r"no sample of this version of rag \(kind None\)"),
         (lambda lines: [*lines, json.dumps({"kind": "length", "variant": "v3"})], r"no sample of this version.*shape"),

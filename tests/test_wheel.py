@@ -53,7 +53,7 @@ def test_what_only_training_and_measuring_read_stays_out(installed: Path) -> Non
 
 def test_the_tables_of_opposites_travel_with_it(installed: Path, tmp_path: Path) -> None:
     told = 'import rag.contrasts as rules; print(rules.contrast("Does salt raise it?", "Does salt lower it?"))'
-    done = subprocess.run([installed / "python", "-c", told], capture_output=True, text=True, cwd=tmp_path, check=True)
+    done = subprocess.run([installed / "python", "-Ic", told], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout == "True\n"
 
 
