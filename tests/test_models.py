@@ -424,6 +424,18 @@ def test_a_local_folder_with_safetensors_resolves_to_itself(root: Path) -> None:
     assert store_of(root).resolve(str(folder)).fingerprint != first.fingerprint
 
 
+def test_a_local_model_that_was_trained_on_has_another_fingerprint_though_its_files_are_as_long(root: Path) -> None:
+    folder = root / "mine"
+    folder.mkdir()
+    weights = np.random.default_rng(0).bytes(3_000_000)
+    found = []
+    for change in (b"", b"\x01"):
+        whole = weights if not change else bytes(byte ^ 1 for byte in weights)
+        (folder / "model.safetensors").write_bytes(whole)
+        found.append(store_of(root).resolve(str(folder)).fingerprint)
+    assert found[0] != found[1]
+
+
 @pytest.mark.parametrize("pickled", ["pytorch_model.bin", "model.pt", "model.ckpt"])
 def test_a_folder_of_pickled_weights_is_refused(root: Path, pickled: str) -> None:
     folder = root / "mine"

@@ -53,3 +53,14 @@ def test_a_training_that_lengthens_takes_more_examples_and_no_other_seed(tmp_pat
     check(tmp_path, replace(RUN, examples=9000), lengthens=True)
     with pytest.raises(UsageError, match="begun with seed 0"):
         check(tmp_path, replace(RUN, examples=9000, seed=2), lengthens=True)
+
+
+def test_an_adapter_is_no_longer_there_once_its_training_is_being_lengthened(tmp_path: Path) -> None:
+    write(tmp_path, RUN)
+    for made in (tmp_path / "adapter.safetensors", tmp_path / "adapter" / "adapter_model.safetensors"):
+        made.parent.mkdir(exist_ok=True)
+        made.touch()
+    write(tmp_path, RUN)
+    assert (tmp_path / "adapter.safetensors").is_file()
+    write(tmp_path, replace(RUN, examples=RUN.examples + 1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["record.json"]

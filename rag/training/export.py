@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ def convert(folder: Path, path: Path, rank: int, alpha: float) -> None:
             f"{alpha:g}. Train it again, or change both where they are set (rag/training)."
         )
     _write(load_file(peft / _PEFT), path)
+
+
+def discard(folder: Path) -> None:
+    """What a training in `folder` has come to: it is being lengthened, and checkpoints alone are gone on from."""
+    (folder / ADAPTER).unlink(missing_ok=True)
+    shutil.rmtree(folder / "adapter", ignore_errors=True)
 
 
 def average(path: Path, other: Path, share: float, rank: int) -> None:

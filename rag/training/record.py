@@ -10,6 +10,7 @@ from typing import Any
 from rag.errors import UsageError
 from rag.files import replacing_file
 from rag.models import Kind
+from rag.training import export
 
 RECORD = "record.json"
 
@@ -46,6 +47,9 @@ def check(folder: Path, run: Run, lengthens: bool = False) -> None:
 
 
 def write(folder: Path, run: Run) -> None:
+    """An adapter that another run has left there goes: until this one ends there is none."""
+    if read(folder) not in ({}, run.told):
+        export.discard(folder)
     with replacing_file(folder / RECORD) as path:
         path.write_text(json.dumps(run.told, indent=1) + "\n", encoding="utf-8")
 
