@@ -7,10 +7,15 @@ stands in each of many resamples.
 from __future__ import annotations
 
 import re
+import string
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 ROUNDING = 1e-9
 """Sums of weights are compared with a share of their total, which may not be a binary fraction."""
@@ -74,6 +79,16 @@ def key_facts_found(text: str, facts: Iterable[Iterable[str]]) -> list[bool]:
     return [any(_plain(variant) in plain for variant in variants) for variants in facts]
 
 
+def token_f1(answer: str, reference: str) -> float:
+    """F1 of the words that two texts share, each as often as it occurs in both, after SQuAD's normalisation: small
+    letters, no punctuation, no articles (Rajpurkar et al. 2016). Two empty texts agree."""
+    ours, theirs = _squad_words(answer), _squad_words(reference)
+    if not ours or not theirs:
+        return float(ours == theirs)
+    shared = (Counter(ours) & Counter(theirs)).total()
+    return 2 * shared / (len(ours) + len(theirs))
+
+
 def rouge_l(text: str, reference: str) -> float:
     """F1 of the longest common subsequence of words (Lin, ACL workshop 2004), words as Google's rouge-score has them without
     stemming: runs of a-z and 0-9 in small letters. 0.0 where one of the two has none."""
@@ -97,6 +112,10 @@ def _longest_common(first: Sequence[str], second: Sequence[str]) -> int:
 
 def _words(text: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", text.lower())
+
+
+def _squad_words(text: str) -> list[str]:
+    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
 
 
 def _plain(text: str) -> str:

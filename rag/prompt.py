@@ -173,6 +173,11 @@ def written_markers(text: str) -> list[tuple[int, ...]]:
     return [_markers(text[start:end]) for start, end in _sentences_with_markers(text)]
 
 
+def unmarked(text: str) -> str:
+    """The text without its `[n]` markers."""
+    return re.sub(r"\s?\[\d{1,3}\]", "", text)
+
+
 def keep(
     text: str, sentences: Sequence[Sentence], citations: Sequence[Citation], kept: Sequence[bool]
 ) -> tuple[str, tuple[Citation, ...]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from rag.bench.grounding import Score, score, supported, token_f1, unmarked
+from rag.bench.grounding import Score, score, supported
 from rag.core import Hit, Passage, Sentence, Source
-from rag.prompt import NOT_IN_SOURCES
+from rag.metrics import token_f1
+from rag.prompt import NOT_IN_SOURCES, unmarked
 
 
 def source(marker: int, title: str, text: str) -> Source:

@@ -6,13 +6,12 @@ None of them uses a model. The rules for markers and for declining are those tha
 from __future__ import annotations
 
 import re
-import string
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rag import prompt
 from rag.core import Sentence, Source
+from rag.metrics import token_f1
 from rag.settings import Cite
 from rag.text import content_words
 
@@ -21,8 +20,6 @@ MIN_SHARE = 0.8
 
 _AS_WRITTEN = Cite(attribute=False)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +51,10 @@ def score(answer: str, truncated: bool, reference: str, gold: Sequence[int], sou
         invalid,
         declined,
         (not declined and set(markers) == set(gold)) if gold else None,
-        (0.0 if declined else token_f1(unmarked(text), unmarked(reference))) if gold else None,
+        (0.0 if declined else token_f1(prompt.unmarked(text), prompt.unmarked(reference))) if gold else None,
         len(shown),
         sum(supported(sentence, sources) for sentence in shown),
     )
-
-
-def token_f1(answer: str, reference: str) -> float:
-    """F1 of the words that two texts share, each as often as it occurs in both, after SQuAD's normalisation: small
-    letters, no punctuation, no articles (Rajpurkar et al. 2016). Two empty texts agree."""
-    ours, theirs = _tokens(answer), _tokens(reference)
-    if not ours or not theirs:
-        return float(ours == theirs)
-    shared = (Counter(ours) & Counter(theirs)).total()
-    return 2 * shared / (len(ours) + len(theirs))
 
 
 def supported(sentence: Sentence, sources: Sequence[Source]) -> bool:
@@ -81,14 +68,5 @@ def supported(sentence: Sentence, sources: Sequence[Source]) -> bool:
     )
 
 
-def unmarked(text: str) -> str:
-    """The text without its `[n]` markers."""
-    return re.sub(r"\s?\[\d{1,3}\]", "", text)
-
-
 def _numbers(text: str) -> set[str]:
     return set(_NUMBER.findall(text))
-
-
-def _tokens(text: str) -> list[str]:
-    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()

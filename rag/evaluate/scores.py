@@ -14,7 +14,6 @@ from typing import TypeAlias
 import numpy as np
 
 from rag import metrics, prompt
-from rag.bench.grounding import token_f1, unmarked
 from rag.core import Answer
 from rag.evaluate.samples import Sample
 from rag.stats import Floats
@@ -79,7 +78,7 @@ def _order_before(sample: Sample) -> Sequence[str] | None:
 
 def text(answer: Answer) -> str:
     """What a reader is told, without markers; nothing where it declines."""
-    return "" if answer.abstained else unmarked(answer.answer)
+    return "" if answer.abstained else prompt.unmarked(answer.answer)
 
 
 def _key_facts(sample: Sample) -> Part | None:
@@ -173,7 +172,7 @@ METRICS: tuple[Metric, ...] = (
     *_retrieval("", _order),
     *_retrieval("fused_", _order_before),
     Metric("key_fact_recall", "share", _key_facts),
-    Metric("token_f1", "F1", _against_reference(token_f1)),
+    Metric("token_f1", "F1", _against_reference(metrics.token_f1)),
     Metric("rouge_l", "F1", _against_reference(metrics.rouge_l)),
     Metric("judged_right", "share", _judged),
     Metric("answer_tokens", "tokens", _length, quality=False),
