@@ -116,28 +116,14 @@ def write(
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch, "recipes", name)
         made.mkdir(parents=True)
-        export.convert(folder, made / export.ADAPTER, trained.rank, trained.alpha)
+        adapter = made / export.ADAPTER
+        export.convert(folder, adapter, trained.rank, trained.alpha)
         if averaged is not None:
-            export.average(made / export.ADAPTER, *averaged, trained.rank)
-        content = _content(trained, folder, made / export.ADAPTER, read(recipes / trained.base / RECIPE))
-        if averaged is not None:
-            other, share = averaged
-            content["training"]["averaged"] = (
-                f"{share:g} of another: {record.read(other).get('command', 'not recorded')}"
-            )
-        _write_recipe(made, content)
+            export.average(adapter, *averaged, trained.rank)
+        content = _content(trained, folder, adapter, averaged, read(recipes / trained.base / RECIPE))
         if calibrate is not None:
-            built = ModelStore(made.parent, Path(scratch, "uncalibrated")).build(name)
-            content["training"]["calibration"], weights = calibrate(built, made / export.ADAPTER)
-            if weights is not None:
-                content["head"] |= {"cosine_weight": weights.cosine, "lexical_weight": weights.lexical}
-            content["adapter"]["sha256"] = files.sha256(made / export.ADAPTER)
-            _write_recipe(made, content)
-        built = ModelStore(made.parent, Path(scratch, "models")).build(name)
-        size = sum(path.stat().st_size for path in built.rglob("*") if path.is_file())
-        content["disk_mb"] = math.ceil(size * (FAST_FORM if trained.kind in CLASSIFIERS else 1) / 1e6)
-        content["produces"] = {"model.safetensors": files.sha256(built / "model.safetensors")}
-        recipe = _write_recipe(made, content)
+            _calibrate(content, made, Path(scratch, "uncalibrated"), calibrate)
+        recipe = _record(content, made, Path(scratch, "models"))
         if (folder / loop.CURVE).is_file():
             shutil.copyfile(folder / loop.CURVE, made / loop.CURVE)
         text = card.render(name, recipe, trained.data, _curve(made), _results(results))
@@ -148,6 +134,26 @@ def write(
         with files.replacing_folder(recipes / name) as target:
             shutil.copytree(made, target, dirs_exist_ok=True)
     return recipe
+
+
+def _calibrate(content: dict[str, Any], made: Path, store: Path, calibrate: Calibrate) -> None:
+    """The adapter in `made`, by a model that is built of it in `store`; `content` is told."""
+    _write_recipe(made, content)
+    adapter = made / export.ADAPTER
+    content["training"]["calibration"], weights = calibrate(ModelStore(made.parent, store).build(made.name), adapter)
+    if weights is not None:
+        content["head"] |= {"cosine_weight": weights.cosine, "lexical_weight": weights.lexical}
+    content["adapter"]["sha256"] = files.sha256(adapter)
+
+
+def _record(content: dict[str, Any], made: Path, store: Path) -> Recipe:
+    """The recipe in `made` with what building it once, in `store`, has yielded."""
+    _write_recipe(made, content)
+    built = ModelStore(made.parent, store).build(made.name)
+    size = sum(path.stat().st_size for path in built.rglob("*") if path.is_file())
+    content["disk_mb"] = math.ceil(size * (FAST_FORM if content["kind"] in CLASSIFIERS else 1) / 1e6)
+    content["produces"] = {"model.safetensors": files.sha256(built / "model.safetensors")}
+    return _write_recipe(made, content)
 
 
 def write_card(name: str, trained: Product, recipes: Path | None = None, results: Path | None = None) -> None:
@@ -176,9 +182,15 @@ def write_weights(
     write_card(name, trained, recipes, results)
 
 
-def _content(trained: Product, folder: Path, adapter: Path, base: Recipe) -> dict[str, Any]:
+def _content(
+    trained: Product, folder: Path, adapter: Path, averaged: tuple[Path, float] | None, base: Recipe
+) -> dict[str, Any]:
     """`recipe.yaml`, but for what only a build tells."""
     same = base.model_dump(mode="json", include={"base", "format", "files", "layers"}, exclude_none=True)
+    training = {"data": [f"{one.name} ({one.licence})" for one in trained.data], **record.read(folder)}
+    if averaged is not None:
+        other, share = averaged
+        training["averaged"] = f"{share:g} of another: {record.read(other).get('command', 'not recorded')}"
     return {
         "description": trained.description,
         "kind": trained.kind,
@@ -194,7 +206,7 @@ def _content(trained: Product, folder: Path, adapter: Path, base: Recipe) -> dic
         **({"head": {"labels": list(trained.labels)}} if trained.labels else {}),
         "produces": {},
         "disk_mb": 0,
-        "training": {"data": [f"{one.name} ({one.licence})" for one in trained.data], **record.read(folder)},
+        "training": training,
     }
 
 
