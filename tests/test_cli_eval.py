@@ -40,7 +40,7 @@ def refused(run: Cli, *arguments: str, code: int = 2) -> str:
     [
         ([], "holds no question"),
         (["{"], "set.jsonl:1: Invalid JSON"),
-        ([RECORD, RECORD], "set.jsonl:2: 'q1' stands in "),
+        ([RECORD, RECORD], "set.jsonl:2: 'q1' is already used in "),
         ([RECORD | {"type": "hard"}], "set.jsonl:1: type: Input should be 'simple', 'synthesis' or 'unanswerable'"),
     ],
 )
