@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import real_server
 
 from rag import build, settings
 from rag.cli import main
@@ -58,6 +59,30 @@ def in_real_home(real_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return real_home
 
 
+@pytest.fixture(scope="session")
+def vllm_server(real_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of vLLM's own server of the embedded generator: its start takes as long as an engine's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAG_HOME", str(real_home))
+        model = build.model_store().resolve("smollm2-grounded").path
+    with real_server.serving(model, tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
+@pytest.fixture
+def served(vllm_server: str, in_real_home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The settings that name it."""
+    del in_real_home
+    monkeypatch.setenv("RAG_TEST_KEY", real_server.KEY)
+    named = {
+        "base_url": vllm_server,
+        "model": real_server.NAME,
+        "tokenizer": "smollm2-grounded",
+        "api_key_env": "RAG_TEST_KEY",
+    }
+    return [f"generator.{name}={value}" for name, value in named.items()]
+
+
 @pytest.fixture(scope="module")
 def cpu_with_bf16() -> Iterator[None]:
     """For what is planned, and not done: on every machine the same."""
@@ -83,7 +108,7 @@ def cli() -> Cli:
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             cwd=cwd,
             env=os.environ,
             check=False,
