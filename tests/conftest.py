@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
@@ -130,6 +131,24 @@ def rag(capfd: pytest.CaptureFixture[str]) -> Cli:
                 patch.chdir(cwd)
             with pytest.raises(SystemExit) as ended:
                 main()
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Runs one of `scripts/` in this process, without datasets but for those that its arguments name."""
+    monkeypatch.delenv("RAG_DATASETS", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        path = str(ROOT / "scripts" / name)
+        monkeypatch.setattr("sys.argv", [path, *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(path, run_name="__main__")
         out, err = capfd.readouterr()
         return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out, err)
 
