@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import real_server
 
 from rag import build, settings
 from rag.cli import main
@@ -58,6 +60,30 @@ def in_real_home(real_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return real_home
 
 
+@pytest.fixture(scope="session")
+def vllm_server(real_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of vLLM's own server of the embedded generator: its start takes as long as an engine's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAG_HOME", str(real_home))
+        model = build.model_store().resolve("smollm2-grounded").path
+    with real_server.serving(model, tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
+@pytest.fixture
+def served(vllm_server: str, in_real_home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The settings that name it."""
+    del in_real_home
+    monkeypatch.setenv("RAG_TEST_KEY", real_server.KEY)
+    named = {
+        "base_url": vllm_server,
+        "model": real_server.NAME,
+        "tokenizer": "smollm2-grounded",
+        "api_key_env": "RAG_TEST_KEY",
+    }
+    return [f"generator.{name}={value}" for name, value in named.items()]
+
+
 @pytest.fixture(scope="module")
 def cpu_with_bf16() -> Iterator[None]:
     """For what is planned, and not done: on every machine the same."""
@@ -83,7 +109,7 @@ def cli() -> Cli:
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             cwd=cwd,
             env=os.environ,
             check=False,
@@ -105,6 +131,24 @@ def rag(capfd: pytest.CaptureFixture[str]) -> Cli:
                 patch.chdir(cwd)
             with pytest.raises(SystemExit) as ended:
                 main()
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Runs one of `scripts/` in this process, without datasets but for those that its arguments name."""
+    monkeypatch.delenv("RAG_DATASETS", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        path = str(ROOT / "scripts" / name)
+        monkeypatch.setattr("sys.argv", [path, *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(path, run_name="__main__")
         out, err = capfd.readouterr()
         return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out, err)
 

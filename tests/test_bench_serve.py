@@ -217,7 +217,7 @@ def test_without_samples_there_is_no_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("in_real_home")
-def test_the_real_server_is_asked(cli: Cli, tmp_path: Path) -> None:
+def test_the_real_server_is_asked(rag: Cli, cli: Cli, tmp_path: Path) -> None:
     """That it is left, and its engine killed: test_serve_real, on the server that is there."""
     command = ("bench", "serve", "--output", str(tmp_path), "--json")
     done = cli(*command, "--questions=2", "--kills=0", "--disconnects=0")
@@ -227,5 +227,5 @@ def test_the_real_server_is_asked(cli: Cli, tmp_path: Path) -> None:
     assert 0 < figures["interpreter_ms"]["value"] < figures["warm_ask_extra_ms"]["value"] < 2000
     assert figures["same_answers"]["value"] == 1
     assert state.servers() == []
-    report = cli(*command, "--report-only")
+    report = rag(*command, "--report-only")
     assert json.loads(report.stdout) == json.loads(done.stdout)

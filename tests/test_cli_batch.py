@@ -111,17 +111,17 @@ def asked(generator: FakeGenerator | Exception) -> list[str]:
 # --- without anything to ask -----------------------------------------------------------------------
 
 
-def test_help_says_what_is_read_and_written(cli: Cli) -> None:
-    done = cli("batch", "--help")
+def test_help_says_what_is_read_and_written(rag: Cli) -> None:
+    done = rag("batch", "--help")
     assert done.returncode == 0
     for part in ("QUESTIONS", "ANSWERS", "--output", "--overwrite", "--sample", "--json", "Goes on where a run"):
         assert part in done.stdout
-    assert " batch " in cli("--help").stdout
+    assert " batch " in rag("--help").stdout
 
 
-def test_no_index_yet_is_one_line_and_writes_nothing(cli: Cli, tmp_path: Path) -> None:
+def test_no_index_yet_is_one_line_and_writes_nothing(rag: Cli, tmp_path: Path) -> None:
     path = written(tmp_path / "questions.jsonl", QUESTIONS)
-    done = cli("batch", str(path), "-o", str(tmp_path / "out" / "answers.jsonl"))
+    done = rag("batch", str(path), "-o", str(tmp_path / "out" / "answers.jsonl"))
     assert (done.returncode, done.stdout) == (1, "")
     [line] = [line for line in done.stderr.splitlines() if not line.endswith("...")]
     assert "No index named 'default' yet" in line

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import subprocess
 import sys
@@ -16,18 +15,16 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from conftest import Cli
+from real_server import KEY
 from starlette.responses import JSONResponse
 from tiny_server import ANSWER, MODELS, Play, event, free_port, usage, write_tokenizer
 
 from rag import build, settings
 from rag.core import GenerationParams, GenerationStats, Message, Technique
-from rag.engine import processes, spec
 from rag.engine.remote import RemoteGenerator
 from rag.errors import EngineDied, EngineError, ModelError, SettingsError
-from rag.models import ModelStore
 
 CHAT: tuple[Message, ...] = ({"role": "user", "content": "What causes malaria?"},)
 TEMPLATE = "{% for message in messages %}{{ message.role }} {{ message.content }} {% endfor %}{{ enable_thinking }}"
@@ -267,10 +264,10 @@ asyncio.run(main())
 # --- the command line --------------------------------------------------------------------------
 
 
-def test_doctor_asks_the_server(play: Play, tokenizer: Path, cli: Cli, home: Path) -> None:
+def test_doctor_asks_the_server(play: Play, tokenizer: Path, rag: Cli, home: Path) -> None:
     del home
     chosen = [f"--set=generator.{one}" for one in (f"base_url={play.url}", "model=served", f"tokenizer={tokenizer}")]
-    done = cli("doctor", "--json", *chosen)
+    done = rag("doctor", "--json", *chosen)
     checks = {check["name"]: check for check in json.loads(done.stdout)}
     assert done.returncode == 0, done.stderr
     assert checks["server"]["found"] == f"{play.url} serves served (512 tokens)"
@@ -278,17 +275,17 @@ def test_doctor_asks_the_server(play: Play, tokenizer: Path, cli: Cli, home: Pat
     assert re.fullmatch(r"openai 0\.32\.0 on remote: ready in [0-9.]+ s, 3 tokens", checks["engine"]["found"])
     assert not {"vllm", "memory", "generator"} & set(checks)
     play.models = lambda: JSONResponse({"data": [MODELS["data"][1]]})
-    done = cli("doctor", "--json", "--no-engine", *chosen)
+    done = rag("doctor", "--json", "--no-engine", *chosen)
     server = {check["name"]: check for check in json.loads(done.stdout)}["server"]
     assert (server["state"], server["found"]) == ("note", f"{play.url} lists other")
     assert "generator.model=served" in server["fix"]
 
 
-def test_doctor_fails_where_the_server_is_not_there(cli: Cli, tokenizer: Path, home: Path) -> None:
+def test_doctor_fails_where_the_server_is_not_there(rag: Cli, tokenizer: Path, home: Path) -> None:
     del home
     url = f"http://127.0.0.1:{free_port()}/v1"
     sets = (f"base_url={url}", "model=served", f"tokenizer={tokenizer}", "connect_timeout_s=0.1")
-    done = cli("doctor", "--json", *(f"--set=generator.{one}" for one in sets))
+    done = rag("doctor", "--json", *(f"--set=generator.{one}" for one in sets))
     assert done.returncode == 1
     checks = {check["name"]: check for check in json.loads(done.stdout)}
     for name in ("server", "engine"):
@@ -302,63 +299,6 @@ def test_doctor_fails_where_the_server_is_not_there(cli: Cli, tokenizer: Path, h
 QUESTION = "What causes malaria?"
 
 
-@pytest.fixture(scope="module")
-def vllm_server(real_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """vLLM's own server of the embedded generator; its URL. Whatever it starts ends with it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAG_HOME", str(real_home))
-        model = ModelStore().resolve("smollm2-grounded").path
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    options = {
-        "model": model,
-        "served-model-name": "grounded",
-        "host": "127.0.0.1",
-        "port": port,
-        "dtype": "bfloat16",
-        "max-model-len": 4096,
-        "block-size": 32,
-        "kv-cache-memory-bytes": 256 * spec.MIB,
-        "enforce-eager": None,
-        "enable-prompt-tokens-details": None,
-        "speculative-config": json.dumps({"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_min": 2}),
-        "per-request-spec-decode-metrics": "summary",
-        "api-key": "a-key",
-    }
-    arguments = [part for name, value in options.items() for part in (f"--{name}", value) if part is not None]
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != "VLLM_CPU_KVCACHE_SPACE"},
-        **{"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "TMPDIR": str(folder), "VLLM_RPC_BASE_PATH": str(folder)},
-    }
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *map(str, arguments)],
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,
-        )
-    root = psutil.Process(server.pid)
-    try:
-        end = time.monotonic() + 600  # half a minute on a machine that has nothing else to do
-        while not answers(f"http://127.0.0.1:{port}/health"):
-            said = (folder / "log").read_text(encoding="utf-8", errors="replace")[-3000:]
-            assert server.poll() is None, said
-            assert time.monotonic() < end, f"it took too long:\n{said}"
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        processes.Footprint.take(processes.started(by=root) | {root}, folder).remove()
-        server.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 def running(url: str) -> int:
     """Requests that the server works on, by its own metrics."""
     with urllib.request.urlopen(f"{url.removesuffix('/v1')}/metrics", timeout=5) as response:
@@ -368,23 +308,9 @@ def running(url: str) -> int:
     )
 
 
-@pytest.fixture
-def chosen(vllm_server: str, in_real_home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The settings that name the server."""
-    del in_real_home
-    monkeypatch.setenv("RAG_TEST_KEY", "a-key")
-    named = {
-        "base_url": vllm_server,
-        "model": "grounded",
-        "tokenizer": "smollm2-grounded",
-        "api_key_env": "RAG_TEST_KEY",
-    }
-    return [f"generator.{name}={value}" for name, value in named.items()]
-
-
-def test_an_answer_with_citations_from_vllms_own_server(cli: Cli, chosen: list[str]) -> None:
-    arguments: list[Any] = ["ask", "--sample", "--json", QUESTION, *(f"--set={one}" for one in chosen)]
-    first, second = (cli(*arguments) for _ in range(2))
+def test_an_answer_with_citations_from_vllms_own_server(rag: Cli, cli: Cli, served: list[str]) -> None:
+    arguments: list[Any] = ["ask", "--sample", "--json", QUESTION, *(f"--set={one}" for one in served)]
+    first, second = rag(*arguments), cli(*arguments)
     assert second.returncode == 0, second.stderr
     answer = json.loads(second.stdout)
     assert "Plasmodium" in answer["answer"]
@@ -402,11 +328,11 @@ def test_an_answer_with_citations_from_vllms_own_server(cli: Cli, chosen: list[s
     times = answer["timings"]
     assert times["queue"] is None
     assert 0 < times["ttft"] < times["generate"] < times["total"]
-    assert "a-key" not in second.stdout + second.stderr
+    assert KEY not in second.stdout + second.stderr
 
 
-async def test_a_prompt_is_counted_as_vllm_counts_it_and_closing_a_stream_aborts_there(chosen: list[str]) -> None:
-    loaded = settings.load(assignments=chosen)
+async def test_a_prompt_is_counted_as_vllm_counts_it_and_closing_a_stream_aborts_there(served: list[str]) -> None:
+    loaded = settings.load(assignments=served)
     async with build.open_generator(loaded) as generator:
         assert generator.context_window == 4096
         stats = [item async for item in generator.stream(CHAT, GenerationParams(4, ignore_eos=True))][-1]
@@ -425,10 +351,10 @@ async def test_a_prompt_is_counted_as_vllm_counts_it_and_closing_a_stream_aborts
 
 
 async def test_vllms_own_refusals_are_told(
-    chosen: list[str], vllm_server: str, monkeypatch: pytest.MonkeyPatch
+    served: list[str], vllm_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def read(params: GenerationParams, *sets: str) -> None:
-        async with build.open_generator(settings.load(assignments=[*chosen, *sets])) as generator:
+        async with build.open_generator(settings.load(assignments=[*served, *sets])) as generator:
             async for _ in generator.stream(CHAT, params):
                 pass
 

@@ -203,8 +203,8 @@ def two(tmp_path: Path) -> Sequence[str]:
 
 
 @pytest.mark.usefixtures("home")
-def test_the_command_tells_what_changed_and_what_may_be_said(cli: Cli, two: Sequence[str]) -> None:
-    done = cli("eval", "compare", *two)
+def test_the_command_tells_what_changed_and_what_may_be_said(rag: Cli, two: Sequence[str]) -> None:
+    done = rag("eval", "compare", *two)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "settings.pipeline.context.passages: 2 -> 3"
@@ -217,8 +217,8 @@ def test_the_command_tells_what_changed_and_what_may_be_said(cli: Cli, two: Sequ
 
 
 @pytest.mark.usefixtures("home")
-def test_the_command_prints_json_alone(cli: Cli, two: Sequence[str]) -> None:
-    done = cli("eval", "compare", *two, "--json", "--margin", "0.2")
+def test_the_command_prints_json_alone(rag: Cli, two: Sequence[str]) -> None:
+    done = rag("eval", "compare", *two, "--json", "--margin", "0.2")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["margin"], found["questions"]) == (0.2, 44)
@@ -228,8 +228,8 @@ def test_the_command_prints_json_alone(cli: Cli, two: Sequence[str]) -> None:
 
 
 @pytest.mark.usefixtures("home")
-def test_the_command_refuses_in_one_line(cli: Cli, two: Sequence[str], tmp_path: Path) -> None:
-    done = cli("eval", "compare", two[0], str(tmp_path / "none"))
+def test_the_command_refuses_in_one_line(rag: Cli, two: Sequence[str], tmp_path: Path) -> None:
+    done = rag("eval", "compare", two[0], str(tmp_path / "none"))
     assert (done.returncode, done.stdout) == (2, "")
     assert [line for line in done.stderr.splitlines() if not line.endswith("...")] == [
         f"rag: No samples in {tmp_path / 'none' / 'samples.jsonl'}: nothing was measured there. "

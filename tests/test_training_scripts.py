@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import Cli
 
 COMMON = {"--folder", "--datasets", "--examples", "--held-out", "--steps", "--seed", "--help"}
 SEARCHES = {"--index"}
 SCRIPTS = {"reranker": SEARCHES, "generator": SEARCHES | {"--initial"}, "support": set[str](), "matcher": {"--initial"}}
 
 
-def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
-    environment.pop("RAG_DATASETS", None)
-    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-
-
 @pytest.mark.parametrize("kind", SCRIPTS)
-def test_they_take_the_same_options(kind: str) -> None:
-    done = run(f"train_{kind}", "--help")
+def test_they_take_the_same_options(script: Cli, kind: str) -> None:
+    done = script(f"train_{kind}.py", "--help")
     assert done.returncode == 0
     assert set(re.findall(r"--[a-z][a-z-]+", done.stdout)) == COMMON | SCRIPTS[kind]
 
 
 @pytest.mark.parametrize("kind", SCRIPTS)
-def test_without_datasets_there_is_one_line_and_nothing_is_written(kind: str, tmp_path: Path) -> None:
+def test_without_datasets_there_is_one_line_and_nothing_is_written(script: Cli, kind: str, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     folder = tmp_path / "training"
-    done = run(f"train_{kind}", "--folder", str(folder), "--datasets", str(tmp_path / "none"))
+    done = script(f"train_{kind}.py", "--folder", str(folder), "--datasets", str(tmp_path / "none"))
     assert done.returncode == 2
     assert done.stderr.startswith(f"train_{kind}.py: No datasets in {tmp_path / 'none'}.")
     assert done.stderr.count("\n") == 1
     assert not folder.exists()
 
 
-def test_an_export_of_nothing_is_refused(tmp_path: Path) -> None:
-    done = run("export_model", "minilm-rerank", "--from", str(tmp_path))
+def test_an_export_of_nothing_is_refused(script: Cli, tmp_path: Path) -> None:
+    done = script("export_model.py", "minilm-rerank", "--from", str(tmp_path))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith(f"export_model.py: No adapter in {tmp_path}")
 

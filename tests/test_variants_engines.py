@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Cli
 
 from rag import build, settings
 from rag.bench import results
@@ -367,11 +365,6 @@ def test_lines_that_are_no_samples_are_refused(tmp_path: Path) -> None:
 # --- the script ---------------------------------------------------------------------------------------
 
 
-def script(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "bench_gpu.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -379,8 +372,10 @@ def script(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("--models", "embedded"), "The shape of smollm2-grounded isn't known"),
     ],
 )
-def test_wrong_usage_is_one_line_and_nothing_is_written(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
-    done = script(*arguments, "-o", str(tmp_path / "out"))
+def test_wrong_usage_is_one_line_and_nothing_is_written(
+    script: Cli, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    done = script("bench_gpu.py", *arguments, "-o", str(tmp_path / "out"))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1].startswith(f"bench_gpu.py: {said}")
     assert not (tmp_path / "out").exists()
