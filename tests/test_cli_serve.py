@@ -19,7 +19,7 @@ from conftest import Cli
 from serving import ANSWER, LOADED, QUESTION, Engines, NoOp, running, search, warm_pipeline, write
 
 from rag import build, server
-from rag.cache import CachedSearcher, Memory, QuestionCache
+from rag.cache import CachedEncoder, QueryCache
 from rag.cli import commands, serve
 from rag.cli.console import Stream, Terminal
 from rag.core import Generator
@@ -126,12 +126,17 @@ async def test_the_status_tells_what_the_query_cache_has_served(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path)
+    notices: list[str] = []
 
     @asynccontextmanager
     async def opened(*_: object) -> AsyncIterator[tuple[build.Stages, Generator]]:
-        found = search(tmp_path)
-        cached = CachedSearcher(found.searcher, QuestionCache(Memory(FakeEncoder.dimension, 1)))
-        yield build.Stages(replace(found, searcher=cached), None), FakeGenerator(ANSWER)
+        found, encoder = search(tmp_path), CachedEncoder(FakeEncoder(), 1)
+        cache = QueryCache(
+            LOADED.settings.cache.having(max_entries=1), tmp_path / "cache", encoder, None, notices.append
+        )
+        cached = cache.over(found.searcher, {}, lambda: True)
+        with_cache = replace(found, encoder=encoder, searcher=cached, cache=cache, hits=cached.cache)
+        yield build.Stages(with_cache, None), FakeGenerator(ANSWER)
 
     async with running(WarmPipeline(LOADED, open_parts=opened, newer=lambda *_: None)) as one:
         _, before = await one.json("GET", "/v1/status")
@@ -148,6 +153,7 @@ async def test_the_status_tells_what_the_query_cache_has_served(
             f"  cache of hits: 1 repeats and 0 in other words of {looked} questions served, 0 candidates refused"
             in shown
         )
+    assert notices == []
 
 
 async def test_the_status_tells_what_each_technique_has_done_since_the_start(
