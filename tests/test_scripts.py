@@ -21,7 +21,7 @@ def test_each_answers_help(script: Cli, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [
-        ("answers.py", ("--questions", "nowhere.jsonl"), "Can't read nowhere.jsonl: "),
+        ("answers.py", ("--questions", "nowhere.jsonl"), "nowhere.jsonl: no such file or folder"),
         ("followups.py", ("--questions", "nowhere.jsonl"), "Can't read nowhere.jsonl: "),
         ("recall.py", ("--questions", "nowhere.jsonl"), "nowhere.jsonl: no such file or folder"),
         ("recall.py", ("--index", "nowhere"), "No index named 'nowhere' yet."),
