@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 _UP_TO_NINE = "one two three four five six seven eight nine".split()  # noqa: SIM905
 _TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()  # noqa: SIM905
@@ -109,6 +110,10 @@ _OUT_OF = re.compile(
 _DECADE = re.compile(r"\b(?P<decade>[12][0-9]{2})0s\b")
 
 
+TEXTS = 4096
+"""That are remembered: a passage is read again for each sentence that cites it."""
+
+
 def numbers_stand(sentence: str, passage: str) -> bool:
     return not missing_numbers(sentence, passage) and not wrong_units(sentence, passage)
 
@@ -195,6 +200,7 @@ def _counts(text: str) -> dict[str, set[int]]:
     return found
 
 
+@lru_cache(TEXTS)
 def numbers(text: str) -> frozenset[str]:
     """Values of a text's numbers as plain decimals: "1,200" and "1200", "3\u00b750" and "3.5", ".5" and "0.5", "twenty-five"
     and "25", "1.5 million" and "1500000", "5%" and "5 per cent" are the same. For units see `wrong_units`."""
@@ -233,6 +239,7 @@ def _often(match: re.Match[str]) -> str:
     return f"{times}/{_SPANS.get(span, span)}" if span else ""
 
 
+@lru_cache(TEXTS)
 def _in_digits(text: str) -> str:
     """With the numbers that stand in words in digits, and those in millions in full."""
     text = _SPELLED.sub(_value, text)
