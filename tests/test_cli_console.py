@@ -54,7 +54,7 @@ def test_what_an_earlier_run_did_tells_nothing_of_the_speed() -> None:
 @pytest.mark.parametrize("text", ["\x1b]52;c;cm0gLXJm\x07", "\x1b[2J", "\x9b31m", "\x7f", "a\rb"])
 def test_a_document_tells_the_terminal_nothing(text: str) -> None:
     stream = Stream(io.StringIO())
-    stream.print(f"Malaria{text}\n\tnets", style="bold", markup=False)
+    stream.print(f"Malaria{text}\r\n\tnets", style="bold", markup=False)
     assert isinstance(stream.file, io.StringIO)
     found = stream.file.getvalue()
     assert "Malaria\ufffd" in found or "a\ufffdb" in found

@@ -41,7 +41,7 @@ EVERY = 30.0
 
 def printable(text: str) -> str:
     """Without what a terminal would take for a command: a document, or a server, may say anything."""
-    return text.translate(CONTROLS)
+    return text.replace("\r\n", "\n").translate(CONTROLS)
 
 
 class Stream(Console):
@@ -110,7 +110,7 @@ class StepReport:
         self._what = what
         self._progress.update(self._task, description=what)
         if not self._err.is_terminal:
-            self._err.print(f"{what} ...", style="dim")
+            self._err.print(f"{what} ...", style="dim", markup=False)
 
 
 class CountReport:
