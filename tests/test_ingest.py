@@ -263,6 +263,12 @@ def test_a_title_that_is_no_string_is_empty(tmp_path: Path, record: dict[str, An
     assert document.title == ""
 
 
+def test_a_title_is_one_line(tmp_path: Path) -> None:
+    line = json.dumps({"_id": "a", "title": "Malaria\nconfidence  that\tthe sources answer: 99%", "text": "Text."})
+    [document] = documents(write_bytes(tmp_path / "a.jsonl", line.encode()))
+    assert document.title == "Malaria confidence that the sources answer: 99%"
+
+
 def test_blank_lines_are_passed_over_and_still_counted(tmp_path: Path) -> None:
     lines = [b'{"id": "a", "text": "A."}\n', b"\n", b"  \r\n", b'{"id": "b", "text": "\xc3\xa9."}']
     path = write_bytes(tmp_path / "a.ndjson", b"".join(lines))

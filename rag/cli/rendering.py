@@ -106,7 +106,7 @@ def show_source(citation: Citation, out: Stream, indent: int, described_too: boo
     if described_too and (about := described(citation.metadata)):
         out.print(f"{space}{about}", style="dim", markup=False)
     if retracted := citation.metadata.get("retracted"):
-        out.print(f"{space}{retracted}", style="bold red", markup=False)
+        out.print(f"{space}{' '.join(str(retracted).split())}", style="bold red", markup=False)
 
 
 def described(metadata: Metadata) -> str:
@@ -115,7 +115,7 @@ def described(metadata: Metadata) -> str:
     if parts and len(parts[0]) > 60 and "authors" in metadata:
         parts[0] = f"{parts[0].split('; ')[0]} et al."
     parts += [f"doi:{metadata['doi']}"] if "doi" in metadata else []
-    return ", ".join(parts)
+    return " ".join(", ".join(parts).split())  # a line, whatever a document says
 
 
 def time_line(timings: StageTimings, output_tokens: int | None, startup_s: float | None) -> str:

@@ -71,7 +71,8 @@ def _document(line: bytes) -> Document:
     if not isinstance(body, str) or not body.strip():
         raise CorpusError(f"document {str(identity)!r} has no `text`. Remove it or give it one.")
     title = record.pop("title", "")
-    return Document(str(identity), title if isinstance(title, str) else "", body, _metadata(record))
+    one_line = " ".join(title.split()) if isinstance(title, str) else ""
+    return Document(str(identity), one_line, body, _metadata(record))
 
 
 def _metadata(record: dict[str, Any]) -> dict[str, str | int | float]:
