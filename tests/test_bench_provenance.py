@@ -23,6 +23,13 @@ def test_weights_are_told_apart_by_their_content(tmp_path: Path) -> None:
     assert [after[name] == before[name] for name in before] == [False, True]
 
 
+def test_a_cpu_is_told_by_its_generation_too() -> None:
+    core = "processor\t: {}\nvendor_id\t: X\ncpu family\t: 25\nmodel\t\t: {}\nmodel name\t: Some CPU\nflags\t: fpu\n\n"
+    assert provenance._cpu(core.format(0, 17) + core.format(1, 18)) == "Some CPU (family 25, model 17)"
+    assert provenance._cpu("model name\t: Some CPU\n") == "Some CPU"
+    assert provenance._cpu("Processor\t: AArch64\n") is None
+
+
 def test_the_machine_counts_the_cores_that_this_process_may_use() -> None:
     allowed = os.sched_getaffinity(0)
     try:
