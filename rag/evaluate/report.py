@@ -11,8 +11,7 @@ import numpy as np
 
 from rag import files
 from rag.bench import pictures, results
-from rag.engine import evidence
-from rag.evaluate import coverage
+from rag.evaluate import coverage, engagement
 from rag.evaluate.coverage import Curve
 from rag.evaluate.samples import Head, Sample, read
 from rag.evaluate.scores import METRICS, Metric, parts
@@ -127,27 +126,9 @@ def _by_type(figures: Sequence[Figure]) -> list[str]:
 
 
 def _techniques(samples: Sequence[Sample]) -> list[str]:
-    """A row each that was asked for: whether it engaged in these answers, by the engine's own numbers of each."""
     told = [sample.answer.engine.techniques for sample in samples if sample.answer is not None]
-    rows = []
-    for name, technique in evidence.of_answers(told).items():
-        if technique.asked:
-            engaged = results.ENGAGED[technique.engaged]
-            answers = sum(one[name].engaged is True for one in told if name in one)
-            cells = (technique.evidence or "", technique.reason or "")
-            rows.append(f"| `{name}` | {engaged} | {answers} of {len(told)} | {' | '.join(cells)} |")
-    if not rows:
-        return []
-    return [
-        "## Techniques",
-        "",
-        TECHNIQUES,
-        "",
-        "| switched on | engaged | answers | evidence | why not |",
-        "|---|---|---|---|---|",
-        *rows,
-        "",
-    ]
+    rows = engagement.table(engagement.COLUMNS, engagement.cells(told))
+    return ["## Techniques", "", TECHNIQUES, "", *rows] if rows else []
 
 
 def _risk(curve: Curve | None) -> list[str]:

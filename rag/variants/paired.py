@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from rag.core import Answer
-from rag.evaluate import Difference
+from rag.evaluate import Difference, engagement
 from rag.evaluate.compare import MARGIN, difference
 from rag.evaluate.samples import Sample
 from rag.evaluate.scores import METRICS
@@ -61,6 +61,16 @@ def difference_figure(name: str, found: Difference) -> Figure:
     """Its goal is met where it is shown that no more than the margin was lost."""
     goal = f"interval above {-MARGIN:.2f}" if found.not_worse is not None else None
     return Figure(name, found.difference, found.lo, found.hi, found.unit, found.n, goal, found.not_worse)
+
+
+def techniques(what: str, answers: Mapping[str, Mapping[str, Sample]]) -> list[str]:
+    """A table: what was asked of the engine of each (of each `what`, by name), and whether it engaged, in those of its answers that it
+    wrote."""
+    rows = []
+    for name, some in answers.items():
+        told = [given(one).engine.techniques for one in some.values() if given(one).route is not None]
+        rows += [(f"`{name}`", *cells) for cells in engagement.cells(told)]
+    return engagement.table((what, *engagement.COLUMNS), rows)
 
 
 def said_of_quality(base: str, found: Mapping[str, Difference | None]) -> list[str]:

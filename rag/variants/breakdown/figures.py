@@ -41,7 +41,8 @@ def headlines(measured: Measured) -> Figures:
             figures.all.append(difference_figure(f"{name}_key_fact_difference", found))
             if found.power is not None:
                 figures.all.append(observed(f"{name}_key_fact_power", found.power, "probability", n=found.n))
-    shares = [covered(given(one).spans) / total(one) for some in measured.warm.values() for one in some.values()]
+    answers = [*measured.warm.values(), measured.again, *measured.cold.values()]
+    shares = [covered(given(one).spans) / total(one) for some in answers for one in some.values()]
     figures.all.append(observed("span_coverage_min", min(shares), "share", at_least=COVERED, n=len(shares)))
     for name, cold in measured.cold.items():
         extra = [total(one) - total(warm) for one, warm in zip(*pairs(cold, measured.warm.get(name, {})), strict=True)]

@@ -74,7 +74,11 @@ def _variants(head: Head) -> str:
 
 def _parts(measured: Measured, figures: Mapping[str, Figure]) -> list[str]:
     quality = paired.said_of_quality(measured.base, qualities(measured))
-    cold, techniques, lengths = tables.cold(measured), tables.techniques(measured), tables.lengths(measured)
+    cold, techniques, lengths = (
+        tables.cold(measured),
+        paired.techniques("variant", measured.warm),
+        tables.lengths(measured),
+    )
     parts = [f"![Where the time goes]({NAME}.svg)", ""]
     if quality:
         parts += ["## Key facts", "", *quality, ""]

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from rag.bench.results import ENGAGED
-from rag.engine import evidence
 from rag.figures import Figure
 from rag.variants.breakdown.figures import by_shape
 from rag.variants.breakdown.lengths import engines
@@ -122,22 +120,6 @@ def tokens(measured: Measured) -> list[str]:
     head = "| variant | prompt p50 (range) | answers given | mean | p50 | p90 | longest | "
     limits = " | ".join(f"≤ {limit}" for limit in LIMITS)
     return [f"{head}{limits} | cut |", f"|{'---|' * (8 + len(LIMITS))}", *rows, ""]
-
-
-def techniques(measured: Measured) -> list[str]:
-    """What was asked of each variant's engine, and whether it engaged: in how many of the answers that it wrote, by the engine's own
-    numbers of them."""
-    rows = []
-    for name, some in measured.warm.items():
-        told = [given(one).engine.techniques for one in some.values() if given(one).route is not None]
-        for technique, found in evidence.of_answers(told).items():
-            if found.asked:
-                engaged = ENGAGED[found.engaged]
-                answers = sum(one[technique].engaged is True for one in told if technique in one)
-                cells = (engaged, f"{answers} of {len(told)}", found.evidence or "", found.reason or "")
-                rows.append(f"| `{name}` | `{technique}` | {' | '.join(cells)} |")
-    head = "| variant | switched on | engaged | answers | evidence | why not |"
-    return [head, "|---|---|---|---|---|---|", *rows, ""] if rows else []
 
 
 def lengths(measured: Measured) -> list[str]:

@@ -26,6 +26,7 @@ from rag.variants.paired import (
     given,
     key_facts,
     said_of_quality,
+    techniques,
     total,
     total_ratios,
     unfinished,
@@ -100,12 +101,18 @@ def summarise(folder: Path) -> list[Figure]:
         "## Key facts",
         "",
         *said_of_quality(f"{swept.setting}={swept.base}", quality),
+        *_techniques(swept),
         *figures.notes,
     ]
     headlines = [one for one in figures.all if one.name.partition("@")[0] in HEADLINES]
     with files.replacing_file(folder / results.REPORT) as path:
         path.write_text(results.report(swept.head, headlines, notes), encoding="utf-8")
     return figures.all
+
+
+def _techniques(swept: Swept) -> list[str]:
+    rows = techniques(swept.setting, swept.answers)
+    return ["", "## Techniques", "", *rows] if rows else []
 
 
 def add_value(figures: Figures, value: str, some: Sequence[Sample]) -> None:
