@@ -259,7 +259,7 @@ class Technique:
     """One optimisation: was it asked for, did it engage, what shows it.
 
     `engaged` is None where the engine gives no evidence either way. `reason` says why a technique
-    was left out, did nothing or can't be judged. `numbers` are those that `evidence` tells of, by name.
+    was left out, did nothing or can't be judged, or what it was had by instead. `numbers` are those that `evidence` tells of, by name.
     """
 
     asked: bool

@@ -31,7 +31,7 @@ def main(
 ) -> None:
     """Weigh the generator's word with the reranker's scores."""
     root = datasets.folder(data)
-    loaded = corpora.embedded([f"generator.model={name}", f"index.name={build.SAMPLE}"])
+    loaded = corpora.embedded([f"generator.model={name}", "generator.quantization=null", f"index.name={build.SAMPLE}"])
     made = mixture.Mixture(root, found.medquad(root, index, mixture.CANDIDATES, options.say))
     prompts = [example for seed in SEEDS for example in made.held_out(count, seed)]
     seen: dict[str, list[Observed]] = {}

@@ -65,6 +65,7 @@ def test_supported_and_unchecked_sentences_need_no_word(action: Action) -> None:
 LEFT_OUT = Technique(asked=True, engaged=False, reason="no kernels")
 QUIET = Technique(asked=True, engaged=False, reason="nothing was drafted")
 WORKING = Technique(asked=True, engaged=True, evidence="9 of 12")
+INSTEAD = Technique(asked=True, engaged=True, evidence="9 of 12", reason="another stands in for it")
 UNKNOWN = Technique(asked=True)
 
 
@@ -77,6 +78,7 @@ UNKNOWN = Technique(asked=True)
         (UNKNOWN, UNKNOWN, None),
         (QUIET, Technique(asked=False, engaged=False), None),
         (LEFT_OUT, LEFT_OUT, "Not engaged: speculation (no kernels)"),
+        (INSTEAD, INSTEAD, "Engaged: speculation (another stands in for it)"),
     ],
 )
 def test_a_technique_is_idle_by_what_the_engine_has_done_in_all(
@@ -86,5 +88,7 @@ def test_a_technique_is_idle_by_what_the_engine_has_done_in_all(
 
 
 def test_an_engine_that_tells_nothing_in_all_is_judged_by_the_answer() -> None:
-    engine = EngineInfo("e", "1", "cpu", {"a": QUIET, "b": WORKING, "c": LEFT_OUT})
-    assert idle(engine) == "Not engaged: a (nothing was drafted); c (no kernels)"
+    engine = EngineInfo("e", "1", "cpu", {"a": QUIET, "b": WORKING, "c": LEFT_OUT, "d": INSTEAD})
+    assert idle(engine) == (
+        "Not engaged: a (nothing was drafted); c (no kernels). Engaged: d (another stands in for it)"
+    )

@@ -17,7 +17,7 @@ from rag.settings import Device, Loaded
 
 pytestmark = pytest.mark.usefixtures("cpu_with_bf16")
 
-NO_FP8 = "vLLM has no FP8 weight kernels for a CPU (the weights stay in generator.dtype)"
+NO_FP8 = "vLLM has no FP8 weight kernels for a CPU (for INT8 it has)"
 MIB = 1024 * 1024
 TECHNIQUES = {"quantization", "attention_backend", "kv_cache_dtype", "prefix_caching", "speculation"}
 
@@ -49,6 +49,7 @@ def test_the_plan_of_the_recommended_profile_on_a_cpu_is_exactly_this() -> None:
     assert spec == EngineSpec(
         model="smollm2-grounded",
         draft_model=None,
+        quantization=None,
         args={
             "dtype": "bfloat16",
             "max_model_len": 8192,
@@ -135,7 +136,26 @@ def test_no_remote_code_and_no_pickles_whatever_is_set(device: Device) -> None:
 # --- quantization ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("models", ["embedded", "qwen3-8b", "qwen2.5-7b"])
+def test_on_a_cpu_int8_stands_in_for_a_profiles_fp8_where_there_is_a_checkpoint_of_it_and_says_so() -> None:
+    spec = planned(profile="v3_1")
+    assert spec.model == "smollm2-grounded-int8"
+    assert spec.techniques["quantization"] == Technique(asked=True, reason=f"INT8 stands in for FP8: {NO_FP8}")
+    assert ("quantization" in spec.args, spec.args["dtype"], spec.quantization) == (False, "bfloat16", "int8")
+    assert planned("generator.model=smollm2-135m-instruct", profile="v3_1").model == "smollm2-135m-instruct"
+    assert planned(profile="v3_1", device="cuda").model == "smollm2-grounded"
+
+
+@pytest.mark.parametrize("asked", ["generator.dtype=float32", "generator.dtype=float16"])
+def test_int8_stands_in_where_16_bits_are_computed_in(asked: str) -> None:
+    """In 32 nobody asked for fewer."""
+    spec = planned(asked, profile="v3_1")
+    in_16 = asked.endswith("16")
+    assert spec.model == ("smollm2-grounded-int8" if in_16 else "smollm2-grounded")
+    assert spec.techniques["quantization"].engaged is (None if in_16 else False)
+    assert spec.args["dtype"] == asked.partition("=")[2]
+
+
+@pytest.mark.parametrize("models", ["qwen3-8b", "qwen2.5-7b"])
 def test_fp8_from_a_profile_is_left_out_on_a_cpu_with_its_reason(models: str) -> None:
     spec = planned(profile="v3_1", models=models)
     assert spec.techniques["quantization"] == Technique(asked=True, engaged=False, reason=NO_FP8)
@@ -190,7 +210,7 @@ def test_fp8_on_cuda_takes_the_models_files_checkpoint_where_there_is_one() -> N
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("method", ["awq", "gptq", "int8"])
+@pytest.mark.parametrize("method", ["awq", "gptq"])
 def test_a_method_without_a_checkpoint_is_refused_by_hand_on_every_device(method: str, device: Device) -> None:
     with pytest.raises(SettingsError) as caught:
         planned(f"generator.quantization={method}", device=device)
@@ -217,14 +237,23 @@ def test_awq_without_a_checkpoint_is_left_out_where_a_profile_asks(tmp_path: Pat
     [
         ("awq", "Qwen/Qwen2.5-7B-Instruct-AWQ"),
         ("gptq", "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4"),
-        ("int8", "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8"),
+        ("int8", "some/w8a8"),
     ],
 )
 def test_a_checkpoint_takes_the_models_place(method: str, checkpoint: str, device: Device) -> None:
-    spec = planned(f"generator.quantization={method}", models="qwen2.5-7b", device=device)
+    named = f"generator.quantized.{method}={checkpoint}"
+    spec = planned(f"generator.quantization={method}", named, models="qwen2.5-7b", device=device)
     assert spec.model == checkpoint
     assert "quantization" not in spec.args
     assert spec.techniques["quantization"] == Technique(asked=True)
+
+
+def test_a_gptq_checkpoint_of_8_bits_is_for_a_gpu() -> None:
+    """vLLM's kernels for a CPU refuse it once its weights are read."""
+    asked = ("generator.quantization=int8",)
+    assert planned(*asked, models="qwen2.5-7b", device="cuda").model == "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8"
+    with pytest.raises(SettingsError, match=r"GPTQ kernels for a CPU are of 4 bits, and Qwen/.*-GPTQ-Int8 has 8"):
+        planned(*asked, models="qwen2.5-7b")
 
 
 def test_an_unquantised_plan_ignores_the_checkpoints() -> None:
@@ -386,7 +415,11 @@ def test_on_a_cpu_without_bf16_quantised_weights_are_still_computed_with_in_16_b
     args = planned(*quantised).args
     assert (args["dtype"], args["kv_cache_memory_bytes"]) == ("bfloat16", 64 * MIB)
     assert planned(*quantised, "generator.dtype=float16").args["dtype"] == "float16"
-    assert planned(profile="v3_1").args["dtype"] == "float32"  # its FP8 can't be had on a CPU
+    in_32 = planned(profile="v3_1")  # where nothing was asked for by hand, weights stay as wide as the arithmetic
+    assert (in_32.args["dtype"], in_32.techniques["quantization"].engaged) == ("float32", False)
+    assert in_32.techniques["quantization"].reason == (
+        "INT8 is computed with in 16 bits, and not in 32 (this CPU, which has no BF16)"
+    )
 
 
 @pytest.mark.usefixtures("cpu_with_avx2_alone")

@@ -11,7 +11,7 @@ import yaml
 from rag import paths
 from rag.errors import ModelError
 from rag.models import Recipe
-from rag.models.recipe import read
+from rag.models.recipe import RecipeBase, read
 from rag.models.store import CARD, RECIPE
 
 SHIPPED = sorted(folder for folder in paths.shipped("data", "models").iterdir() if folder.is_dir())
@@ -43,6 +43,12 @@ TRAINED = PLAIN | {
 
 MATCHING = {"min_same": 0.975}
 MATCHER = TRAINED | {"kind": "matcher", "head": {"labels": ["same"]}}
+NARROW = PLAIN | {
+    "kind": "generator",
+    "base": {"recipe": "tiny"},
+    "files": {"model.safetensors": SHA},
+    "quantize": {"to": "int8", "smoothing": {"file": "smoothing.safetensors", "sha256": SHA}},
+}
 
 
 def write(folder: Path, values: object) -> Path:
@@ -68,11 +74,12 @@ def digest(**changes: Any) -> str:
         PLAIN | {"kind": "generator", "format": "gguf", "adapter": ADAPTER},
         MATCHER,
         MATCHER | {"matching": MATCHING},
+        NARROW,
     ],
 )
 def test_a_recipe_is_read_as_it_was_written(tmp_path: Path, values: dict[str, Any]) -> None:
     recipe = read(write(tmp_path, values))
-    assert recipe.changes_weights == ("adapter" in values)
+    assert recipe.changes_weights == ("adapter" in values or "quantize" in values)
     dumped = recipe.model_dump(mode="json", exclude_unset=True)
     expected = yaml.safe_load(yaml.safe_dump(values))
     if "training" in expected:
@@ -119,6 +126,12 @@ def test_a_base_is_described_by_where_it_comes_from() -> None:
         (TRAINED | {"adapter": ADAPTER | {"sha256": "abc"}}, "adapter.sha256: String should match"),
         (TRAINED | {"adapter": ADAPTER | {"file": "../adapter.safetensors"}}, "adapter.file: String should match"),
         (TRAINED | {"adapter": ADAPTER | {"file": "adapter.bin"}}, "adapter.file: String should match"),
+        (PLAIN | {"quantize": {"to": "int8"}}, "kind encoder takes no quantize; a generator does."),
+        (NARROW | {"quantize": {"to": "int4"}}, "quantize.to: Input should be 'int8'"),
+        (NARROW | {"quantize": {"to": "int8", "smoothing": {"file": "a"}}}, "quantize.smoothing.file: String should"),
+        (NARROW | {"base": {"recipe": "../tiny"}}, "base.recipe.recipe: String should match"),
+        (NARROW | {"files": {"config.json": SHA}}, "files must name the base's *.safetensors, which this recipe"),
+        (NARROW | {"quantize": None}, "a base that is another recipe's model has the format folder, and is changed."),
         (PLAIN | {"base": None}, "base."),
         (PLAIN | {"base": [1, 2]}, "base."),
         (PLAIN | {"files": {"../payload.txt": SHA}}, "a path inside the folder is expected"),
@@ -191,6 +204,26 @@ def test_how_a_matcher_is_calibrated_asks_for_no_new_build() -> None:
 
 def test_recipes_from_before_matchers_keep_their_digests() -> None:
     assert digest() == "72b91f46f2db3ee22ca99f79d5b2c7c7b1f6ba79750bc8df20db7cccd7e6a6e3"
+
+
+def test_how_weights_are_quantised_decides_them() -> None:
+    generator = PLAIN | {"kind": "generator"}
+    smoothed = {"to": "int8", "smoothing": {"file": "smoothing.safetensors", "sha256": SHA}}
+    elsewhere = {"to": "int8", "smoothing": {"file": "other.safetensors", "sha256": SHA}}
+    ways = ({}, {"quantize": {"to": "int8"}}, {"quantize": smoothed}, {"quantize": elsewhere})
+    plain, narrow, smooth, same = (Recipe.model_validate(generator | way).digest for way in ways)
+    assert len({plain, narrow, smooth}) == 3
+    assert smooth == same
+
+
+def test_a_shipped_recipe_of_another_recipes_model_names_the_weights_that_one_yields() -> None:
+    shipped = {folder.name: read(folder / RECIPE) for folder in SHIPPED}
+    made_of = {name: recipe for name, recipe in shipped.items() if isinstance(recipe.base, RecipeBase)}
+    assert "smollm2-grounded-int8" in made_of
+    for recipe in made_of.values():
+        assert isinstance(recipe.base, RecipeBase)
+        assert recipe.files == shipped[recipe.base.recipe].produces
+        assert "model.safetensors" in recipe.produces
 
 
 def test_recipes_from_before_adapters_keep_their_digests() -> None:

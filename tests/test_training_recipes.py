@@ -21,7 +21,7 @@ from rag.errors import ModelError, UsageError
 from rag.models import ModelStore
 from rag.models.recipe import Abstention, read
 from rag.training import datasets, recipes
-from rag.training.recipes import PRODUCTS, Product, product, write, write_card, write_weights
+from rag.training.recipes import PRODUCTS, Product, product, write, write_card, write_smoothing, write_weights
 from rag.training.record import Run
 from rag.training.record import write as write_record
 
@@ -54,7 +54,8 @@ def root(tmp_path: Path) -> Iterator[Path]:
     wheel.mkdir(parents=True)
     (wheel.parent / "__init__.py").touch()
     (wheel / "config.json").write_text("{}\n")
-    save_file({f"{WEIGHT}.weight": torch.ones(HIDDEN, HIDDEN)}, wheel / "model.safetensors")
+    weights = {f"{name}.weight": torch.ones(HIDDEN, HIDDEN) for name in (WEIGHT, WEIGHT.replace("up", "down"))}
+    save_file(weights, wheel / "model.safetensors")
     recipe = {
         "description": "a base",
         "kind": "generator",
@@ -80,9 +81,9 @@ def root(tmp_path: Path) -> Iterator[Path]:
     sys.modules.pop("plain_wheel", None)
 
 
-def adapter(root: Path, hidden: int = HIDDEN, rank: int = RANK) -> None:
+def adapter(root: Path, hidden: int = HIDDEN, rank: int = RANK, factor: float = 0.5) -> None:
     tensors = {
-        f"{WEIGHT}.lora_A": torch.full((rank, hidden), 0.5),
+        f"{WEIGHT}.lora_A": torch.full((rank, hidden), factor),
         f"{WEIGHT}.lora_B": torch.full((HIDDEN, rank), 0.25),
     }
     (root / "training").mkdir(exist_ok=True)
@@ -126,6 +127,69 @@ def test_the_recipe_builds_to_what_it_promises(root: Path) -> None:
     assert read(root / "recipes" / "small" / "recipe.yaml").produces == {
         "model.safetensors": hashlib.sha256((built / "model.safetensors").read_bytes()).hexdigest()
     }
+
+
+def made_of_it(root: Path, **quantize: Any) -> Path:
+    """A recipe of the exported model, quantised."""
+    content = {
+        "description": "the small one, in 8 bits",
+        "kind": "generator",
+        "licence": "Apache-2.0",
+        "origin": "org/plain",
+        "base": {"recipe": "small"},
+        "format": "folder",
+        "files": dict(read(root / "recipes" / "small" / "recipe.yaml").produces),
+        "quantize": {"to": "int8", **quantize},
+        "produces": {"model.safetensors": "0" * 64},
+        "disk_mb": 1,
+    }
+    path = root / "recipes" / "smaller" / "recipe.yaml"
+    path.parent.mkdir()
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def produced(root: Path) -> dict[str, str]:
+    folder = ModelStore(root / "recipes", root / "store").build("smaller")
+    return {"model.safetensors": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()}
+
+
+def test_a_model_that_is_made_of_it_follows(root: Path) -> None:
+    """Its recipe names the weights that it is made of, and what they become."""
+    exported(root)
+    path = made_of_it(root)
+    before = yaml.safe_load(path.read_text())
+    adapter(root, factor=0.75)
+    base = read(exported(root) / "recipe.yaml")
+    renewed = yaml.safe_load(path.read_text())
+    assert renewed["files"] == base.produces != before["files"]
+    assert renewed["produces"] == produced(root)
+    assert renewed == {**before, "files": renewed["files"], "produces": renewed["produces"]}
+
+
+def test_how_a_quantised_model_is_smoothed_goes_into_its_recipe(root: Path) -> None:
+    exported(root)
+    path = made_of_it(root)
+    write_smoothing("smaller", {WEIGHT: torch.tensor([0, 1, -1, 2] * (HIDDEN // 4)).to(torch.int8)}, root / "recipes")
+    recipe = read(path)
+    assert recipe.quantize is not None
+    assert recipe.quantize.smoothing is not None
+    smoothing = path.parent / recipe.quantize.smoothing.file
+    assert hashlib.sha256(smoothing.read_bytes()).hexdigest() == recipe.quantize.smoothing.sha256
+    assert recipe.produces == produced(root)
+    adapter(root, factor=0.75)
+    exported(root)
+    assert read(path).quantize == recipe.quantize, "it follows with what it has"
+    assert read(path).produces == produced(root) != recipe.produces
+
+
+def test_smoothing_that_does_not_fit_leaves_the_recipe_that_is_there(root: Path) -> None:
+    exported(root)
+    before = made_of_it(root).read_text()
+    with pytest.raises(ModelError, match="The smoothing doesn't fit"):
+        write_smoothing("smaller", {"model.norm": torch.zeros(HIDDEN, dtype=torch.int8)}, root / "recipes")
+    assert [path.name for path in (root / "recipes" / "smaller").iterdir()] == ["recipe.yaml"]
+    assert (root / "recipes" / "smaller" / "recipe.yaml").read_text() == before
 
 
 def test_a_training_that_does_not_fit_leaves_the_recipe_that_is_there(root: Path) -> None:

@@ -24,6 +24,7 @@ from tiny_server import Play
 from rag import paths
 from rag.bert import convert
 from rag.core import covered
+from rag.settings import multiplies_bf16
 
 QUESTION = "What causes malaria?"
 
@@ -130,7 +131,7 @@ def test_in_a_conversation_the_second_question_leans_on_the_first(cli: Cli, serv
     assert "\n  ttft " in done.stderr
 
 
-def test_a_breakdown_asks_two_engines_on_a_cpu_without_fp8_neither_of_which_knows_the_prompt(
+def test_a_breakdown_asks_two_engines_of_eight_bits_neither_of_which_knows_the_prompt(
     rag: Cli, cli: Cli, tmp_path: Path
 ) -> None:
     sizes = ("--questions", "1", "--repeats", "0", "--set", "context.passages=13")
@@ -151,8 +152,12 @@ def test_a_breakdown_asks_two_engines_on_a_cpu_without_fp8_neither_of_which_know
         assert answer["tokens"]["prompt"] > 2048, "vLLM would read it in one step anyway"
         assert answer["route"]["max_tokens"] == 384
         quantization = answer["engine"]["techniques"]["quantization"]
-        assert (quantization["asked"], quantization["engaged"]) == (True, False)
+        assert (quantization["asked"], quantization["engaged"]) == (True, multiplies_bf16())
         assert "FP8" in quantization["reason"]
+        if multiplies_bf16():  # INT8 stands in for it: of each of 30 layers four products, of which some are merged
+            numbers = quantization["numbers"]
+            assert (numbers["quantised_layers"], numbers["layers"]) == (120, 120)
+            assert numbers["weight_bytes"] == pytest.approx(163.5e6, rel=0.03)
     assert turns["v3_2", False]["engine"]["techniques"]["speculation"]["asked"]
     assert not turns["v3_1", False]["engine"]["techniques"]["speculation"]["asked"]
     first, again = (turns[name, False]["tokens"] for name in ("v3_1", "v3_1_again"))

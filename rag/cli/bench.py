@@ -257,7 +257,10 @@ def generator(
     from rag.cli.run import run
     from rag.engine import spec
 
-    chosen = [[f"generator.model={json.dumps(name)}"] for name in names] if names else [[]]
+    # As it is: its quantised form, which a profile may ask for, has a name of its own.
+    chosen = (
+        [[f"generator.model={json.dumps(name)}", "generator.quantization=null"] for name in names] if names else [[]]
+    )
     loads = [options.load(context, profile, models_file, [*(assignments or []), *model]) for model in chosen]
     named = options.choose_index(index, sample=False)
     if not report_only or curve is not None:

@@ -81,10 +81,14 @@ def unsupported_lines(answer: Answer, action: Action) -> list[str]:
 
 
 def idle(engine: EngineInfo) -> str | None:
-    """What was asked for and has done nothing since the engine started; None where all of it has, or may have."""
+    """What was asked for and has done nothing since the engine started, or was had by something else; None where all of it has
+    engaged as it was asked for, or may have."""
     told = {**engine.techniques, **engine.since_start}.items()
-    reasons = [f"{name} ({one.reason})" for name, one in told if one.asked and one.engaged is False]
-    return f"Not engaged: {'; '.join(reasons)}" if reasons else None
+    notes = {
+        "Not engaged": [f"{name} ({one.reason})" for name, one in told if one.asked and one.engaged is False],
+        "Engaged": [f"{name} ({one.reason})" for name, one in told if one.engaged is True and one.reason is not None],
+    }
+    return ". ".join(f"{what}: {'; '.join(some)}" for what, some in notes.items() if some) or None
 
 
 def from_cache(answer: Answer) -> str | None:

@@ -1,29 +1,32 @@
 """Our settings to vLLM's engine arguments, per platform. Builds nothing and imports no vLLM.
 
 vLLM accepts, at configuration, things that its CPU worker then ignores or fails on late. So what a
-platform can't do is decided here: left out with a reason where a profile asked for it, refused where
-somebody asked for it by hand. Never a slower substitute in silence.
+platform can't do is decided here: left out with a reason where a profile asked for it, or had in another way that is told,
+refused where somebody asked for it by hand. Never a substitute in silence.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rag.core import Technique
 from rag.engine.worker import EXTENSION
 from rag.errors import SettingsError
-from rag.settings import WITHOUT_BF16, Generator, Loaded, has_avx512
+from rag.settings import WITHOUT_BF16, Generator, Loaded, Quantization, has_avx512
 
 MIB = 1 << 20
 CPU_KV_CACHE_MB = 512
 
 # Seen in vLLM 0.32 on a CPU: online `fp8` crashes at load, and `fp8_per_channel` runs at half the speed
 # of BF16. Checkpoints of the other methods have CPU kernels.
-_NO_CPU_WEIGHTS = {"fp8": "vLLM has no FP8 weight kernels for a CPU (the weights stay in generator.dtype)"}
+_NO_CPU_WEIGHTS = {"fp8": "vLLM has no FP8 weight kernels for a CPU (for INT8 it has)"}
+
+# What stands in where a profile, which is for any machine, asks for the former: both have 8 bits a weight.
+_CPU_WEIGHTS_INSTEAD: Mapping[Quantization, Quantization] = {"fp8": "int8"}
 
 _AVX512_WEIGHTS = {"awq", "gptq"}  # vLLM's library for AVX2 has no 4-bit product: the first token fails there
 
@@ -47,10 +50,12 @@ _OF_THE_SERVER = (
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
     """`args` are AsyncEngineArgs' keywords without the model's path, which `model` (and `draft_model`)
-    name as the settings do; `environment` must be set (or, where None, unset) before vLLM is imported."""
+    name as the settings do; `quantization` is how the model's weights are; `environment` must be set (or, where None, unset)
+    before vLLM is imported."""
 
     model: str
     draft_model: str | None
+    quantization: Quantization | None
     args: Mapping[str, Any]
     environment: Mapping[str, str | None]
     techniques: Mapping[str, Technique]
@@ -88,7 +93,10 @@ def plan(loaded: Loaded) -> EngineSpec:
     asked = _asked(settings)
     techniques: dict[str, Technique] = {}
 
-    quantization = _technique(loaded, techniques, "quantization", asked["quantization"], _why_no_quantization(loaded))
+    quantization, other = _quantization(loaded)
+    _technique(loaded, techniques, "quantization", asked["quantization"], other if quantization is None else None)
+    if quantization is not None and other is not None:
+        techniques["quantization"] = replace(techniques["quantization"], reason=other)
     backend = _technique(
         loaded,
         techniques,
@@ -139,6 +147,7 @@ def plan(loaded: Loaded) -> EngineSpec:
     return EngineSpec(
         model=checkpoint if checkpoint is not None else model,
         draft_model=draft if method == "draft_model" else None,
+        quantization=quantization,
         args=args,
         environment=_environment(loaded),
         techniques=techniques,
@@ -190,7 +199,7 @@ def dtype(loaded: Loaded) -> str:
     Raises `SettingsError` where 32 are asked for with them.
     """
     settings = loaded.settings.generator
-    if settings.dtype != "float32" or settings.quantization is None or _why_no_quantization(loaded) is not None:
+    if settings.dtype != "float32" or _quantization(loaded)[0] is None:
         return settings.dtype
     origin = loaded.origin("generator.dtype")
     if origin == WITHOUT_BF16:
@@ -252,16 +261,33 @@ def _technique(
     return None
 
 
-def _why_no_quantization(loaded: Loaded) -> str | None:
+def _quantization(loaded: Loaded) -> tuple[Quantization | None, str | None]:
+    """How the engine's weights are quantised, None for not at all; and why that isn't what is asked for, where it isn't."""
     settings = loaded.settings.generator
     method = settings.quantization
     if method is None:
-        return None
+        return None, None
+    why = _why_not_quantized(method, loaded)
+    if loaded.device != "cpu" or loaded.explicit("generator.quantization"):
+        return (method, None) if why is None else (None, why)
+    other = _CPU_WEIGHTS_INSTEAD.get(method) if why is not None else method
+    if other is None or _why_not_quantized(other, loaded) is not None:
+        return None, why
+    if other == "int8" and settings.dtype == "float32":
+        return None, f"INT8 is computed with in 16 bits, and not in 32 ({loaded.origin('generator.dtype').name})"
+    return other, f"{other.upper()} stands in for {method.upper()}: {why}" if other != method else None
+
+
+def _why_not_quantized(method: Quantization, loaded: Loaded) -> str | None:
     if loaded.device == "cpu" and method in _NO_CPU_WEIGHTS:
         return _NO_CPU_WEIGHTS[method]
     if loaded.device == "cpu" and method in _AVX512_WEIGHTS and not has_avx512():
         return f"vLLM's {method.upper()} kernels for a CPU need AVX-512, which this one hasn't"
-    if method not in settings.quantized and not (method == "fp8" and loaded.device == "cuda"):
+    checkpoint = loaded.settings.generator.quantized.get(method)
+    # By its name: what it holds is known once it has been fetched, and vLLM fails once it has read that.
+    if loaded.device == "cpu" and method == "int8" and checkpoint is not None and "gptq" in checkpoint.lower():
+        return f"vLLM's GPTQ kernels for a CPU are of 4 bits, and {checkpoint} has 8"
+    if checkpoint is None and not (method == "fp8" and loaded.device == "cuda"):
         return f"models file {loaded.models} names no {method} checkpoint (generator.quantized.{method})"
     return None
 

@@ -33,8 +33,10 @@ class Extension:
         tied = getattr(self.model_runner.vllm_config.model_config.hf_config, "tie_word_embeddings", False)
         tables = sum(size for name, size in sizes.items() if "embed_tokens" in name and not tied)
         layers = [module for module in model.modules() if isinstance(module, LinearBase)]
-        quantised = sum(not isinstance(layer.quant_method, UnquantizedLinearMethod) for layer in layers)
-        return sum(sizes.values()), sum(sizes.values()) - tables, len(layers), quantised
+        plain = [isinstance(layer.quant_method, UnquantizedLinearMethod) for layer in layers]
+        packed = sum(_packed(layer, unquantised) for layer, unquantised in zip(layers, plain, strict=True))
+        in_all = sum(sizes.values()) + packed
+        return in_all, in_all - tables, len(layers), plain.count(False)
 
     def mend_drafts_temperature(self) -> bool:
         """Was there anything to mend? A vLLM that does it right is left alone."""
@@ -47,6 +49,15 @@ class Extension:
             return False
         rejection_sampler.expand_batch_to_tokens = expand
         return True
+
+
+def _packed(layer: Any, unquantised: bool) -> int:
+    """Bytes of a linear layer's weight where a CPU's kernels hold it in a form of their own, and the layer no longer does: of
+    quantised ones those of 8 bits are (0.32)."""
+    values = layer.input_size * layer.output_size
+    if any(tensor.numel() * 8 >= values for tensor in layer.parameters(recurse=False)):  # eight of 4 bits to an integer
+        return 0
+    return int(values * (layer.params_dtype.itemsize if unquantised else 1))
 
 
 def expand(x: Tensor, cu_num_tokens: Tensor, num_tokens: int, replace_from: int = 0, replace_to: int = 0) -> Tensor:

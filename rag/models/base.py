@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rag import files
 from rag.errors import ModelError
-from rag.models.recipe import HubBase, WheelBase
+from rag.models.recipe import HubBase, RecipeBase, WheelBase
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,8 +43,10 @@ def locate(base: WheelBase | HubBase, names: Collection[str]) -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / base.path
 
 
-def mending(base: WheelBase | HubBase) -> str:
+def mending(base: WheelBase | HubBase | RecipeBase) -> str:
     """What to do about a file of it that isn't as it should be."""
+    if isinstance(base, RecipeBase):
+        return f"{base.recipe} (remove its folder and run rag models build {base.recipe}; or rag changed: make the recipe anew)"
     if isinstance(base, HubBase):
         return f"{base.hub} (remove it from the hub's cache, to have it fetched again)"
     return f"{base.wheel} (reinstall it)"

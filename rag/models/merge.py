@@ -1,4 +1,4 @@
-"""What becomes of a base's tensors: layers kept, a head, an adapter merged.
+"""What becomes of a base's tensors: layers kept, a head, an adapter merged, the result quantised.
 
 Pure: tensors and a `config.json` in, the same out. An adapter's tensors are named as in the *finished* model,
 with its layers' new numbers and a classifier's `bert.` before the encoder's names:
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag.errors import ModelError
+from rag.models import quantize
 from rag.models.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _LAYER = re.compile(r"^((?:.+\.)?layers?\.)(\d+)(\..+)$")
 
 
 def assemble(
-    recipe: Recipe, tensors: Tensors, config: Config, adapter: Tensors
+    recipe: Recipe, tensors: Tensors, config: Config, adapter: Tensors, smoothing: Tensors
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Raises `ModelError` where the recipe's parts don't fit its base, or one another."""
     tensors, config, head = dict(tensors), dict(config), dict[str, tuple[int, ...]]()
@@ -48,6 +49,8 @@ def assemble(
     if recipe.adapter is not None:
         tensors = apply_adapter(tensors, adapter, recipe.adapter.rank, recipe.adapter.alpha, head)
     require_head(tensors, head)
+    if recipe.quantize is not None:
+        tensors, config = quantize.int8(tensors, config, smoothing)
     return tensors, config
 
 

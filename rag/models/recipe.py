@@ -59,24 +59,47 @@ class HubBase(_Part):
         return f"{self.hub} of the hub, at {self.revision[:12]}"
 
 
+class RecipeBase(_Part):
+    """The model that another recipe builds, of which `files` names the weights: what stands beside them is taken as it is."""
+
+    recipe: str = Field(pattern=r"^[^/\\]+$")
+
+    def __str__(self) -> str:
+        return f"the model {self.recipe}"
+
+
+_BASES: Mapping[str, type[_Part]] = {"hub": HubBase, "recipe": RecipeBase, "wheel": WheelBase}
+
+
+def _which(value: object) -> str:
+    """By a key that only one has: else a mistake in one is told as mistakes in all."""
+    given = value if isinstance(value, Mapping) else {}
+    return next((key for key, base in _BASES.items() if key in given or isinstance(value, base)), "wheel")
+
+
 Base = Annotated[
-    Annotated[WheelBase, Tag("wheel")] | Annotated[HubBase, Tag("hub")],
-    # By a key that only one has: else a mistake in either is told as mistakes in both.
-    Discriminator(
-        lambda value: (
-            "hub" if isinstance(value, HubBase) or (isinstance(value, Mapping) and "hub" in value) else "wheel"
-        )
-    ),
+    Annotated[WheelBase, Tag("wheel")] | Annotated[HubBase, Tag("hub")] | Annotated[RecipeBase, Tag("recipe")],
+    Discriminator(_which),
 ]
 
 
-class Adapter(_Part):
-    """LoRA: W + alpha / rank * B A for every adapted module, and tensors that are set as they are (see `merge`)."""
-
+class TensorFile(_Part):
     file: str = Field(pattern=r"^[^/\\]+\.safetensors$", description="beside recipe.yaml")
     sha256: Sha256
+
+
+class Adapter(TensorFile):
+    """LoRA: W + alpha / rank * B A for every adapted module, and tensors that are set as they are (see `merge`)."""
+
     rank: int = Field(ge=1)
     alpha: float = Field(gt=0)
+
+
+class Quantize(_Part):
+    """How the weights of the linear layers are written in the end, and what is done to the activations before (see `quantize`)."""
+
+    to: Literal["int8"]
+    smoothing: TensorFile | None = None
 
 
 class Head(_Part):
@@ -112,8 +135,8 @@ class Matching(_Part):
 
 class Recipe(_Part):
     """`files` are the base's files with their SHA-256, relative to its path; `produces` the SHA-256 of what
-    the build must yield; `layers` the transformer layers of the base that are kept (all, where left out);
-    `training` a record of how the adapter came about, for people."""
+    the build must yield; `layers` the transformer layers of the base that are kept (all, where left out); `training` a
+    record of how the adapter came about, for people."""
 
     description: str
     kind: Kind
@@ -124,6 +147,7 @@ class Recipe(_Part):
     files: Mapping[Inside, Sha256] = Field(min_length=1)
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
     adapter: Adapter | None = None
+    quantize: Quantize | None = None
     head: Head | None = None
     abstention: Abstention | None = None
     matching: Matching | None = None
@@ -141,10 +165,16 @@ class Recipe(_Part):
             raise ValueError(f"kind {self.kind} takes no abstention; a generator does")
         if self.kind != "matcher" and self.matching is not None:
             raise ValueError(f"kind {self.kind} takes no matching; a matcher does")
+        if self.kind != "generator" and self.quantize is not None:
+            raise ValueError(f"kind {self.kind} takes no quantize; a generator does")
         if any(b <= a for a, b in pairwise(self.layers or ())):
             raise ValueError(f"layers {list(self.layers or ())} must be in the base's order, each once")
-        if self.format == "folder" and self.changes_weights and not ("config.json" in self.files and self.weights):
-            raise ValueError("files must name config.json and the base's *.safetensors, which this recipe changes")
+        needed = [] if isinstance(self.base, RecipeBase) else ["config.json"]
+        if self.format == "folder" and self.changes_weights and not (self.weights and self.files.keys() >= set(needed)):
+            names = " and ".join([*needed, "the base's *.safetensors"])
+            raise ValueError(f"files must name {names}, which this recipe changes")
+        if isinstance(self.base, RecipeBase) and (self.format != "folder" or not self.changes_weights):
+            raise ValueError("a base that is another recipe's model has the format folder, and is changed")
         return self
 
     @property
@@ -154,7 +184,7 @@ class Recipe(_Part):
 
     @property
     def changes_weights(self) -> bool:
-        return not (self.layers is None and self.adapter is None and self.head is None)
+        return any(part is not None for part in (self.layers, self.adapter, self.head, self.quantize))
 
     @property
     def digest(self) -> str:
@@ -166,6 +196,7 @@ class Recipe(_Part):
             include={
                 **dict.fromkeys(("base", "format", "files", "produces", "layers", "head"), True),
                 "adapter": {"sha256", "rank", "alpha"},
+                "quantize": {"to": True, "smoothing": {"sha256"}},
             },
             exclude_none=True,
         )

@@ -17,7 +17,7 @@ from filelock import FileLock
 from rag import files, paths
 from rag.errors import ModelError
 from rag.models import base, merge
-from rag.models.recipe import Kind, Recipe, read
+from rag.models.recipe import Kind, Recipe, RecipeBase, TensorFile, read
 from rag.progress import Report, quiet
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class ModelStore:
         if status.built:
             return status.folder
         files.require_room(status.folder, status.recipe.disk_mb * 1_000_000)
-        source = base.locate(status.recipe.base, status.recipe.files)
+        source = self._source(status, report)
         with self._building(name):
             for rest in self._store.glob(f".{name}.*/"):  # of a build that was killed
                 shutil.rmtree(rest, ignore_errors=True)
@@ -130,15 +130,26 @@ class ModelStore:
                 self._write(status, source, report)
         return status.folder
 
+    def _source(self, status: ModelStatus, report: Report) -> Path:
+        """The folder of a recipe's base, which is built where it is another recipe's model."""
+        made_of = status.recipe.base
+        if not isinstance(made_of, RecipeBase):
+            return base.locate(made_of, status.recipe.files)
+        if isinstance(self.status(made_of.recipe).recipe.base, RecipeBase):
+            raise ModelError(f"The base of model {status.name}, {made_of.recipe}, is made of another recipe's itself.")
+        return self.build(made_of.recipe, report)
+
     def _write(self, status: ModelStatus, source: Path, report: Report) -> None:
         name, recipe = status.name, status.recipe
         whose = base.mending(recipe.base)
         report(f"checking {whose.partition(' ')[0]}")
         base.check(source, recipe.files, whose)
-        adapter = self._read_adapter(status)
+        adapter = self._read_beside(status, recipe.adapter)
+        smoothing = self._read_beside(status, recipe.quantize.smoothing if recipe.quantize is not None else None)
+        converted = source if isinstance(recipe.base, RecipeBase) else self._converted(recipe)
         with files.replacing_folder(status.folder) as folder:
             report(f"building model {name} (once)")
-            _make(status, source, adapter, self._converted(recipe), folder)
+            _make(status, source, adapter, smoothing, converted, folder)
             base.check(
                 folder, recipe.produces, f"what {name} was built to (this machine's libraries differ from the lock)"
             )
@@ -166,13 +177,13 @@ class ModelStore:
                     return other.folder
         return None
 
-    def _read_adapter(self, status: ModelStatus) -> dict[str, Tensor]:
-        adapter = status.recipe.adapter
-        if adapter is None:
+    def _read_beside(self, status: ModelStatus, part: TensorFile | None) -> dict[str, Tensor]:
+        """What lies beside a recipe."""
+        if part is None:
             return {}
         folder = self._recipes / status.name
-        base.check(folder, {adapter.file: adapter.sha256}, f"the adapter in {folder} (reinstall rag)")
-        return base.read_safetensors(folder, [adapter.file])
+        base.check(folder, {part.file: part.sha256}, f"the {Path(part.file).stem} in {folder} (reinstall rag)")
+        return base.read_safetensors(folder, [part.file])
 
     def _building(self, name: str) -> FileLock:
         """Held while a model is built: a second process waits and finds it done."""
@@ -194,9 +205,14 @@ class ModelStore:
 
 
 def _make(
-    status: ModelStatus, source: Path, adapter: Mapping[str, Tensor], converted: Path | None, folder: Path
+    status: ModelStatus,
+    source: Path,
+    adapter: Mapping[str, Tensor],
+    smoothing: Mapping[str, Tensor],
+    converted: Path | None,
+    folder: Path,
 ) -> None:
-    """Write a recipe's model to `folder`, its weights once. `converted` is its base in safetensors, where there is such a folder."""
+    """Write a recipe's model to `folder`, its weights once. `converted` is its base as a model of this store, where it is one."""
     recipe = status.recipe
     if recipe.format == "folder" and not recipe.changes_weights:
         base.copy(source, recipe.files, folder)
@@ -212,7 +228,7 @@ def _make(
         base.copy(source, base.non_weight_files(recipe.files, encoder=recipe.head is None), folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     try:
-        tensors, changed = merge.assemble(recipe, tensors, config, adapter)
+        tensors, changed = merge.assemble(recipe, tensors, config, adapter, smoothing)
     except ModelError as error:
         raise ModelError(f"Model {status.name} can't be built. {error}") from error
     if changed != config:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -20,6 +20,11 @@ from rag.models.store import CARD, RECIPE
 from rag.rerank import ScoreWeights
 from rag.training import card, datasets, export, generator, loop, matcher, record, reranker, support
 from rag.verify import LABELS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SMOOTHING = "smoothing.safetensors"
 
 MAX_BYTES = 15_000_000
 """Of all that a recipe's folder holds."""
@@ -133,7 +138,41 @@ def write(
             raise UsageError(f"{name} has {size:,} bytes to ship, at most {MAX_BYTES:,} may: train with a lower rank.")
         with files.replacing_folder(recipes / name) as target:
             shutil.copytree(made, target, dirs_exist_ok=True)
+        _renew_made_of(name, recipe, recipes, Path(scratch))
     return recipe
+
+
+def write_smoothing(name: str, exponents: Mapping[str, Tensor], recipes: Path | None = None) -> Recipe:
+    """Into a recipe of another recipe's model that is quantised, beside which they come to lie; it is built once. Raises
+    `ModelError` where they don't fit the model."""
+    from safetensors.torch import save_file
+
+    recipes = recipes if recipes is not None else paths.shipped("data", "models")
+    content = yaml.safe_load((recipes / name / RECIPE).read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch, "recipes", name)
+        made.mkdir(parents=True)
+        save_file(dict(exponents), made / SMOOTHING)
+        content["produces"] = {}
+        content["quantize"]["smoothing"] = {"file": SMOOTHING, "sha256": files.sha256(made / SMOOTHING)}
+        shutil.copytree(recipes / content["base"]["recipe"], made.parent / content["base"]["recipe"])
+        recipe = _record(content, made, Path(scratch, "models"))
+        with files.replacing_folder(recipes / name) as target:
+            shutil.copytree(made, target, dirs_exist_ok=True)
+    return recipe
+
+
+def _renew_made_of(name: str, recipe: Recipe, recipes: Path, scratch: Path) -> None:
+    """Recipes whose base is the model `name`, by what that is now and what they yield of it; built in `scratch`, where its
+    recipe is. How one is smoothed stays right, if no longer best (`write_smoothing`)."""
+    for path in sorted(recipes.glob(f"*/{RECIPE}")):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if content["base"].get("recipe") == name:
+            made = scratch / "recipes" / path.parent.name
+            shutil.copytree(path.parent, made)
+            _record({**content, "files": dict(recipe.produces), "produces": {}}, made, scratch / "models")
+            with files.replacing_file(path) as renewed:
+                shutil.copyfile(made / RECIPE, renewed)
 
 
 def _calibrate(content: dict[str, Any], made: Path, store: Path, calibrate: Calibrate) -> None:

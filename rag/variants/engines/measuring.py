@@ -44,11 +44,10 @@ class Variant:
         """What its samples depend on: what is left out on this platform isn't in it."""
         spec = engine_spec.plan(self.loaded)
         generator = self.loaded.settings.generator
-        left_out = spec.techniques["quantization"].engaged is False
         return {
             "model": spec.model,
             "arguments": dict(spec.args),
-            "quantization": None if left_out else generator.quantization,
+            "quantization": spec.quantization,
             "temperature": generator.temperature,
             "top_p": generator.top_p,
         }
