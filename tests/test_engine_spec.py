@@ -418,7 +418,7 @@ def test_on_a_cpu_without_bf16_quantised_weights_are_still_computed_with_in_16_b
     in_32 = planned(profile="v3_1")  # where nothing was asked for by hand, weights stay as wide as the arithmetic
     assert (in_32.args["dtype"], in_32.techniques["quantization"].engaged) == ("float32", False)
     assert in_32.techniques["quantization"].reason == (
-        "INT8 is computed with in 16 bits, and not in 32 (this CPU, which has no BF16)"
+        f"{NO_FP8}; INT8 is computed with in 16 bits, and not in 32 (this CPU, which has no BF16)"
     )
 
 

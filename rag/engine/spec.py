@@ -274,7 +274,8 @@ def _quantization(loaded: Loaded) -> tuple[Quantization | None, str | None]:
     if other is None or _why_not_quantized(other, loaded) is not None:
         return None, why
     if other == "int8" and settings.dtype == "float32":
-        return None, f"INT8 is computed with in 16 bits, and not in 32 ({loaded.origin('generator.dtype').name})"
+        in_16 = f"INT8 is computed with in 16 bits, and not in 32 ({loaded.origin('generator.dtype').name})"
+        return None, f"{why}; {in_16}" if why is not None else in_16
     return other, f"{other.upper()} stands in for {method.upper()}: {why}" if other != method else None
 
 

@@ -29,9 +29,11 @@ def prompts(count: int, seed: int = 0) -> Iterator[Example]:
         golds = list(dict.fromkeys(part["doc_id"] for part in row["answer"]))
         others = chance.sample([name for name in documents if name not in row["doc_ids"]], PASSAGES - len(golds))
         answer = [(part["text"], golds.index(part["doc_id"])) for part in row["answer"]]
-        pieces = [Piece(documents[name]["title"], documents[name]["text"][:1000]) for name in (*golds, *others)]
-        split = len(golds)
-        yield arranged(f"own-{number}", "own", row["question"], answer, pieces[:split], pieces[split:], chance)
+        right, wrong = (
+            [Piece(documents[name]["title"], documents[name]["text"][:1000]) for name in names]
+            for names in (golds, others)
+        )
+        yield arranged(f"own-{number}", "own", row["question"], answer, right, wrong, chance)
 
 
 def largest(folder: Path, examples: Sequence[Example]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -63,9 +65,8 @@ def largest(folder: Path, examples: Sequence[Example]) -> tuple[dict[str, Tensor
         for example in examples:
             encoded = encode(tokenizer, [example])
             if encoded is not None:
-                model.base_model(
-                    input_ids=torch.tensor([encoded.ids]), use_cache=False
-                )  # the output layer isn't quantised
+                # Without the output layer, which isn't quantised.
+                model.base_model(input_ids=torch.tensor([encoded.ids]), use_cache=False)
     return activations, weights
 
 

@@ -74,11 +74,8 @@ def _variants(head: Head) -> str:
 
 def _parts(measured: Measured, figures: Mapping[str, Figure]) -> list[str]:
     quality = paired.said_of_quality(measured.base, qualities(measured))
-    cold, techniques, lengths = (
-        tables.cold(measured),
-        paired.techniques("variant", measured.warm),
-        tables.lengths(measured),
-    )
+    cold, lengths = tables.cold(measured), tables.lengths(measured)
+    techniques = paired.techniques("variant", measured.warm)
     parts = [f"![Where the time goes]({NAME}.svg)", ""]
     if quality:
         parts += ["## Key facts", "", *quality, ""]
