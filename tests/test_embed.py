@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,18 @@ def test_a_text_has_the_same_vector_alone_and_among_others(encoders: tuple[Encod
     among = fast.encode_passages(TEXTS)
     alone = np.concatenate([fast.encode_passages([text]) for text in TEXTS])
     assert np.einsum("td,td->t", among, alone).min() > 0.999
+
+
+def test_many_texts_have_the_vectors_that_they_have_alone_by_several_threads_too(
+    encoders: tuple[Encoder, Encoder],
+) -> None:
+    fast, _ = encoders
+    texts = [f"{text} {number}" for number in range(bert.MANY) for text in TEXTS[:4]]
+    alone = np.concatenate([fast.encode_passages(texts[at : at + 16]) for at in range(0, len(texts), 16)])
+    with ThreadPoolExecutor(3) as pool:
+        many = list(pool.map(fast.encode_passages, [texts, texts[::-1], texts]))
+    for found in (many[0], many[1][::-1], many[2]):
+        assert np.einsum("td,td->t", found, alone).min() > 0.999
 
 
 def test_no_text_gives_no_vector(encoders: tuple[Encoder, Encoder]) -> None:

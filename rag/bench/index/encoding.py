@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rag.core import Encoder, Matrix
 
 BLOCK = 500
-WARM_UP = 64
+WARM_UP = 256
+"""Passages: enough for what an encoder prepares only for many."""
 VECTORS = "vectors"
 
 
