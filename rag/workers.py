@@ -1,12 +1,18 @@
-"""Work on several items at a time, and work that ends when nobody waits for it any more."""
+"""Work on several items at a time, work that ends when nobody waits for it any more, and on how many cores."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 async def each(items: Iterable[T], at_once: int, work: Callable[[T], Awaitable[None]]) -> None:

