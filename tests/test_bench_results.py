@@ -217,7 +217,38 @@ def test_a_run_of_other_settings_versions_or_machines_begins_anew(tmp_path: Path
     before = (tmp_path / "samples.jsonl").read_text()
     assert Samples(tmp_path).resume(HEAD | change) == []
     assert Samples(tmp_path).read() == (HEAD | change, [])
-    assert (tmp_path / "samples.before.jsonl").read_text() == before
+    (aside,) = Samples(tmp_path).aside()
+    assert aside.read_text() == before
+
+
+def test_no_run_that_was_set_aside_is_lost_and_each_comes_back(tmp_path: Path) -> None:
+    heads = [HEAD | {"settings": {"questions": number}} for number in range(3)]
+    for number, head in enumerate(heads):
+        assert Samples(tmp_path).resume(head) == []
+        for row in range(3 - number):
+            Samples(tmp_path).add({"id": f"{number}-{row}"})
+    for number, head in enumerate(heads):
+        again = head | {"date": "2027-01-01T00:00:00+00:00"}
+        assert [row["id"] for row in Samples(tmp_path).resume(again)] == [
+            f"{number}-{row}" for row in range(3 - number)
+        ]
+        assert len(Samples(tmp_path).aside()) == 2
+    assert all(path.name.startswith("samples.2026") for path in Samples(tmp_path).aside())
+
+
+def test_a_file_that_was_set_aside_and_is_damaged_stays(tmp_path: Path) -> None:
+    (tmp_path / f"samples.1{results.BEFORE}").write_text("{")
+    taken(tmp_path, [{"id": 1}])
+    assert Samples(tmp_path).resume(HEAD | {"settings": {"questions": 500}}) == []
+    assert (tmp_path / f"samples.1{results.BEFORE}").read_text() == "{"
+
+
+def test_the_folder_of_another_benchmark_is_refused(tmp_path: Path) -> None:
+    path = taken(tmp_path, [{"id": 1}]) / "samples.jsonl"
+    before = path.read_text()
+    with pytest.raises(UsageError, match=r"not of 'index'\. Choose another folder"):
+        Samples(tmp_path).resume(HEAD | {"bench": "index"})
+    assert path.read_text() == before
 
 
 @pytest.mark.parametrize("text", [None, "", '{"bench": "sta'])

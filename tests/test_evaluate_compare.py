@@ -63,12 +63,13 @@ def by_name(found: Comparison) -> dict[str, Difference]:
 
 
 def judged(folder: Path, judge: str, verdicts: dict[str, str]) -> Path:
+    answers = dict(sample.judged for sample in samples.read(folder)[1])
     store = results.Samples(folder, samples.VERDICTS)
     store.start(
         {"bench": "judge", "versions": {"rag": folder.name}, "settings": {"model": judge}}
     )  # whenever it was asked
     for name, verdict in verdicts.items():
-        store.add({"id": name, "verdict": verdict, "said": verdict})
+        store.add({"id": name, "answer": answers[name], "verdict": verdict, "said": verdict})
     return folder
 
 

@@ -77,7 +77,8 @@ def test_raw_verdicts_are_kept_and_counted_with_declined_answers_as_wrong(folder
         ("yes", "Yes."),
         ("no", "The answer differs. No"),
     }
-    assert found["q3"] == {"id": "q3", "verdict": "no", "said": None}
+    declined = "None of the sources answers the question."
+    assert found["q3"] == {"id": "q3", "answer": declined, "verdict": "no", "said": None}
     figures = {one.name: one for one in evaluate.summarise(folder)}
     assert (figures["judged_right"].value, figures["judged_right"].n) == (pytest.approx(1 / 3), 3)
     assert "neither yes nor no" not in (folder / "report.md").read_text()
@@ -101,7 +102,24 @@ def test_verdicts_stay_and_those_of_another_judge_make_room(folder: Path, play: 
     says(play, "no")
     judge(folder, play, "other")
     assert {row["verdict"] for row in verdicts(folder).values()} == {"no"}
-    assert (folder / "verdicts.before.jsonl").read_bytes() == before
+    (aside,) = results.Samples(folder, "verdicts.jsonl").aside()
+    assert aside.read_bytes() == before
+
+
+def test_a_verdict_on_another_answer_is_none_on_this_one(folder: Path, play: Play) -> None:
+    says(play, "yes")
+    judge(folder, play)
+    path = folder / "samples.jsonl"
+    head, *rows = (json.loads(line) for line in path.read_text().splitlines())
+    changed = next(row for row in rows if row["id"] in verdicts(folder) and not row["answer"]["abstained"])
+    changed["answer"]["answer"] = "Something else."
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in (head, *rows)))
+    judged = {sample.id: sample.verdict for sample in samples.read(folder)[1]}
+    assert judged[changed["id"]] is None
+    assert sum(verdict is not None for verdict in judged.values()) == len(verdicts(folder)) - 1
+    asked = len(play.asked)
+    judge(folder, play)
+    assert len(play.asked) == asked + 1
 
 
 def test_a_judge_that_cannot_be_reached_is_one_line_and_the_answers_stay(folder: Path) -> None:

@@ -293,36 +293,37 @@ async def test_a_full_disk_is_one_clear_line_and_leaves_whole_samples(
 # --- other runs' samples -----------------------------------------------------------------------------
 
 
-async def test_samples_of_other_settings_are_refused_by_name_and_stay(root: Path, folder: Path) -> None:
-    await take(root, folder, pipeline={"context": {"passages": 2}})
-    before = (folder / "samples.jsonl").read_bytes()
-    with pytest.raises(UsageError) as caught:
-        await take(root, folder, pipeline={"context": {"passages": 3}})
-    assert str(caught.value) == (
-        f"{folder} holds samples of another run: settings.pipeline.context.passages was 2, and is 3. "
-        "Choose another folder with --output, or remove that one."
-    )
-    assert (folder / "samples.jsonl").read_bytes() == before
+@pytest.mark.parametrize("change", ["settings", "questions", "version"])
+async def test_samples_of_another_run_are_set_aside_and_come_back(root: Path, folder: Path, change: str) -> None:
+    path = folder / "samples.jsonl"
+    first: dict[str, Any] = {"settings": {"pipeline": {"context": {"passages": 2}}}}.get(change, {})
+    second: dict[str, Any] = {
+        "settings": {"pipeline": {"context": {"passages": 3}}},
+        "questions": {"questions": QuestionSet("five", SET.questions[:4])},
+    }.get(change, {})
+    await take(root, folder, **first)
+    if change == "version":
+        path.write_text(path.read_text().replace('"rag": "', '"rag": "9.', 1))
+    before = path.read_bytes()
+    await take(root, folder, **second)
+    (aside,) = results.Samples(folder).aside()
+    assert aside.read_bytes() == before
+    assert path.read_bytes() != before
+    if change != "version":
+        await take(root, folder, **first)
+        assert path.read_bytes() == before
 
 
-async def test_samples_of_another_version_or_benchmark_are_refused(root: Path, folder: Path) -> None:
+async def test_samples_of_another_benchmark_are_refused(root: Path, folder: Path) -> None:
     await take(root, folder)
     path = folder / "samples.jsonl"
-    text = path.read_text()
-    path.write_text(text.replace('"rag": "', '"rag": "9.', 1))
-    with pytest.raises(UsageError, match=r"versions\.rag was 9\."):
-        await take(root, folder)
-    path.write_text(text.replace('"bench": "eval"', '"bench": "start"', 1))
-    with pytest.raises(UsageError, match="bench was start, and is eval"):
+    path.write_text(path.read_text().replace('"bench": "eval"', '"bench": "start"', 1))
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="is of 'start', not of 'eval'"):
         await take(root, folder)
     with pytest.raises(UsageError, match="isn't of `rag eval`, but of 'start'"):
         samples.read(folder)
-
-
-async def test_another_question_set_is_refused(root: Path, folder: Path) -> None:
-    await take(root, folder)
-    with pytest.raises(UsageError, match=r"settings\.questions\.count was 5, and is 4"):
-        await take(root, folder, questions=QuestionSet("five", SET.questions[:4]))
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -436,7 +436,7 @@ async def test_with_something_else_to_ask_it_begins_anew(root: Path, tmp_path: P
     }
     await take(root, folder, rounds=1, **others[change])
     assert len(rows_of(folder)) == 6
-    assert [path.name for path in folder.iterdir() if path.name.endswith(results.BEFORE)] == ["samples.before.jsonl"]
+    assert len(results.Samples(folder).aside()) == 1
 
 
 async def test_what_the_samples_depend_on_stands_in_their_header(root: Path, tmp_path: Path) -> None:

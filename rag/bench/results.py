@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -20,7 +22,7 @@ from rag.stats import Estimate, Floats, bootstrap
 
 SAMPLES, SUMMARY, REPORT = "samples.jsonl", "summary.json", "report.md"
 BEFORE = ".before.jsonl"
-"""Ends the name of the samples of a run with other settings, the last one: git ignores it."""
+"""Ends the names of samples that were set aside, each under the time that its run began at: git ignores them."""
 
 ENGAGED = {True: "yes", False: "**no**", None: "not known"}
 """How a report's table says whether a technique did."""
@@ -168,21 +170,37 @@ class Samples:
 
     def resume(self, head: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The samples of an earlier run with the same settings on the same machine, to go on after them; begins anew
-        where there are none, and keeps those of another run under a name with `BEFORE`, from which they come back: the longer one,
-        where there are two. Raises what `earlier` raises."""
+        where there are none. Those of a run that depended on something else are set aside, and come back when it is asked for
+        again. Raises what `earlier` raises, and `UsageError` where the folder is another benchmark's."""
         earlier, samples = self.earlier()
         if comparable(earlier) == comparable(head):
             return samples
-        before = self.path.with_suffix(BEFORE)
-        aside = Samples(self.path.parent, before.name)
-        kept = aside.earlier() if before.is_file() else ({}, [])
-        if samples and len(samples) >= len(kept[1]):  # one mistyped command costs no long run
-            self.path.replace(before)
-        if comparable(kept[0]) == comparable(head):
-            self.replace(*kept)
-            return kept[1]
+        if samples:
+            if earlier.get("bench") != head["bench"]:
+                raise UsageError(
+                    f"{self.path} is of {earlier.get('bench')!r}, not of {head['bench']!r}. "
+                    "Choose another folder with --output, or remove that one."
+                )
+            self.path.replace(self._free(earlier))
+        for kept in self.aside():
+            if comparable(header_of(kept)) == comparable(head):
+                kept.replace(self.path)
+                return self.earlier()[1]
         self.start(head)
         return []
+
+    def aside(self) -> list[Path]:
+        """The files of runs that depended on something else."""
+        return sorted(self.path.parent.glob(f"{self.path.stem}.*{BEFORE}"))
+
+    def _free(self, head: Mapping[str, Any]) -> Path:
+        """A name that nothing has, for the samples of this header."""
+        began = re.sub(r"[^0-9T]", "", str(head.get("date"))[:19])
+        for number in itertools.count(1):
+            path = self.path.with_suffix(f".{began}{f'-{number}' if number > 1 else ''}{BEFORE}")
+            if not path.exists():
+                return path
+        raise AssertionError
 
     def take(self, fresh: Iterable[Sample], progress: Progress, what: str, done: int, total: int) -> None:
         """Add each as it comes, and tell how far that is where `done` of the `total` were there already."""
@@ -234,6 +252,31 @@ class Samples:
         if not records:
             raise UsageError(f"No samples in {self.path}, which is empty: run the benchmark again.")
         return records[0], records[1:]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, object, object]]:
+    """What samples depend on, by its dotted name, where two headers differ in it: settings, versions, the machine."""
+    first, second = _leaves(comparable(before)), _leaves(comparable(now))
+    names = dict.fromkeys([*first, *second])
+    return [(name, first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)]
+
+
+def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    leaves: dict[str, object] = {}
+    for name, inner in value.items():
+        leaves |= _leaves(inner, f"{prefix}{name}.") if isinstance(inner, Mapping) else {f"{prefix}{name}": inner}
+    return leaves
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    """The header of a file of samples, empty where there is none to be read."""
+    with path.open("rb") as file:
+        line = file.readline()
+    try:
+        head = json.loads(line)
+    except ValueError:
+        return {}
+    return head if isinstance(head, dict) else {}
 
 
 def comparable(head: Mapping[str, Any]) -> Any:

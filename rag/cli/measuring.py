@@ -46,9 +46,15 @@ def run(
     results = folder(output, loaded.device, bench.BENCH)
     with library_output(verbose) as (terminal, log):
         if not report_only:
-            before = _written(results)
-            with files.only_writer(results), terminal.count("preparing") as progress, naming_log(log, loaded):
-                measure(results, progress)
+            before, aside = _written(results), _aside(results)
+            try:
+                with files.only_writer(results), terminal.count("preparing") as progress, naming_log(log, loaded):
+                    measure(results, progress)
+            finally:
+                for path in sorted(_aside(results) - aside):
+                    terminal.err.print(
+                        f"Set aside as another run's: {path} ({_why(results, path)}).", markup=False, soft_wrap=True
+                    )
             if _written(results) == before:
                 terminal.err.print(f"All samples were there already. Remove {results} to measure again.", markup=False)
         show(bench.summarise(results), results, terminal, as_json, draw)
@@ -59,6 +65,22 @@ def _written(folder: Path) -> bytes | None:
 
     path = folder / SAMPLES
     return path.read_bytes() if path.is_file() else None
+
+
+def _aside(folder: Path) -> set[Path]:
+    from rag.bench.results import Samples
+
+    return set(Samples(folder).aside())
+
+
+def _why(folder: Path, aside: Path) -> str:
+    """The first of what differs."""
+    from rag.bench.results import SAMPLES, differences, header_of
+
+    changes = differences(header_of(aside), header_of(folder / SAMPLES))
+    name, was, now = changes[0]
+    more = f", and {len(changes) - 1} more" if len(changes) > 1 else ""
+    return f"{name} was {was}, and is {now}{more}"
 
 
 def folder(output: Path | None, device: str, bench: str) -> Path:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rag.bench import results
 from rag.errors import UsageError
-from rag.evaluate.samples import Head, Sample, differences, judged_by, read
+from rag.evaluate.samples import Head, Sample, judged_by, read
 from rag.evaluate.scores import METRICS, Metric
 from rag.questions import TYPES
 from rag.stats import Floats, non_inferiority, paired_bootstrap, permutation_test, power, ratio
@@ -70,7 +71,7 @@ def compare(before: Path, after: Path, margin: float = MARGIN) -> Comparison:
                 "Run its command again, which asks them again."
             )
     _require_same((before, first_head, first), (after, second_head, second))
-    judges = differences(*(judged_by(folder) for folder in (before, after)))
+    judges = results.differences(*(judged_by(folder) for folder in (before, after)))
     judged = {one.id for one, other in zip(first, second, strict=True) if not judges and one.verdict and other.verdict}
     first, second = (
         [replace(one, verdict=one.verdict if one.id in judged else None) for one in some] for some in (first, second)
@@ -78,7 +79,7 @@ def compare(before: Path, after: Path, margin: float = MARGIN) -> Comparison:
     return Comparison(
         margin,
         len(first),
-        (*differences(first_head, second_head), *judges),
+        (*results.differences(first_head, second_head), *judges),
         tuple(_differences(first, second, margin)),
     )
 

@@ -11,7 +11,7 @@ from rag import workers
 from rag.bench import results
 from rag.engine.api import Server
 from rag.errors import UsageError
-from rag.evaluate.samples import VERDICTS, Sample, Verdict, read
+from rag.evaluate.samples import VERDICTS, Sample, Verdict, judged, read
 from rag.evaluate.scores import text
 from rag.progress import Progress
 from rag.settings import Generator
@@ -42,8 +42,8 @@ async def judge(folder: Path, settings: Generator, command: str, progress: Progr
     asked = [sample for sample in asked if sample.question.answer is not None]
     store = results.Samples(folder, VERDICTS)
     head = results.header(BENCH, command, settings={"model": settings.model, "instruction": INSTRUCTION})
-    known = {one["id"] for one in store.resume(head)}
-    left = [sample for sample in asked if sample.id not in known]
+    known = {judged(one) for one in store.resume(head)}
+    left = [sample for sample in asked if sample.judged not in known]
     done = len(asked) - len(left)
     progress("verdicts", done, len(asked))
     server = Server(settings)
@@ -52,7 +52,8 @@ async def judge(folder: Path, settings: Generator, command: str, progress: Progr
         nonlocal done
         said, whole = await _ask(server, settings.model, sample) if sample.given is not None else (None, True)
         verdict = "no" if said is None else read_verdict(said) if whole else "unclear"
-        store.add({"id": sample.id, "verdict": verdict, "said": said})
+        answer = sample.answer.answer if sample.answer is not None else None
+        store.add({"id": sample.id, "answer": answer, "verdict": verdict, "said": said})
         done += 1
         progress("verdicts", done, len(asked))
 

@@ -68,6 +68,11 @@ class Sample:
         """The answer, unless it declines."""
         return self.answer if self.answer is not None and not self.answer.abstained else None
 
+    @property
+    def judged(self) -> tuple[str, str | None]:
+        """What a verdict is on: the question, and this answer to it, not another run's."""
+        return self.id, self.answer.answer if self.answer is not None else None
+
 
 _SAMPLE = TypeAdapter(Sample)
 
@@ -80,32 +85,14 @@ def row(sample: Sample) -> dict[str, Any]:
 
 def resume(folder: Path, head: Head) -> list[Sample]:
     """The answers of an earlier run with the same questions and settings, to go on after them; questions that failed in it are
-    taken out, to be asked again. Begins anew where there are none.
-
-    Raises `UsageError` where the folder holds samples of something else: they stay as they are.
-    """
+    taken out, to be asked again. Raises what `results.Samples.resume` raises."""
     samples = results.Samples(folder)
-    before, rows = samples.earlier()
-    if not rows:
-        samples.start(head)
-        return []
-    require_same(folder, before, head)
+    rows = samples.resume(head)
     taken = _read(samples, rows)
     answered = [number for number, sample in enumerate(taken) if sample.error is None]
     if len(answered) < len(taken):
-        samples.replace(before, [rows[number] for number in answered])
+        samples.replace(samples.read()[0], [rows[number] for number in answered])
     return [taken[number] for number in answered]
-
-
-def require_same(folder: Path, before: Head, now: Head) -> None:
-    """Raises `UsageError` where the folder's samples depend on something else than those that would join them."""
-    if changes := differences(before, now):
-        name, was, is_now = changes[0]
-        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-        raise UsageError(
-            f"{folder} holds samples of another run: {name} was {was}, and is {is_now}{more}. "
-            "Choose another folder with --output, or remove that one."
-        )
 
 
 def read(folder: Path) -> tuple[Head, list[Sample]]:
@@ -118,8 +105,13 @@ def read(folder: Path) -> tuple[Head, list[Sample]]:
     taken = sorted(_read(samples, rows), key=lambda sample: sample.id)
     if not taken:
         raise UsageError(f"No question in {samples.path}: run `rag eval` first, without --report-only.")
-    verdicts = {one["id"]: one["verdict"] for one in _verdicts(folder)[1]}
-    return head, [replace(sample, verdict=verdicts.get(sample.id)) for sample in taken]
+    verdicts = {judged(one): one["verdict"] for one in _verdicts(folder)[1]}
+    return head, [replace(sample, verdict=verdicts.get(sample.judged)) for sample in taken]
+
+
+def judged(verdict: Mapping[str, Any]) -> tuple[str, str | None]:
+    """What it is a verdict on, as `Sample.judged`."""
+    return verdict["id"], verdict.get("answer")
 
 
 def _verdicts(folder: Path) -> tuple[Head, list[dict[str, Any]]]:
@@ -130,20 +122,6 @@ def _verdicts(folder: Path) -> tuple[Head, list[dict[str, Any]]]:
 def judged_by(folder: Path) -> Head:
     """What made a judge of its server, whenever and wherever it was asked; empty where there was none."""
     return {name: value for name, value in _verdicts(folder)[0].items() if name == "settings"}
-
-
-def differences(before: Head, now: Head) -> list[tuple[str, object, object]]:
-    """What samples depend on, by its dotted name, where two headers differ in it: settings, versions, the machine."""
-    first, second = _leaves(results.comparable(before)), _leaves(results.comparable(now))
-    names = dict.fromkeys([*first, *second])
-    return [(name, first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)]
-
-
-def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    leaves: dict[str, object] = {}
-    for name, inner in value.items():
-        leaves |= _leaves(inner, f"{prefix}{name}.") if isinstance(inner, Mapping) else {f"{prefix}{name}": inner}
-    return leaves
 
 
 def unreadable(path: Path, number: int, why: str) -> UsageError:

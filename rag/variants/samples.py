@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rag.bench import results
 from rag.errors import UsageError
-from rag.evaluate.samples import Head, Sample, require_same, unreadable
+from rag.evaluate.samples import Head, Sample, unreadable
 from rag.evaluate.samples import row as evaluated
 from rag.records import problems
 from rag.variants.turns import Key
@@ -47,20 +47,13 @@ def row(taken: Taken) -> dict[str, Any]:
 
 def resume(folder: Path, head: Head) -> list[Row]:
     """What an earlier run with the same questions and settings took, to go on after it; answers that failed in it are taken out,
-    to be asked again. Begins anew where there is nothing.
-
-    Raises `UsageError` where the folder holds samples of something else, or lines that are none: they stay as they are.
-    """
+    to be asked again. Raises what `results.Samples.resume` raises, and `UsageError` for a line that is no sample."""
     samples = results.Samples(folder)
-    before, rows = samples.earlier()
-    if not rows:
-        samples.start(head)
-        return []
-    require_same(folder, before, head)
+    rows = samples.resume(head)
     answers(folder, rows)
     kept: list[Row] = [one for one in rows if one["kind"] != ANSWER or one["sample"]["error"] is None]
     if len(kept) < len(rows):
-        samples.replace(before, kept)
+        samples.replace(samples.read()[0], kept)
     return kept
 
 
