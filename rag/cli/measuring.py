@@ -52,9 +52,7 @@ def run(
                     measure(results, progress)
             finally:
                 for path in sorted(_aside(results) - aside):
-                    terminal.err.print(
-                        f"Set aside as another run's: {path} ({_why(results, path)}).", markup=False, soft_wrap=True
-                    )
+                    terminal.err.print(f"Set aside as another run's: {path} ({_why(results, path)}).", markup=False)
             if _written(results) == before:
                 terminal.err.print(f"All samples were there already. Remove {results} to measure again.", markup=False)
         show(bench.summarise(results), results, terminal, as_json, draw)
