@@ -121,6 +121,20 @@ def require_room(where: Path, needed: int) -> None:
         )
 
 
+def append(path: Path, line: bytes) -> int:
+    """Add the whole line, or nothing; where it begins. Raises `StorageError` where there is no room for it."""
+    left = line
+    with explaining_storage(path), path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            while left:
+                left = left[file.write(left) :]
+        except OSError:
+            file.truncate(end)
+            raise
+    return end
+
+
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     """Those of a user's file that hold anything, with their numbers. Raises `UsageError` for one that can't be read."""
     try:

@@ -88,10 +88,25 @@ _BOUND = re.compile(r"[<>\u2264\u2265](?=\s?\d)")
 _UNIT = re.compile(r"(?<=\d)[ \u00a0]?([A-Za-z]{1,3})\b")
 
 
+_WORD = re.compile(r"[^\W\d_]+")
+
+
 def _other_capitals(a: str, b: str) -> bool:
-    """Is a unit written as another one but for its capitals: "5 mM" and "5 mm"? The models read small letters alone."""
-    one, other = ({unit.lower(): unit for unit in _UNIT.findall(text)} for text in (a, b))
-    return any(one[unit] != other[unit] for unit in one.keys() & other.keys())
+    """Is a unit written as another one but for its capitals, as "5 mM" and "5 mm", or, where both mind capitals, a name that a capital
+    makes, as "WHO" and "who" or "Mg" and "mg"? The models read small letters alone."""
+    if _written_otherwise(_UNIT.findall(a), _UNIT.findall(b)):
+        return True
+    if a == a.lower() or b == b.lower():
+        return False
+    words = _written_otherwise(*(_WORD.findall(text)[1:] for text in (a, b)))
+    return any(len(word) <= 2 or word[1:] != word[1:].lower() for word in words)
+
+
+def _written_otherwise(one: Sequence[str], other: Sequence[str]) -> set[str]:
+    """Words of either that the other has with other capitals alone."""
+    ours, theirs = set(one), set(other)
+    shared = {word.lower() for word in ours} & {word.lower() for word in theirs}
+    return {word for word in ours ^ theirs if word.lower() in shared}
 
 
 def threshold(probabilities: Sequence[float], same: Sequence[bool], max_wrong: float) -> float:

@@ -119,6 +119,8 @@ class _Record(BaseModel):
             raise ValueError(f"its type is {self.type}, and it names {len(self.gold_doc_ids)} gold_doc_ids")
         if len(set(self.gold_doc_ids)) < len(self.gold_doc_ids):
             raise ValueError("gold_doc_ids names a document twice")
+        if self.type == "unanswerable" and self.key_facts:
+            raise ValueError(f"its type is unanswerable, and it has {len(self.key_facts)} key_facts")
         return self
 
 

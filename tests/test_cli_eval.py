@@ -64,6 +64,7 @@ def test_a_set_that_cannot_be_asked(rag: Cli, tmp_path: Path, records: list[obje
             ("--judge-url", "http://h/v1", "--judge-model", "m", "--judge-key-env", "sk-abc"),
             "--judge-key-env: String should match pattern",
         ),
+        (("--judge-url", "http://h/v1", "--judge-model", "m", "--report-only"), "--report-only asks nobody"),
         (("--report-only", "--output", "nowhere"), "No samples in nowhere/samples.jsonl"),
     ],
 )

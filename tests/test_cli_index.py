@@ -86,6 +86,10 @@ def test_an_index_lives_from_day_to_day(rag: Cli, corpus: Path, home: Path) -> N
     assert refused.returncode == 1
     assert "chunk.max_chars=1000" in refused.stderr
     assert "--rebuild" in refused.stderr
+    for command in (("index", str(corpus)), ("search", "scurvy")):
+        mixed = rag(*command, "--set", 'embed.passage_prefix="passage: "')
+        assert mixed.returncode == 1
+        assert "'passage: ' before each passage" in mixed.stderr
     rebuilt = indexed(rag, "--rebuild", "--set", "chunk.max_chars=500", str(corpus))
     assert rebuilt == {**counts, "version": "000004", "documents": 1, "added": 1}
 

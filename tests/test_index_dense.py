@@ -105,6 +105,19 @@ def test_the_links_of_the_settings_reach_the_graph(tmp_path: Path) -> None:
     assert sizes[1] - sizes[0] == pytest.approx(500 * 2 * 60 * 4, rel=0.1)
 
 
+def test_with_other_links_a_graph_is_built_anew_instead_of_grown(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("before", "grown", "anew")]
+    for folder in folders:
+        folder.mkdir()
+    vectors = unit_vectors(500)
+    write(folders[0], vectors[:400], Index(exact_up_to=0, hnsw_m=4))
+    more = Index(exact_up_to=0, hnsw_m=64)
+    write(folders[1], vectors, more, dense.Grown(folders[0], np.ones(400, dtype=np.bool_)))
+    write(folders[2], vectors, more)
+    assert (folders[1] / dense.GRAPH).stat().st_size == (folders[2] / dense.GRAPH).stat().st_size
+    np.testing.assert_array_equal(np.load(folders[1] / dense.NODES), np.arange(500))
+
+
 @pytest.mark.parametrize("exact_up_to", [100, 0])
 @pytest.mark.parametrize("passages", [1, 5])
 def test_fewer_passages_than_asked_for_are_all_found(tmp_path: Path, exact_up_to: int, passages: int) -> None:

@@ -171,6 +171,24 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytes
     assert read_what_can_be(tmp_path) == (ids_in(tmp_path, "a.txt"), [Skipped(str(locked), reason)])
 
 
+def test_where_it_may_not_look_a_file_has_no_size_and_is_skipped_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bytes(tmp_path / "a.txt", b"A cough.")
+    hidden = write_bytes(tmp_path / "b.txt", b"A fever.")
+    looked = Path.stat
+
+    def refusing(path: Path, *, follow_symlinks: bool = True) -> Any:
+        if path == hidden:
+            raise PermissionError(13, "Permission denied", str(path))
+        return looked(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", refusing)
+    assert File(hidden, "b.txt").size == 0
+    reason = "Permission denied. Mend its permissions, or leave it out."
+    assert read_what_can_be(tmp_path) == (ids_in(tmp_path, "a.txt"), [Skipped(str(hidden), reason)])
+
+
 @pytest.mark.parametrize(("first", "second"), [("same", "same"), (7, "7")])
 def test_an_id_that_stands_twice_is_skipped_and_both_places_are_named(
     tmp_path: Path, first: str | int, second: str | int

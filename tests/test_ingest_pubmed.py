@@ -228,6 +228,21 @@ def test_a_version_without_an_abstract_replaces_one_with_it(tmp_path: Path) -> N
     assert [document.id for document in read(tmp_path)[0]] == ["pmid-2"]
 
 
+@pytest.mark.parametrize("children", [(deletion(1),), (article(1, abstract=""),)])
+def test_a_file_that_only_takes_back_what_an_earlier_one_had_is_read(tmp_path: Path, children: tuple[str, ...]) -> None:
+    documents, left_out = read(write(tmp_path / "2.xml", *children))
+    assert documents == []
+    assert {*left_out.deleted, *left_out.empty} == {"pmid-1"}
+
+
+def test_a_citation_that_has_its_abstract_again_is_not_taken_back(tmp_path: Path) -> None:
+    write(tmp_path / "1.xml", article(1, abstract=""))
+    write(tmp_path / "2.xml", article(1))
+    documents, left_out = read(tmp_path)
+    assert [document.id for document in documents] == ["pmid-1"]
+    assert left_out.empty == {}
+
+
 # --- damage ------------------------------------------------------------------------------------
 
 

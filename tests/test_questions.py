@@ -72,6 +72,7 @@ def test_the_sets_that_ship_are_read(name: str, counts: tuple[int, ...]) -> None
         (RECORD | {"gold_doc_ids": ["gout", "gout"]}, "gold_doc_ids names a document twice"),
         (RECORD | {"gold_doc_ids": []}, "its type is simple, and it names 0 gold_doc_ids"),
         (RECORD | {"type": "unanswerable"}, "its type is unanswerable, and it names 1 gold_doc_ids"),
+        (NOTHING | {"key_facts": [["urate"]]}, "its type is unanswerable, and it has 1 key_facts"),
         (RECORD | {"key_facts": [[]]}, "key_facts.0: "),
         (RECORD | {"key_facts": [["urate", ""]]}, "key_facts.0.1: String should have at least 1 character"),
     ],

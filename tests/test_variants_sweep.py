@@ -96,6 +96,11 @@ def test_an_entry_of_a_mapping_can_be_swept_too() -> None:
     assert list(over.loads(load)) == ["one/model", "another/model"]
 
 
+def test_what_yaml_takes_for_a_date_is_a_name() -> None:
+    over = parse("index.name=2024-01-01,2024-06-01")
+    assert [over.assignment(value) for value in over.values] == ['index.name="2024-01-01"', 'index.name="2024-06-01"']
+
+
 def test_labels_are_as_they_are_written() -> None:
     assert [label(value) for value in (3, 0.05, None, True, "ngram")] == ["3", "0.05", "null", "true", "ngram"]
 

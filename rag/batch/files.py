@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -114,8 +114,8 @@ class AnswerFile:
         if outcome.answer is not None:
             answer = asdict(outcome.answer)
         record = {"id": item.id, "where": item.where, **answer, "question": item.question, "settings": self.settings}
-        with files.explaining_storage(self._part), self._part.open("ab") as file:
-            self._put(file, item.id, _line(record))
+        line = _line(record)
+        self._places[item.id] = (files.append(self._part, line), len(line))
         if outcome.answer is None:
             self._errors[item.id] = str(outcome.error)
 
@@ -147,7 +147,9 @@ class AnswerFile:
                         "this index. Name another file with --output, or give --overwrite."
                     )
                 if "error" not in record:
-                    self._put(kept, record["id"], line.rstrip(b"\n") + b"\n")
+                    whole = line.rstrip(b"\n") + b"\n"
+                    self._places[record["id"]] = (kept.tell(), len(whole))
+                    kept.write(whole)
 
     def _own(self, line: bytes, asked: Mapping[str, QuestionKey]) -> Mapping[str, Any] | None:
         try:
@@ -156,11 +158,6 @@ class AnswerFile:
             return record if same and record["settings"] == self.settings else None
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
-
-    def _put(self, file: BinaryIO, name: str, line: bytes) -> None:
-        start = file.tell()
-        file.write(line)
-        self._places[name] = (start, len(line))
 
 
 def part_of(path: Path) -> Path:

@@ -215,15 +215,7 @@ class Samples:
 
     def add(self, sample: Mapping[str, Any]) -> None:
         """Raises `StorageError` where there is no room for it; those before it stay whole."""
-        left = f"{json.dumps(sample)}\n".encode()
-        with files.explaining_storage(self.path), self.path.open("ab", buffering=0) as file:
-            end = file.tell()
-            try:
-                while left:
-                    left = left[file.write(left) :]
-            except OSError:
-                file.truncate(end)
-                raise
+        files.append(self.path, f"{json.dumps(sample)}\n".encode())
 
     def of(self, bench: str, command: str | None = None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """As `read`, of this benchmark alone, which `command` runs (`rag bench BENCH`). Raises `UsageError` for another's."""

@@ -132,7 +132,9 @@ def measure(
 
     if to_ask := left(QUESTION):
         generator = open_generator(loaded, progress)
-        pipeline = Pipeline(loaded.settings, loaded.profile, search.encoder, search.searcher, generator)
+        pipeline = Pipeline(
+            loaded.settings, loaded.profile, search.encoder, search.searcher, generator, reranker=search.reranker
+        )
         done = len(asked) - len(to_ask)
         progress("questions", done, len(asked))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag import index, paths
-from rag.build.parts import open_encoder, resolve
+from rag.build.parts import made_by, open_encoder
 from rag.build.search import check_index
 from rag.core import Document, Encoder, Passage
 from rag.errors import SearchIndexError
@@ -72,12 +72,12 @@ def build_index(
     files = find_files(sources, left_out)
     total = sum(file.size for file in files)
     require_room(versions.root, INDEX_PER_SOURCE * total)
-    shape = index.Shape(resolve(settings.embed.model, progress).fingerprint, settings.chunk.model_dump())
+    shape = index.Shape(made_by(loaded, progress), settings.chunk.model_dump())
     with index.updating(versions, shape, settings.index, rebuild=rebuild, wait=wait) as update:
         progress(READING)
         for batch in _batches(files, left_out, update, loaded, progress, total):
             update.add(*batch)
-        for identity in left_out.deleted:
+        for identity in (*left_out.deleted, *left_out.empty):
             update.delete(identity)
         prune = prune and not left_out.skipped  # what can't be read today may be there tomorrow
         contents, changes = update.finish(prune, progress)

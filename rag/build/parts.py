@@ -30,6 +30,13 @@ def open_encoder(loaded: Loaded, report: Report = quiet) -> Encoder:
     return embed.open_encoder(model.path, model.fingerprint, loaded.settings.embed, loaded.device)
 
 
+def made_by(loaded: Loaded, report: Report = quiet) -> str:
+    """What the vectors of an index depend on beside its passages: the encoder, and what is put before each of them."""
+    fingerprint = resolve(loaded.settings.embed.model, report).fingerprint
+    prefix = loaded.settings.embed.passage_prefix
+    return f"{fingerprint} with {prefix!r} before each passage" if prefix else fingerprint
+
+
 def open_reranker(loaded: Loaded, report: Report = quiet) -> CrossEncoderReranker | None:
     """None where the settings name no model."""
     from rag.pairs import open_pairs

@@ -9,7 +9,7 @@ from typing import Any
 
 from rag import index
 from rag.build.caching import cache_path, shape
-from rag.build.parts import fetch, open_encoder, open_matcher, open_reranker, resolve
+from rag.build.parts import fetch, made_by, open_encoder, open_matcher, open_reranker
 from rag.cache import CachedEncoder, QueryCache, QuestionCache, QuestionCaches
 from rag.core import Encoder, Hits, Query, Reranker, Searcher, Trace
 from rag.errors import SearchIndexError
@@ -65,11 +65,11 @@ def check_index(loaded: Loaded, report: Report = quiet) -> index.CheckedVersion:
     another encoder.
     """
     checked = index.check_current(index.versions_of(loaded.settings.index.name))
-    encoder = resolve(loaded.settings.embed.model, report)
-    if checked.manifest.model != encoder.fingerprint:
+    encoder = made_by(loaded, report)
+    if checked.manifest.model != encoder:
         raise SearchIndexError(
             f"Index {checked.name!r} was built with the embedding model {checked.manifest.model}, the settings name "
-            f"{encoder.fingerprint}. Build it again (rag index PATH), or set embed.model to the one it was built with."
+            f"{encoder}. Build it again (rag index PATH), or set embed.model and embed.passage_prefix to those it was built with."
         )
     return checked
 

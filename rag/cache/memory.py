@@ -203,11 +203,8 @@ class Memory(Generic[V]):
 
 
 def normalised(question: str) -> str:
-    """The same for a question however its letters are encoded and spaced, whether its words begin with a capital, and whatever mark it
+    """The same for a question however its letters are encoded and spaced, whether it begins with a capital, and whatever mark it
     ends with. Numbers stay what they are, since NFKC would make 105 of 10⁵, and so do other capitals: "mM" is no "mm", "WHO" is
-    nobody, and "Mg" a metal."""
-    words = " ".join(unicodedata.normalize("NFC", question).split()).rstrip(" ?.!").split()
-    return " ".join(
-        word.casefold() if word[1:] == word[1:].casefold() and (place == 0 or len(word) > 2) else word
-        for place, word in enumerate(words)
-    )
+    nobody, and Turkey a country."""
+    first, *others = " ".join(unicodedata.normalize("NFC", question).split()).rstrip(" ?.!").split() or [""]
+    return " ".join([first.casefold() if first[1:] == first[1:].casefold() else first, *others])

@@ -77,12 +77,14 @@ def run(
     """
     from rag import build, evaluate, paths
     from rag.cli.run import run as supervised
-    from rag.errors import RagError
+    from rag.errors import RagError, UsageError
 
     over_sample = sample or (questions is None and index_name is None)
     asked_for = [*(assignments or []), measuring.CACHE_ANEW]
     loaded = options.load(context, profile, models_file, asked_for, options.choose_index(index_name, over_sample))
     judge = _judge(judge_url, judge_model, judge_key_env)
+    if judge is not None and report_only:
+        raise UsageError("--judge-url asks a judge, and --report-only asks nobody. Leave one of them out.")
 
     def measure(folder: Path, progress: Progress) -> None:
         asked = evaluate.read_questions(questions if questions is not None else paths.shipped("eval", "qa_120.jsonl"))

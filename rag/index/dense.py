@@ -91,11 +91,12 @@ def write_graph(folder: Path, settings: Index, grown: Grown | None = None) -> st
     vectors = read_vectors(folder)
     if len(vectors) <= settings.exact_up_to:
         return "flat"
+    graph: Any = None
     nodes = _nodes_left(grown)
     if grown is not None and nodes is not None:
-        graph: Any = faiss.read_index(str(grown.folder / GRAPH))
+        graph = faiss.read_index(str(grown.folder / GRAPH))
         first = int(np.count_nonzero(grown.kept))
-    else:
+    if graph is None or graph.hnsw.nb_neighbors(1) != settings.hnsw_m:
         graph = faiss.IndexHNSWFlat(vectors.shape[1], settings.hnsw_m, faiss.METRIC_INNER_PRODUCT)
         nodes, first = np.zeros(0, dtype=np.int64), 0
     graph.hnsw.efConstruction = settings.hnsw_ef_construction

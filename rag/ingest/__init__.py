@@ -102,7 +102,8 @@ def read_corpus(files: Sequence[File], left_out: LeftOut) -> Iterator[Located]:
         except (CorpusError, OSError) as error:
             read = f" What stands before it is read ({len(seen) - before:,})." if len(seen) > before else ""
             left_out.skip(file.path, _reason(error) + read)
-    if not seen:
+    left_out.empty = {identity: where for identity, where in left_out.empty.items() if last.get(identity) == where}
+    if not seen and not left_out.deleted and not left_out.empty:
         raise CorpusError(f"Nothing could be read: {_first(left_out) or 'no document has any text.'}")
 
 
@@ -130,17 +131,20 @@ def _walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for path in (Path(root, name) for name in folders):
             # One that leads inside is no loss: what is in it is read in its own place.
-            if path.is_symlink() and not _inside(path, folder):
+            if os.path.islink(path) and not _inside(path, folder):  # noqa: PTH114  # where it may not look, Path's raises
                 left_out.skip(path, "a link that leads out of the folder. Give the folder that it leads to.")
         yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _unfit(path: Path, name: str, folder: Path) -> str | None:
     """Why a file that the walk found isn't opened."""
-    if path.is_symlink() and not _inside(path, folder):
-        return "a link that leads out of the folder. Give the file that it leads to."
-    if not path.is_file():
-        return "a link that leads nowhere." if path.is_symlink() else "no regular file."
+    try:
+        if path.is_symlink() and not _inside(path, folder):
+            return "a link that leads out of the folder. Give the file that it leads to."
+        if not path.is_file():
+            return "a link that leads nowhere." if path.is_symlink() else "no regular file."
+    except OSError as error:
+        return _reason(error)
     if "\ufffd" in name.encode("utf-8", "replace").decode() or not name.isprintable():
         return "its name, or its folder's, holds characters that can't be shown. Rename it."
     return None

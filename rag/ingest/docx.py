@@ -100,12 +100,14 @@ def _read(content: bytes) -> tuple[str, list[str], int]:
     if (count := int(document.element.xpath("count(//w:p) + count(//w:r)"))) > MAX_RUNS:
         raise CorpusError(f"it has {count:,} paragraphs and runs, at most {MAX_RUNS:,} are read. Split it.")
     title = " ".join((document.core_properties.title or "").split())
+    # By their ids: `paragraph.style` looks through all styles each time.
+    titles = {style.style_id for style in document.styles if style.name in ("Title", "Heading 1")}
     paragraphs, tables = [], 0
     for block in document.iter_inner_content():
         if not hasattr(block, "runs"):
             tables += 1
         elif body := _text(block):
-            if not title and block.style is not None and block.style.name in ("Title", "Heading 1"):
+            if not title and block._p.style in titles:
                 title = body
             paragraphs.append(body)
     return title, paragraphs, tables

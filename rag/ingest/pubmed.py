@@ -51,6 +51,7 @@ def read(file: File, left_out: LeftOut) -> Iterator[Located]:
             left_out.skip(where, "a citation without a PMID.")
         elif not body:
             left_out.counts["citations without an abstract"] += 1
+            left_out.empty[_identity(pmid)] = where
         else:
             title = text(citation.find("Article/ArticleTitle"))
             yield Located(Document(_identity(pmid), title, body, _metadata(element, citation, pmid)), where, size)

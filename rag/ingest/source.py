@@ -41,11 +41,13 @@ class LeftOut:
 
     `skipped`: what should have been read and couldn't, each with its reason. `counts`: what is left out by design
     (tables, files of other types), by kind in the plural. `deleted`: ids of documents that the corpus itself takes back.
+    `empty`: ids of those that it has without a text, and where: what an index holds of one isn't its text any more.
     """
 
     skipped: list[Skipped] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     deleted: set[str] = field(default_factory=set)
+    empty: dict[str, str] = field(default_factory=dict)
 
     def skip(self, where: str | Path, reason: str) -> None:
         self.skipped.append(Skipped(_shown(str(where)), _shown(reason)))
@@ -69,13 +71,17 @@ class File:
 
     @property
     def size(self) -> int:
-        """Bytes, expanded. An estimate for a `.gz`: its last four bytes hold it where it is below 4 GiB."""
-        size = self.path.stat().st_size
-        if not self._is_gz or size < 4:
-            return size
-        with self.path.open("rb") as file:
-            file.seek(-4, io.SEEK_END)
-            return min(int.from_bytes(file.read(4), "little"), MAX_RATIO * size)
+        """Bytes, expanded. An estimate for a `.gz`: its last four bytes hold it where it is below 4 GiB. 0 of what can't be opened:
+        reading it tells."""
+        try:
+            size = self.path.stat().st_size
+            if not self._is_gz or size < 4:
+                return size
+            with self.path.open("rb") as file:
+                file.seek(-4, io.SEEK_END)
+                return min(int.from_bytes(file.read(4), "little"), MAX_RATIO * size)
+        except OSError:
+            return 0
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:

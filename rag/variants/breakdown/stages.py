@@ -13,8 +13,8 @@ OTHER = "other"
 TOTAL = "total"
 
 PARTS = ("queue", "prefill", "decode")
-"""Of a generation, the last request of it: waiting, reading the prompt, writing. What it took beyond these is a first request that
-began otherwise (`rag.abstain`), and the way to the engine and back."""
+"""Of a generation: waiting, reading the prompt, writing. Where it was begun twice (`rag.abstain`), both requests' waiting and reading
+count. What it took beyond these is the way to the engine and back."""
 
 ROWS = (*STAGES[: STAGES.index("generate") + 1], *PARTS, *STAGES[STAGES.index("generate") + 1 :], OTHER, TOTAL)
 """All that `spent` may tell of, in the order of a table."""

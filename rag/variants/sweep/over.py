@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import yaml
@@ -55,6 +56,8 @@ def parse(text: str) -> Over:
         values = yaml.safe_load(f"[{listed}]")
     except yaml.YAMLError as error:
         raise UsageError(f"--over {text}: the values are no YAML list ({error.__class__.__name__}).") from None
+    # Dates, which YAML reads and no setting is, are names.
+    values = [value.isoformat() if isinstance(value, date) else value for value in values]
     if len(values) < 2:
         raise UsageError(f"--over {text}: two values at least can be compared, {EXAMPLE}.")
     labels = [label(value) for value in values]
