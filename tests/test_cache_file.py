@@ -93,7 +93,7 @@ def test_what_was_written_is_read_again_in_its_order(path: Path) -> None:
 def test_it_is_put_back_into_a_memory_and_found_there(path: Path) -> None:
     memory: Memory[Hits] = Memory(DIMENSION, 10)
     memory.add(load(path, SHAPED_BY, DIMENSION))
-    repeat = memory.exact("what causes Malaria")
+    repeat = memory.exact("what causes malaria")
     assert repeat is not None
     assert repeat.value == ENTRIES[0].value
     nearest = memory.nearest(Query("?", ENTRIES[1].vector, ENTRIES[1].where), 0.9)

@@ -102,7 +102,7 @@ def passage(query: Query) -> str:
 def test_a_question_is_searched_once_and_its_hits_are_given_again() -> None:
     cached = Cached()
     [first] = cached.searcher.search([CAUSE], Trace())
-    [again] = cached.searcher.search([Query("what causes Malaria", AXES[3])], Trace())
+    [again] = cached.searcher.search([Query("what causes malaria", AXES[3])], Trace())
     assert again == first
     assert cached.searching.batches == [[CAUSE.text]]
     assert cached.memory.counts == CacheCounts(exact=1, missed=1)
@@ -224,7 +224,7 @@ def test_the_matcher_is_not_asked_about_a_repeat_nor_where_there_is_nothing_to_c
     table = Table()
     cached = Cached(table, -1.0)
     cached.search(CAUSE)
-    cached.search(CAUSE, Query(" what  Causes malaria", AXES[3]))
+    cached.search(CAUSE, Query(" what  causes malaria", AXES[3]))
     assert table.asked == []
 
 

@@ -258,7 +258,7 @@ def nearest(rag: Rag, question: str, *more: str) -> list[dict[str, Any]]:
 
 @pytest.mark.usefixtures("filled", "encoder")
 def test_without_a_model_a_repeat_alone_is_served(rag: Rag) -> None:
-    rows = nearest(rag, "  what causes  Malaria", *NO_MODEL)
+    rows = nearest(rag, "  what causes  malaria", *NO_MODEL)
     assert [(row["question"], row["exact"], row["same"], row["served"]) for row in rows] == [
         (MALARIA, True, None, True),
         *((row["question"], False, None, False) for row in rows[1:]),
