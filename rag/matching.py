@@ -87,7 +87,6 @@ _BOUND = re.compile(r"[<>\u2264\u2265](?=\s?\d)")
 
 _UNIT = re.compile(r"(?<=\d)[ \u00a0]?([A-Za-z]{1,3})\b")
 
-
 _WORD = re.compile(r"[^\W\d_]+")
 
 

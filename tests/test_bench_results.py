@@ -236,6 +236,13 @@ def test_no_run_that_was_set_aside_is_lost_and_each_comes_back(tmp_path: Path) -
     assert all(path.name.startswith("samples.2026") for path in Samples(tmp_path).aside())
 
 
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]\n", b"\xff\n"])
+def test_what_has_no_header_has_an_empty_one(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "samples.jsonl").write_bytes(content)
+    assert results.header_of(tmp_path / "samples.jsonl") == {}
+
+
 def test_a_file_that_was_set_aside_and_is_damaged_stays(tmp_path: Path) -> None:
     (tmp_path / f"samples.1{results.BEFORE}").write_text("{")
     taken(tmp_path, [{"id": 1}])

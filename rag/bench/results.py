@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -196,11 +196,9 @@ class Samples:
     def _free(self, head: Mapping[str, Any]) -> Path:
         """A name that nothing has, for the samples of this header."""
         began = re.sub(r"[^0-9T]", "", str(head.get("date"))[:19])
-        for number in itertools.count(1):
-            path = self.path.with_suffix(f".{began}{f'-{number}' if number > 1 else ''}{BEFORE}")
-            if not path.exists():
-                return path
-        raise AssertionError
+        names = chain([began], (f"{began}-{number}" for number in count(2)))
+        paths = (self.path.with_suffix(f".{name}{BEFORE}") for name in names)
+        return next(path for path in paths if not path.exists())
 
     def take(self, fresh: Iterable[Sample], progress: Progress, what: str, done: int, total: int) -> None:
         """Add each as it comes, and tell how far that is where `done` of the `total` were there already."""
@@ -262,11 +260,10 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
 
 def header_of(path: Path) -> dict[str, Any]:
     """The header of a file of samples, empty where there is none to be read."""
-    with path.open("rb") as file:
-        line = file.readline()
     try:
-        head = json.loads(line)
-    except ValueError:
+        with path.open("rb") as file:
+            head = json.loads(file.readline())
+    except (OSError, ValueError):
         return {}
     return head if isinstance(head, dict) else {}
 

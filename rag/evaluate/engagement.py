@@ -27,7 +27,7 @@ def cells(told: Sequence[Mapping[str, Technique]]) -> list[tuple[str, ...]]:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """() where there is no row."""
+    """Empty where there is no row."""
     if not rows:
         return []
     return [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *(f"| {' | '.join(row)} |" for row in rows), ""]

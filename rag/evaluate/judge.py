@@ -52,8 +52,8 @@ async def judge(folder: Path, settings: Generator, command: str, progress: Progr
         nonlocal done
         said, whole = await _ask(server, settings.model, sample) if sample.given is not None else (None, True)
         verdict = "no" if said is None else read_verdict(said) if whole else "unclear"
-        answer = sample.answer.answer if sample.answer is not None else None
-        store.add({"id": sample.id, "answer": answer, "verdict": verdict, "said": said})
+        name, answer = sample.judged
+        store.add({"id": name, "answer": answer, "verdict": verdict, "said": said})
         done += 1
         progress("verdicts", done, len(asked))
 

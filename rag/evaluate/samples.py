@@ -91,7 +91,7 @@ def resume(folder: Path, head: Head) -> list[Sample]:
     taken = _read(samples, rows)
     answered = [number for number, sample in enumerate(taken) if sample.error is None]
     if len(answered) < len(taken):
-        samples.replace(samples.read()[0], [rows[number] for number in answered])
+        samples.replace(results.header_of(samples.path), [rows[number] for number in answered])
     return [taken[number] for number in answered]
 
 

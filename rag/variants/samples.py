@@ -53,7 +53,7 @@ def resume(folder: Path, head: Head) -> list[Row]:
     answers(folder, rows)
     kept: list[Row] = [one for one in rows if one["kind"] != ANSWER or one["sample"]["error"] is None]
     if len(kept) < len(rows):
-        samples.replace(samples.read()[0], kept)
+        samples.replace(results.header_of(samples.path), kept)
     return kept
 
 

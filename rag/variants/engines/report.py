@@ -11,6 +11,7 @@ import numpy as np
 
 from rag.bench import pictures, results
 from rag.bench.results import Figures, observed
+from rag.evaluate import engagement
 from rag.evaluate.samples import Head
 from rag.figures import Figure
 from rag.variants.breakdown.lengths import RequestShape
@@ -211,14 +212,14 @@ def _engines(measured: Measured, variants: Mapping[str, Mapping[str, Any]]) -> l
 def _techniques(measured: Measured) -> list[str]:
     """What was switched on, and whether it engaged, by the engine's own account."""
     rows = [
-        f"| `{name}` | `{technique}` | {results.ENGAGED[found.engaged]} | {found.evidence or ''} | {found.reason or ''} |"
+        (f"`{name}`", f"`{technique}`", results.ENGAGED[found.engaged], found.evidence or "", found.reason or "")
         for name in measured.names
         if name in measured.samples.engaged
         for technique, found in measured.samples.engaged[name].techniques.items()
         if found.asked
     ]
-    head = "| engine | switched on | engaged | evidence | why not |"
-    return ["## Techniques", "", "Since each engine's start.", "", head, f"|{'---|' * 5}", *rows, ""] if rows else []
+    listed = engagement.table(("engine", "switched on", "engaged", "evidence", "why not"), rows)
+    return ["## Techniques", "", "Since each engine's start.", "", *listed] if listed else []
 
 
 def _lengths(measured: Measured) -> list[str]:
