@@ -263,24 +263,25 @@ class Pipeline:
         return self.searcher.search([query], trace)[0]
 
     def _fit(self, query: Query, hits: Hits, trace: Trace) -> tuple[Prompt, int]:
-        """The prompt and its length in tokens."""
+        """The prompt, and how many tokens it has at most."""
         generator, settings = self._generator, self.settings.context
         with trace.span("condense") if settings.sentences is not None else nullcontext():
             excerpts = condense(query, hits, settings, self.encoder, self._reranker, trace)
-        sources = self._surely_fitting(query, excerpts)
+        if sources := self._surely_fitting(query, excerpts):
+            return prompts.build(query.text, sources), generator.context_window - self.settings.generator.max_tokens
+        fixed = generator.count_prompt_tokens(prompts.overhead(query.text)) + self.settings.generator.max_tokens
+        sources = fit(excerpts, settings, generator.context_window - fixed, generator.count_tokens)
         if not sources:
-            fixed = generator.count_prompt_tokens(prompts.overhead(query.text)) + self.settings.generator.max_tokens
-            sources = fit(excerpts, settings, generator.context_window - fixed, generator.count_tokens)
-            if not sources:
-                raise SettingsError(
-                    f"The context window of {generator.context_window} tokens has no room for a source: instructions, question "
-                    f"and answer take {fixed}. Raise generator.max_model_len or lower generator.max_tokens."
-                )
+            raise SettingsError(
+                f"The context window of {generator.context_window} tokens has no room for a source: instructions, question "
+                f"and answer take {fixed}. Raise generator.max_model_len or lower generator.max_tokens."
+            )
         prompt = prompts.build(query.text, sources)
         return prompt, generator.count_prompt_tokens(prompt.messages)
 
     def _surely_fitting(self, query: Query, excerpts: Sequence[Excerpt]) -> tuple[Source, ...]:
-        """All excerpts uncut if their byte count fits (a token is at least one byte), which saves tokenising; else ()."""
+        """All excerpts uncut if their byte count leaves a whole answer its room (a token is at least one byte), which saves
+        tokenising, most of what the way to the prompt takes; else ()."""
         if self._frame is None:
             self._frame = self._generator.count_prompt_tokens(prompts.overhead(""))
         budget = self._generator.context_window - self.settings.generator.max_tokens - self._frame - octets(query.text)

@@ -113,22 +113,22 @@ async def test_the_model_reads_the_sentences_that_answer_best_where_the_settings
         assert spans[around][0] <= spans[inside][0] <= spans[inside][1] <= spans[around][1]
 
 
-@pytest.mark.parametrize(("window", "counted"), [(4096, 0), (370, 3)])
-async def test_tokens_of_sources_are_counted_only_where_their_bytes_might_not_fit(
+@pytest.mark.parametrize(("window", "counted"), [(4096, 0), (370, 4)])
+async def test_sources_and_prompt_are_tokenised_only_where_their_bytes_might_not_fit(
     index: IndexReader, window: int, counted: int
 ) -> None:
     class Counting(FakeGenerator):
         def count_tokens(self, text: str) -> int:
-            if text.startswith("[") and "Question:" not in text:
-                sources.append(text)
+            if text.startswith("[") and not self.asked:
+                tokenised.append(text)
             return super().count_tokens(text)
 
-    sources: list[str] = []
+    tokenised: list[str] = []
     generator = Counting(["Urate [1]."], context_window=window)
     await make(index, generator, "filter.min_cosine=-1", "context.sentences=null").answer("What causes gout?")
     [(messages, _)] = generator.asked
     assert all(f"[{marker}]" in messages[-1]["content"] for marker in (1, 2, 3)), "all of them are read either way"
-    assert len(sources) == counted
+    assert len(tokenised) == counted
 
 
 async def test_an_invalid_marker_is_removed_from_the_stream_and_from_the_answer_and_counted(index: IndexReader) -> None:
