@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,6 +193,33 @@ async def test_a_server_that_goes_away_in_the_middle_is_one_clear_line(root: Pat
         assert process.returncode == 1
         assert err.decode().splitlines()[-1].startswith("rag: The server went away in the middle of the answer.")
         await until(lambda: server.warm.running == 0, 2)
+
+
+async def test_a_server_that_goes_away_while_it_is_sent_standard_input_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def accept_ask_for_input_and_go(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, connection.makefile("rb") as file:
+            file.readline()
+            connection.sendall(b"a" + bytes(4) + b"i" + (2).to_bytes(4, "big") + b"99")
+
+    class Late(io.StringIO):
+        def reconfigure(self, **_: object) -> None:
+            going.join()
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        server.listen()
+        going = threading.Thread(target=accept_ask_for_input_and_go, args=[server])
+        going.start()
+        monkeypatch.setattr("sys.stdin", Late("What causes malaria?"))
+        me = replace(state.of_this_process(LOADED, "127.0.0.1", 1, tmp_path / "s"), digest="0" * 16)
+        with state.announced(me):
+            assert client.ask(ASK) == 1
+    out, err = capfd.readouterr()
+    assert (out, err.strip().splitlines()) == ("", [err.strip()])
+    assert err.strip().startswith("rag: The server went away in the middle of the answer.")
 
 
 async def test_ctrl_c_ends_the_generation_with_130(root: Path) -> None:

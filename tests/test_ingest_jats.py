@@ -92,7 +92,31 @@ def test_what_is_no_prose_is_left_out_and_counted(path: Path) -> None:
     )
     [document], left_out = read(path, article(body, after=after))
     assert document.text == "Results\n\nKept whole."
-    assert left_out.counts == {"tables": 2, "references": 1, "supplementary files": 1, "formulas": 0}
+    assert left_out.counts == {
+        "tables": 2,
+        "references": 1,
+        "supplementary files": 1,
+        "sections behind the body": 1,
+        "formulas": 0,
+    }
+
+
+def test_of_what_stands_behind_the_body_appendices_and_figures_are_read_and_the_rest_is_counted(path: Path) -> None:
+    after = """<back><ack><sec><title>Funding</title><p>By growers.</p></sec></ack>
+      <app-group><app><title>Appendix A</title><p>The diet by day.</p></app>
+      <app><title>Appendix B</title><supplementary-material/></app></app-group>
+      <sec sec-type="display-objects"><title>Figures</title><fig><caption><p>By week.</p></caption></fig></sec>
+      <sec><title>Consent</title><p>Was given.</p></sec><notes><p>A. fed them.</p></notes>
+      <glossary><def-list><def-item><term>SUA</term><def><p>serum urate</p></def></def-item></def-list></glossary></back>"""
+    [document], left_out = read(path, article(after=after))
+    assert document.text.split("\n\n") == [
+        "Urate falls.",
+        "Appendix A",
+        "The diet by day.",
+        "Figures",
+        "By week.",
+    ]
+    assert left_out.counts["sections behind the body"] == 4
 
 
 def test_captions_of_figures_are_kept_wherever_the_figures_stand(path: Path) -> None:
@@ -307,6 +331,12 @@ def below(element: ET.Element, *tags: str) -> list[ET.Element]:
     return found
 
 
+def captioned(part: ET.Element) -> list[ET.Element]:
+    """Figures that have something to say."""
+    figures = part.iter("fig")
+    return [fig for fig in figures if any("".join(caption.itertext()).strip() for caption in fig.findall("caption"))]
+
+
 def test_real_articles_are_read_whole_by_an_independent_count(tmp_path: Path) -> None:
     articles = real_articles(tmp_path)
     left_out = LeftOut()
@@ -320,22 +350,29 @@ def test_real_articles_are_read_whole_by_an_independent_count(tmp_path: Path) ->
         ("supplementary files", "supplementary-material"),
     ):
         assert left_out.counts[kind] == sum(len(list(root.iter(tag))) for root in articles.values()) > 100
+    kinds = ("ack", "glossary", "notes", "bio", "sec")
+    back_matter = [part for root in articles.values() for kind in kinds for part in root.iterfind(f"back/{kind}")]
+    read = sum(1 for root in articles.values() for _ in root.iterfind("back/sec[@sec-type='display-objects']"))
+    assert left_out.counts["sections behind the body"] == len(back_matter) - read > 80
     totals: Counter[str] = Counter()
     for one in located:
         root = articles[Path(one.where).name]
         body = root.find("body")
         assert body is not None
+        behind = [*root.iterfind("back/app-group/app"), *root.iterfind("back/sec[@sec-type='display-objects']")]
         sections = [
-            title for sec in body.iter("sec") if below(sec, "p") for title in sec.findall("title") if prose(title)
+            title
+            for sec in (
+                *body.iter("sec"),
+                *(sec for part in behind for tag in ("app", "sec") for sec in part.iter(tag)),
+            )
+            if below(sec, "p") or captioned(sec)
+            for title in sec.findall("title")
+            if prose(title)
         ]
-        paragraphs = below(body, "p")
+        paragraphs = [paragraph for part in (body, *behind) for paragraph in below(part, "p")]
         abstracts = [part for part in root.findall("front/article-meta/abstract") if part.get("abstract-type") != "toc"]
-        figures = [
-            figure
-            for part in (body, *root.findall("floats-group"))
-            for figure in part.iter("fig")
-            if any("".join(caption.itertext()).strip() for caption in figure.findall("caption"))
-        ]
+        figures = [figure for part in (body, *behind, *root.findall("floats-group")) for figure in captioned(part)]
         in_paragraphs = {id(formula) for p in body.iter("p") for formula in p.iter("disp-formula")}
         counts = {
             "sections": len(sections),

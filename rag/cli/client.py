@@ -116,7 +116,7 @@ def _show(connection: _socket.socket) -> int | None:
                 connection.settimeout(None)
             elif kind == b"i":
                 text = _read(int(payload))
-                connection.sendall(len(text).to_bytes(4, "big") + text)
+                _send(connection, len(text).to_bytes(4, "big") + text)
             else:
                 _write(1 if kind == b"o" else 2, payload)
     if not accepted:
@@ -139,6 +139,14 @@ def _receive(connection: _socket.socket) -> bytes:
         return connection.recv(65536)
     except (ConnectionError, TimeoutError):
         return b""
+
+
+def _send(connection: _socket.socket, data: bytes) -> None:
+    """What a server that has gone doesn't take is no reader's broken pipe: that it has gone shows as the replies end."""
+    try:
+        connection.sendall(data)
+    except ConnectionError:
+        pass
 
 
 def _write(descriptor: int, data: bytes) -> None:

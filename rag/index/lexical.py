@@ -8,7 +8,7 @@ than half of the passages, whose negative weight bm25s sets to 0 and rank_bm25 t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, Self
 from unicodedata import normalize
@@ -87,8 +87,10 @@ class TokenWriter:
             self._vocabulary, self._ids = {"": 0}, [np.zeros(1, dtype=np.int32) for _ in self._ids]
         np.save(self._folder / _OFFSETS, np.cumsum([0, *map(len, self._ids)], dtype=np.int64), allow_pickle=False)
         np.save(self._folder / _TOKENS, np.concatenate(self._ids), allow_pickle=False)
+        self._ids.clear()
         retriever = bm25s.BM25(k1=K1, b=B, method="robertson")
-        retriever.index(([ids.tolist() for ids in self._ids], self._vocabulary), show_progress=False)
+        tokenized = bm25s.tokenization.Tokenized(ids=_Lists(TokenFile(self._folder)), vocab=self._vocabulary)
+        retriever.index(tokenized, show_progress=False)
         retriever.save(str(self._folder / _BM25S), show_progress=False)
 
 
@@ -104,6 +106,24 @@ class TokenFile:
 
     def __getitem__(self, row: int) -> NDArray[np.int32]:
         return self._ids[self._offsets[row] : self._offsets[row + 1]]
+
+
+class _Lists(Sequence[list[int]]):
+    """The tokens of one passage at a time as Python's numbers, which bm25s counts: all of them at once would take ten times the
+    file's size of memory."""
+
+    def __init__(self, tokens: TokenFile) -> None:
+        self._tokens = tokens
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def __getitem__(self, row: int) -> list[int]:  # type: ignore[override]  # bm25s takes no slices
+        ids: list[int] = self._tokens[row].tolist()
+        return ids
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (self[row] for row in range(len(self)))
 
 
 def vocabulary(folder: Path) -> Mapping[str, int]:

@@ -1,7 +1,7 @@
 """JATS, the XML of PubMed Central and of publishers: one document an article, its abstract and then its sections.
 
-Each heading and each paragraph stands between blank lines. Captions of figures are kept; tables, references,
-supplementary files and long formulas are left out and counted.
+Each heading and each paragraph stands between blank lines. Captions of figures and appendices are kept; tables, references,
+supplementary files, long formulas, and acknowledgements and what else stands behind the body are left out and counted.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from rag.ingest.xml import Element, local_name, text
 ROOTS = {"article", "pmc-articleset"}
 
 _COUNTED = {"table-wrap": "tables", "ref": "references", "supplementary-material": "supplementary files"}
+
+_BACK_MATTER = ("ack", "bio", "glossary", "notes", "sec")
+"""What else may stand behind a body: thanks, who paid, who did what, which abbreviations there were."""
 
 _OMIT = {
     *(
@@ -59,6 +62,7 @@ def read(file: File, left_out: LeftOut) -> Iterator[Located]:
         body = "\n\n".join(_paragraphs(article))
         for tag, kind in _COUNTED.items():
             left_out.counts[kind] += sum(1 for _ in article.iter(tag))
+        left_out.counts["sections behind the body"] += len(_back_matter(article))
         left_out.counts["formulas"] += body.count("[formula]")
         if not body:
             left_out.counts["articles without abstract and body"] += 1
@@ -81,8 +85,16 @@ def _paragraphs(article: Element) -> Iterator[str]:
             yield from _blocks(abstract)
     for part in article.iterfind("body"):
         yield from _blocks(part)
+    back_matter = _back_matter(article)
+    yield from _blocks(part for part in article.iterfind("back/*") if part not in back_matter)
     for floats in article.iterfind("floats-group"):
         yield from _blocks(floats)
+
+
+def _back_matter(article: Element) -> list[Element]:
+    """All but appendices, and the figures that some publishers put there (`display-objects`)."""
+    parts = article.iterfind("back/*")
+    return [part for part in parts if local_name(part) in _BACK_MATTER and part.get("sec-type") != "display-objects"]
 
 
 def _blocks(elements: Iterable[Element]) -> Iterator[str]:
@@ -97,7 +109,7 @@ def _block(element: Element) -> Iterator[str]:
     if name == "p":
         yield text(element, _INLINE)
         yield from _blocks(child for child in element if local_name(child) in _BLOCKS)
-    elif name == "sec":
+    elif name in ("sec", "app"):
         # A heading over nothing but a table has nothing to say.
         if below := list(_blocks(child for child in element if local_name(child) != "title")):
             yield text(element.find("title"), _INLINE)
