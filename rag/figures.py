@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One result; `goal` as text, `met` whether the value reaches it (None where there is no goal)."""
+    """One result; `lo` and `hi` are its 95% interval (None where nothing is estimated: of what was counted, or measured once),
+    `goal` as text, `met` whether the value reaches it (None where there is no goal)."""
 
     name: str
     value: float
-    lo: float
-    hi: float
+    lo: float | None
+    hi: float | None
     unit: str
     n: int
     goal: str | None = None
@@ -28,6 +29,10 @@ class Figure:
         limit = float(self.goal.split()[1])
         return next((text for text in texts if float(text) != limit), repr(self.value))
 
+    def interval(self, pattern: str = "{:.3f} to {:.3f}") -> str:
+        """By a format of both its ends; "" where there is none."""
+        return "" if self.lo is None or self.hi is None else pattern.format(self.lo, self.hi)
+
 
 def table(figures: Iterable[Figure]) -> list[str]:
     """Lines of Markdown."""
@@ -35,7 +40,7 @@ def table(figures: Iterable[Figure]) -> list[str]:
         "| figure | value | 95% interval | unit | n | goal | met |",
         "|---|---|---|---|---|---|---|",
         *(
-            f"| `{f.name}` | {f.shown} | {f.lo:.3f} to {f.hi:.3f} | {f.unit} | {f.n} | {f.goal or ''} | "
+            f"| `{f.name}` | {f.shown} | {f.interval()} | {f.unit} | {f.n} | {f.goal or ''} | "
             f"{'' if f.met is None else 'yes' if f.met else '**no**'} |"
             for f in figures
         ),

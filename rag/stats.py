@@ -154,10 +154,11 @@ def power(difference: Estimate, margin: float) -> float:
     return float(stats.norm.cdf(margin / error - limit)) if error > 0 else 1.0
 
 
-def reaches(estimate: Estimate, least: float) -> bool:
-    """Is it shown, at the one-sided level `ALPHA`, that it is no lower than `least`? An interval of resamples of a few rounds is
-    narrow wherever they lie; so there also have to be so many that they wouldn't all lie above it by chance: six (sign test)."""
-    return estimate.lo >= least and _enough(estimate.n, 0.5)
+def reaches(lo: float, n: int, least: float) -> bool:
+    """Is it shown, at the one-sided level `ALPHA`, by `n` rounds of whose interval `lo` is the lower end, that they come to no less
+    than `least`? An interval of resamples of a few rounds is narrow wherever they lie; so there also have to be so many that they
+    wouldn't all lie above it by chance: six (sign test)."""
+    return lo >= least and _enough(n, 0.5)
 
 
 def pairs_needed(margin: float, alpha: float = ALPHA) -> int:

@@ -16,7 +16,7 @@ import pytest
 from rag.bench import results, start
 from rag.bench.results import Samples, figure
 from rag.errors import RagError, StorageError, UsageError
-from rag.figures import Figure
+from rag.figures import Figure, table
 from rag.stats import Estimate, ratio
 
 HEAD: dict[str, Any] = {
@@ -106,8 +106,18 @@ def test_seconds_become_milliseconds_by_their_median_or_another_statistic() -> N
 
 
 def test_what_was_counted_has_no_interval() -> None:
-    assert results.observed("kills", 7, "times", at_least=5) == Figure("kills", 7, 7, 7, "times", 7, ">= 5", True)
-    assert results.observed("longest_s", 2.5, "s", n=9) == Figure("longest_s", 2.5, 2.5, 2.5, "s", 9)
+    assert results.observed("kills", 7, "times", at_least=5) == Figure("kills", 7, None, None, "times", 7, ">= 5", True)
+    assert results.observed("longest_s", 2.5, "s", n=9) == Figure("longest_s", 2.5, None, None, "s", 9)
+
+
+def test_what_was_measured_once_has_no_interval_and_none_is_shown() -> None:
+    once, twice = results.Figures(), results.Figures()
+    once.ms("total_p50_ms", [0.25])
+    twice.ms("total_p50_ms", [0.25, 0.75])
+    [first], [second] = once.all, twice.all
+    assert (first.lo, first.hi, first.interval()) == (None, None, "")
+    assert (second.lo, second.hi, second.interval(" [{:.0f}, {:.0f}]")) == (250, 750, " [250, 750]")
+    assert table([first])[-1] == "| `total_p50_ms` | 250.000 |  | ms | 1 |  |  |"
 
 
 # --- samples -----------------------------------------------------------------------------------

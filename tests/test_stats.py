@@ -241,7 +241,7 @@ def test_no_loss_is_shown_by_an_interval_above_the_margin_and_by_enough_pairs(lo
 
 @pytest.mark.parametrize(("lo", "n", "shown"), [(1.0, 6, True), (1.2, 5, False), (0.999, 60, False)])
 def test_a_ratio_is_shown_to_reach_a_value_by_its_interval_and_by_six_rounds(lo: float, n: int, shown: bool) -> None:
-    assert reaches(Estimate(1.5, lo, 2.0, n), 1.0) is shown
+    assert reaches(lo, n, 1.0) is shown
 
 
 def test_a_smaller_margin_takes_more_pairs() -> None:

@@ -34,12 +34,10 @@ def figure(
     name: str, estimate: Estimate, unit: str, at_most: float | None = None, at_least: float | None = None
 ) -> Figure:
     """With one goal at most."""
-    goal, met = None, None
-    if at_most is not None:
-        goal, met = f"<= {at_most:g}", estimate.value <= at_most
-    elif at_least is not None:
-        goal, met = f">= {at_least:g}", estimate.value >= at_least
-    return Figure(name, estimate.value, estimate.lo, estimate.hi, unit, estimate.n, goal, met)
+    goal, met = _judge(estimate.value, at_most, at_least)
+    # Resamples of one measurement are all alike, and tell nothing of how it varies.
+    lo, hi = (estimate.lo, estimate.hi) if estimate.n > 1 else (None, None)
+    return Figure(name, estimate.value, lo, hi, unit, estimate.n, goal, met)
 
 
 def observed(
@@ -51,7 +49,15 @@ def observed(
     n: int | None = None,
 ) -> Figure:
     """What was counted, or the most of `n` that was seen: nothing is estimated by it."""
-    return figure(name, Estimate(value, value, value, n if n is not None else int(value)), unit, at_most, at_least)
+    return Figure(name, value, None, None, unit, n if n is not None else int(value), *_judge(value, at_most, at_least))
+
+
+def _judge(value: float, at_most: float | None, at_least: float | None) -> tuple[str | None, bool | None]:
+    if at_most is not None:
+        return f"<= {at_most:g}", value <= at_most
+    if at_least is not None:
+        return f">= {at_least:g}", value >= at_least
+    return None, None
 
 
 class Figures:

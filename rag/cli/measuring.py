@@ -106,6 +106,6 @@ def lines(figures: Sequence[Figure], written: Path, terminal: Terminal) -> None:
     for figure in figures:
         goal = "" if figure.goal is None else f"  goal {figure.goal}: {'met' if figure.met else 'NOT met'}"
         terminal.out.print(
-            f"{figure.name:28} {figure.value:8.3f} {figure.unit}  [{figure.lo:.3f}, {figure.hi:.3f}]  n={figure.n}{goal}",
+            f"{figure.name:28} {figure.value:8.3f} {figure.unit}{figure.interval('  [{:.3f}, {:.3f}]')}  n={figure.n}{goal}",
             markup=False,
         )

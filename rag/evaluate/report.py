@@ -110,7 +110,8 @@ def _by_type(figures: Sequence[Figure]) -> list[str]:
         found = [by_name.get(f"{metric.name}_{kind}") for kind in kinds]
         if any(found):
             cells = (
-                f"{one.value:.3f} ({one.lo:.3f} to {one.hi:.3f}), {one.n}" if one is not None else "" for one in found
+                f"{one.value:.3f}{one.interval(' ({:.3f} to {:.3f})')}, {one.n}" if one is not None else ""
+                for one in found
             )
             rows.append(f"| `{metric.name}` | {' | '.join(cells)} |")
     return [

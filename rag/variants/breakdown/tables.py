@@ -51,7 +51,8 @@ def _indented(stage: str) -> str:
 
 def _milliseconds(figure: Figure) -> str:
     digits = 0 if figure.value >= 100 else 1 if figure.value >= 1 else 3
-    return f"{figure.value:,.{digits}f} ({figure.lo:,.{digits}f} to {figure.hi:,.{digits}f})"
+    form = f"{{:,.{digits}f}}"
+    return form.format(figure.value) + figure.interval(f" ({form} to {form})")
 
 
 def _theirs(stage: str, published: Published | None) -> str:

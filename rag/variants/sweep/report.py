@@ -168,7 +168,8 @@ def table(swept: Swept, figures: Mapping[str, Figure]) -> list[str]:
 
 def _cell(figure: Figure) -> str:
     digits = 3 if abs(figure.value) < 10 else 0
-    return f"{figure.value:.{digits}f} ({figure.lo:.{digits}f} to {figure.hi:.{digits}f})"
+    form = f"{{:.{digits}f}}"
+    return form.format(figure.value) + figure.interval(f" ({form} to {form})")
 
 
 def draw(folder: Path, swept: Swept, figures: Mapping[str, Figure]) -> None:
@@ -195,9 +196,9 @@ def draw(folder: Path, swept: Swept, figures: Mapping[str, Figure]) -> None:
         axes.set_xlim(left=0)
 
 
-def _arms(figure: Figure) -> list[list[float]]:
-    """An interval as matplotlib wants it."""
-    return [[figure.value - figure.lo], [figure.hi - figure.value]]
+def _arms(figure: Figure) -> list[list[float]] | None:
+    """An interval as matplotlib wants it; None where there is none."""
+    return None if figure.lo is None or figure.hi is None else [[figure.value - figure.lo], [figure.hi - figure.value]]
 
 
 def _notes(swept: Swept) -> list[str]:
