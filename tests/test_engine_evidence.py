@@ -86,6 +86,14 @@ def test_a_planted_no_op_of_quantisation_is_caught_by_the_layers() -> None:
     assert found.evidence == "the engine runs with quantization gptq: 0 of 112 linear layers, 15.23 GB of weights"
 
 
+@pytest.mark.parametrize(("quantised", "engaged"), [(1, False), (56, False), (57, True), (108, True)])
+def test_quantisation_of_a_few_layers_alone_is_none(quantised: int, engaged: bool) -> None:
+    weights = Weights(15_231_233_024, 14_141_238_272, layers=112, quantised=quantised)
+    found = judged("quantization", configuration=Configuration({"quantization": "gptq"}, weights=weights))
+    few = f"only {quantised} of the model's 112 linear layers are quantised"
+    assert (found.engaged, found.reason) == (engaged, None if engaged else few)
+
+
 @pytest.mark.parametrize("name", ["quantization", "kv_cache_dtype", "attention_backend"])
 def test_what_the_engine_says_it_runs_with_is_evidence(name: str) -> None:
     assert runs_with(name, "fp8") == Technique(True, True, f"the engine runs with {name} fp8")

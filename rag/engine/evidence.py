@@ -9,7 +9,8 @@ nothing is reported as not engaged; what can't be told yet, or isn't told at all
   decoded beyond a prompt's first token, as in most refusals, since nothing can be drafted then.
 * `kv_cache_dtype` engaged where the engine runs with the dtype that was asked for, and the pool that it allocated has that
   many bits a value.
-* `quantization` engaged where the engine runs with it, and linear layers of its model are quantised.
+* `quantization` engaged where the engine runs with it, and most linear layers of its model are quantised (a
+  checkpoint may leave out a few; where only a few are, a loader has skipped the rest).
 * Of the others the engine's resolved configuration tells.
 
 What was left out for this machine, or for a server, stays so with its reason (`rag.engine.spec`).
@@ -220,8 +221,13 @@ def _quantised(technique: Technique, said: str, quantised: int, layers: int, in_
         evidence=f"{said}: {quantised:,} of {layers:,} linear layers, {in_all / 1e9:.2f} GB of weights",
         numbers={"layers": layers, "quantised_layers": quantised, "weight_bytes": in_all},
     )
-    if quantised == 0:
-        return replace(known, engaged=False, reason="none of the model's linear layers is quantised")
+    if 2 * quantised <= layers:
+        few = (
+            f"only {quantised:,} of the model's {layers:,} linear layers are"
+            if quantised
+            else "none of the model's linear layers is"
+        )
+        return replace(known, engaged=False, reason=f"{few} quantised")
     return replace(known, engaged=True)
 
 
