@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import itertools
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from rag import files
 from rag.errors import IndexMissing, SearchIndexError, StorageError
 from rag.index.versions import KEPT, Versions
 
@@ -92,7 +95,7 @@ def test_a_version_holds_what_was_written_and_nothing_else_is_left(tmp_path: Pat
         (folder / "sub").mkdir()
         (folder / "sub/data").write_text("text")
     assert tree(tmp_path / "notes") == {
-        "CURRENT": b"000001\n",
+        "CURRENT": b"000001 " + hashlib.sha256(b"000001").hexdigest()[:16].encode() + b"\n",
         "versions": None,
         "versions/000001": None,
         "versions/000001/sub": None,
@@ -323,7 +326,7 @@ def test_without_a_pointer_there_is_no_index_even_where_versions_lie(tmp_path: P
     assert write(versions) == "000002"
 
 
-@pytest.mark.parametrize("pointer", [b"000009\n", b"", b"../000001\n", b"one\n", b"\xff\xfe0\x001\x00"])
+@pytest.mark.parametrize("pointer", [b"000009\n", b"000001\n", b"", b"../000001\n", b"one\n", b"\xff\xfe0\x001\x00"])
 def test_a_pointer_that_leads_nowhere_is_an_error_that_a_new_write_mends(tmp_path: Path, pointer: bytes) -> None:
     versions = Versions(tmp_path, "notes")
     write(versions)
@@ -331,17 +334,50 @@ def test_a_pointer_that_leads_nowhere_is_an_error_that_a_new_write_mends(tmp_pat
     with pytest.raises(SearchIndexError) as caught:
         versions.current()
     assert not isinstance(caught.value, IndexMissing)
-    assert "Index 'notes' points to" in str(caught.value)
-    assert "rag index PATH" in str(caught.value)
+    assert f"The index file {tmp_path / 'notes/CURRENT'} has changed since it was written." in str(caught.value)
+    assert "Choose one of 000001: rag index rollback VERSION; or build it again: rag index PATH" in str(caught.value)
     assert write(versions) == "000002"
 
 
 def test_a_pointer_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     versions = Versions(tmp_path, "notes")
     write(versions)
-    (tmp_path / "notes/CURRENT").write_text("000009\n")
-    with pytest.raises(SearchIndexError, match="version '000009', which isn't there"):
+    shutil.rmtree(versions.folder("000001"))
+    with pytest.raises(SearchIndexError, match=r"version '000001', which isn't there\. Build it again"):
         versions.current()
+
+
+def test_any_change_of_a_byte_of_the_pointer_is_noticed(tmp_path: Path) -> None:
+    versions = Versions(tmp_path, "notes")
+    write(versions)
+    write(versions)
+    pointer = versions.root / "CURRENT"
+    whole = pointer.read_bytes()
+    for place, change in itertools.product(range(len(whole)), range(1, 256)):
+        pointer.write_bytes(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])
+        with pytest.raises(SearchIndexError, match="has changed since it was written"):
+            versions.current()
+
+
+def test_what_goes_wrong_after_the_switch_takes_nothing_of_the_version_that_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = Versions(tmp_path, "notes")
+    write(versions, "old")
+    sync = files._sync
+
+    def interrupted(path: Path) -> None:
+        sync(path)
+        if path == versions.root:  # CURRENT has its new content by then
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "_sync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(versions, "new")
+    monkeypatch.undo()
+    assert versions.current()[0] == "000002"
+    assert (versions.current()[1] / "data").read_text() == "new"
+    assert write(versions, "newer") == "000003"
 
 
 def test_what_was_rolled_back_from_goes_with_the_next_version_and_not_what_was_rolled_back_to(tmp_path: Path) -> None:
@@ -358,7 +394,7 @@ def test_what_was_rolled_back_from_goes_with_the_next_version_and_not_what_was_r
 def test_a_version_that_is_named_can_be_rolled_back_to_where_the_current_one_is_lost(tmp_path: Path) -> None:
     versions = Versions(tmp_path, "notes")
     write(versions)
-    (versions.root / "CURRENT").write_text("000009\n")
+    (versions.root / "CURRENT").write_text("00000\n")
     assert versions.roll_back("000001") == "000001"
     assert versions.current()[0] == "000001"
 

@@ -193,7 +193,7 @@ def test_a_change_that_goes_unnoticed_is_told(soaked: Soaked) -> None:
     (folder / "unknown").write_bytes(b"nobody knows of it " * 100)
     missed = changes(soaked.loaded, 60, random.Random(0))
     assert missed
-    assert {place.partition(":")[0] for place in missed} == {"unknown"}
+    assert {place.partition(":")[0] for place in missed} == {"versions/000001/unknown"}
 
 
 # --- readers -----------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The folders of an index: numbered versions, one writer at a time, an atomic switch between them.
 
     indexes/.NAME.lock              held while a version is being written
-    indexes/NAME/CURRENT            the number of the version in use; replaced by rename
+    indexes/NAME/CURRENT            the number of the version in use, and its checksum; replaced by rename
     indexes/NAME/versions/000007/   one version, never changed once it is there
     indexes/NAME/unfinished/        what a writer has encoded and not put into a version yet
 
@@ -10,6 +10,7 @@ A reader that opened a version keeps it: its files stay on disk until three newe
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ class Versions:
     def __init__(self, indexes: Path, name: str) -> None:
         self.name = name
         self.root = indexes / name
+        self._pointer = self.root / "CURRENT"
 
     def all(self) -> list[str]:
         folder = self.root / "versions"
@@ -37,16 +39,20 @@ class Versions:
     def current(self) -> tuple[str, Path]:
         """Version number and folder. Raises `IndexMissing` or `SearchIndexError`."""
         try:
-            version = (self.root / "CURRENT").read_text(encoding="ascii", errors="replace").strip()
+            version = _number(self._pointer.read_bytes())
         except FileNotFoundError:
             raise IndexMissing(
                 f"No index named {self.name!r} yet. Build it: rag index PATH --index {self.name}; "
                 "or try the sample corpus: rag ask --sample QUESTION."
             ) from None
-        folder = self.folder(version)
-        if not version.isdigit() or not folder.is_dir():
+        if version is None:
             raise SearchIndexError(
-                f"Index {self.name!r} points to version {version!r}, which isn't there. Build it again: rag index PATH --rebuild."
+                f"The index file {self._pointer} has changed since it was written. {self._choices()}"
+            )
+        folder = self.folder(version)
+        if not folder.is_dir():
+            raise SearchIndexError(
+                f"Index {self.name!r} points to version {version!r}, which isn't there. {self._choices()}"
             )
         return version, folder
 
@@ -72,7 +78,8 @@ class Versions:
         try:
             self._point_to(number)
         except BaseException:
-            shutil.rmtree(target, ignore_errors=True)
+            if self._current_or_none() != number:  # it may come after the switch
+                shutil.rmtree(target, ignore_errors=True)
             raise
         left = [version for version in self.all() if before is None or not before < version < number]
         for version in {*self.all()} - {*left[-KEPT:]}:
@@ -104,8 +111,13 @@ class Versions:
             _remove(self.root)
 
     def _point_to(self, number: str) -> None:
-        with replacing_file(self.root / "CURRENT") as pointer:
-            pointer.write_text(number + "\n", encoding="ascii")
+        with replacing_file(self._pointer) as pointer:
+            pointer.write_bytes(_pointing_to(number))
+
+    def _choices(self) -> str:
+        again = "uild it again: rag index PATH --rebuild."
+        whole = self.all()
+        return f"Choose one of {', '.join(whole)}: rag index rollback VERSION; or b{again}" if whole else f"B{again}"
 
     def _current_or_none(self) -> str | None:
         try:
@@ -124,6 +136,17 @@ class Versions:
 def versions_of(name: str) -> Versions:
     """Of an index in the user's folder."""
     return Versions(paths.indexes_dir(), name)
+
+
+def _pointing_to(number: str) -> bytes:
+    """With a checksum, else one changed digit would name another whole version."""
+    return f"{number} {hashlib.sha256(number.encode()).hexdigest()[:16]}\n".encode()
+
+
+def _number(content: bytes) -> str | None:
+    """None where that isn't what was written."""
+    number = content.partition(b" ")[0].decode("ascii", errors="replace")
+    return number if number.isdigit() and content == _pointing_to(number) else None
 
 
 def _remove(folder: Path, ignore_errors: bool = False) -> None:

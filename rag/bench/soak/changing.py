@@ -15,10 +15,14 @@ from rag.settings import Loaded
 def changes(loaded: Loaded, count: int, chance: random.Random) -> list[str]:
     """Change a byte of the current version's files and change it back, `count` times; the places that went unnoticed.
 
-    Half of them in whatever file, half wherever a byte is. `CURRENT` isn't among them: it names a whole version, or none.
+    Half of them in whatever file, half wherever a byte is; the pointer to the current version is among them.
     """
     folder = build.check_index(loaded).folder
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 0)
+    root = folder.parents[1]
+    files = [
+        root / "CURRENT",
+        *sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 0),
+    ]
     sizes = [path.stat().st_size for path in files]
     missed = []
     for number in range(count):
@@ -29,7 +33,7 @@ def changes(loaded: Loaded, count: int, chance: random.Random) -> list[str]:
                 build.check_index(loaded)
             except SearchIndexError:
                 continue
-            missed.append(f"{path.relative_to(folder)}:{position}")
+            missed.append(f"{path.relative_to(root)}:{position}")
     build.check_index(loaded)
     return missed
 
