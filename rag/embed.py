@@ -15,6 +15,9 @@ from rag.settings import Device, Embed
 if TYPE_CHECKING:
     from rag.core import Encoder, Matrix
 
+TOGETHER = 1024
+"""Texts that are tokenised at a time: that takes 26 kB of memory a passage, and a document may have tens of thousands."""
+
 
 def open_encoder(folder: Path, fingerprint: str, settings: Embed, device: Device) -> Encoder:
     """`fingerprint` names the model in an index's manifest. Its vectors are the same by both ways to within a hundredth.
@@ -45,7 +48,9 @@ class OpenVinoEncoder:
         return self._encode([self._settings.passage_prefix + text for text in texts])
 
     def _encode(self, texts: list[str]) -> Matrix:
-        return self._network.run(self._tokenizer.encode_batch(texts), self._longest, self._settings.batch_size)
+        parts = (texts[start : start + TOGETHER] for start in range(0, max(1, len(texts)), TOGETHER))
+        tokenised = (self._tokenizer.encode_batch(part) for part in parts)
+        return np.concatenate([self._network.run(one, self._longest, self._settings.batch_size) for one in tokenised])
 
 
 class SentenceTransformerEncoder:

@@ -72,6 +72,17 @@ def test_many_texts_have_the_vectors_that_they_have_alone_by_several_threads_too
         assert np.einsum("td,td->t", found, alone).min() > 0.999
 
 
+def test_more_texts_than_are_tokenised_together_keep_their_order(
+    encoders: tuple[Encoder, Encoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, _ = encoders
+    at_once = fast.encode_passages(TEXTS)
+    monkeypatch.setattr("rag.embed.TOGETHER", 4)
+    in_parts = fast.encode_passages(TEXTS)
+    assert in_parts.shape == at_once.shape
+    assert np.einsum("td,td->t", in_parts, at_once).min() > 0.999
+
+
 def test_no_text_gives_no_vector(encoders: tuple[Encoder, Encoder]) -> None:
     assert encoders[0].encode_queries([]).shape == (0, 384)
 
