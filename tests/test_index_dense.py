@@ -24,7 +24,7 @@ def unit_vectors(count: int, dimension: int = 64, seed: int = 0) -> Matrix:
 
 
 def write(folder: Path, vectors: Matrix, settings: Index, grown: Path | None = None) -> str:
-    with dense.VectorWriter(folder) as writer:
+    with dense.vector_writer(folder) as writer:
         for start in range(0, len(vectors), 300):
             writer.add(vectors[start : start + 300])
     return dense.write_graph(folder, settings, grown)
@@ -49,6 +49,12 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("graph")
     assert write(folder, unit_vectors(3000), Index(exact_up_to=2999)) == "hnsw"
     return folder
+
+
+def test_a_graph_that_finds_no_room_is_the_systems_own_error(tmp_path: Path) -> None:
+    (tmp_path / dense.GRAPH).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        write(tmp_path, unit_vectors(3000), Index(exact_up_to=2999))
 
 
 @pytest.mark.parametrize("queries", [1, 7, 100])

@@ -156,7 +156,9 @@ async def test_a_defect_is_said_to_be_one(root: Path) -> None:
     [
         ("localhost:8642", 200),
         ("127.0.0.1", 200),
+        ("127.0.0.2:8642", 200),
         ("[::1]:8642", 200),
+        ("192.0.2.1", 421),
         ("attacker.example:8642", 421),
         ("127.0.0.1.attacker.example", 421),
         ("", 421),
@@ -173,7 +175,13 @@ async def test_a_server_on_loopback_answers_to_its_names_alone(root: Path, host:
 
 async def test_a_server_that_others_reach_answers_to_any_name(root: Path) -> None:
     warm = warm_pipeline(Engines(root, FakeGenerator(ANSWER)))
-    for listens_at, status in (("0.0.0.0", 200), ("127.0.0.1", 421)):
+    for listens_at, status in (
+        ("0.0.0.0", 200),
+        ("127.0.0.1", 421),
+        ("127.0.0.2", 421),
+        ("::1", 421),
+        ("localhost", 421),
+    ):
         with TestClient(app.make_app(warm, {}, listens_at), base_url="http://papers.example") as client:
             assert client.get("/healthz").status_code == status
 

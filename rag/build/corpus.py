@@ -29,8 +29,12 @@ SAMPLE = "sample"
 BATCH = 512
 """Passages that are read, encoded and written together: neither texts nor vectors pile up, and a kill loses no more."""
 
-INDEX_PER_SOURCE = 4
-"""Bytes of an index for each byte of its corpus: a vector is twice as large as the passage it stands for."""
+INDEX_PER_SOURCE = {
+    **dict.fromkeys((".jsonl", ".ndjson", ".txt", ".md", ".markdown"), 4),
+    **dict.fromkeys((".xml", ".nxml"), 1),
+}
+"""Bytes of an index for each byte of a source, by suffix: a vector is twice as large as the passage it stands for, and of XML a third
+is text. Of the others the size tells nothing."""
 
 READING = "reading and encoding"
 """The step that is counted, in bytes of the corpus."""
@@ -71,7 +75,6 @@ def build_index(
     left_out = LeftOut()
     files = find_files(sources, left_out)
     total = sum(file.size for file in files)
-    require_room(versions.root, INDEX_PER_SOURCE * total)
     shape = index.Shape(made_by(loaded, progress), settings.chunk.model_dump())
     with index.updating(versions, shape, settings.index, rebuild=rebuild, wait=wait) as update:
         progress(READING)
@@ -130,7 +133,9 @@ def _batches(
                 documents.append(located.document)
                 passages += chunk.split(located.document, settings.max_chars, settings.overlap_sentences)
         if len(passages) >= BATCH or (located is None and documents):
-            if encoder is None:
+            if encoder is None:  # so not where nothing has changed
+                needed = sum(INDEX_PER_SOURCE.get(file.suffix, 0) * file.size for file in files)
+                require_room(index.versions_of(loaded.settings.index.name).root, needed)
                 encoder = open_encoder(loaded)
             yield documents, passages, encoder.encode_passages([passage.titled for passage in passages])
             encoded += len(passages)

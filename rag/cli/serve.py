@@ -56,9 +56,9 @@ def serve(
     from rag.cli.console import Terminal, library_output, naming_log
 
     loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
-    from rag.server.app import LOOPBACK
+    from rag.server.app import on_loopback
 
-    if host not in LOOPBACK:
+    if not on_loopback(host):
         warning = f"Whoever reaches {host} can ask: there is no authentication."
         Terminal().err.print(warning, style="yellow", markup=False)
     if detach and os.environ.pop(DETACHED, None) is None:

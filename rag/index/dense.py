@@ -10,13 +10,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.index.store import ArrayWriter
 from rag.settings import Device, Index
 
 if TYPE_CHECKING:
@@ -32,39 +32,8 @@ MOST_GONE = 0.1
 _BLOCK = 8192
 
 
-class VectorWriter:
-    """Writes `vectors.npy` row by row, however many there will be."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = (folder / VECTORS).open("wb")
-        self._shape = (0, 0)
-
-    @property
-    def dimension(self) -> int:
-        return self._shape[1]
-
-    def add(self, vectors: Matrix) -> None:
-        """Shape (rows, dimension)."""
-        if self._shape == (0, 0):
-            self._file.write(_header((0, vectors.shape[1])))
-        self._shape = (self._shape[0] + len(vectors), vectors.shape[1])
-        self._file.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.seek(0)
-        self._file.write(_header(self._shape))
-        self._file.close()
-
-
-def _header(shape: tuple[int, int]) -> bytes:
-    """Equally long for any row count, so the placeholder can be overwritten in place: NumPy pads it."""
-    header = BytesIO()
-    kind = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, kind)  # type: ignore[no-untyped-call]
-    return header.getvalue()
+def vector_writer(folder: Path) -> ArrayWriter:
+    return ArrayWriter(folder / VECTORS, np.float32)
 
 
 def read_vectors(folder: Path) -> Matrix:
@@ -102,9 +71,17 @@ def write_graph(folder: Path, settings: Index, grown: Grown | None = None) -> st
     graph.hnsw.efConstruction = settings.hnsw_ef_construction
     for start in range(first, len(vectors), _BLOCK):
         graph.add(np.ascontiguousarray(vectors[start : start + _BLOCK]))
-    faiss.write_index(graph, str(folder / GRAPH))
+    _write(graph, folder / GRAPH)
     np.save(folder / NODES, np.concatenate([nodes, np.arange(first, len(vectors))]), allow_pickle=False)
     return "hnsw"
+
+
+def _write(graph: Any, path: Path) -> None:
+    """Through Python's own file: of FAISS's only a text tells that the disk is full."""
+    import faiss
+
+    with path.open("wb") as file:
+        faiss.write_index(graph, faiss.PyCallbackIOWriter(file.write, 1 << 20))  # type: ignore[attr-defined]
 
 
 def _nodes_left(grown: Grown | None) -> NDArray[np.int64] | None:

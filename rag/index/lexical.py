@@ -8,6 +8,7 @@ than half of the passages, whose negative weight bm25s sets to 0 and rank_bm25 t
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, Self
@@ -16,6 +17,7 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.index.store import ArrayWriter
 from rag.text import STOP_WORDS
 
 K1, B = 1.5, 0.75
@@ -62,32 +64,37 @@ class TokenWriter:
     def __init__(self, folder: Path, vocabulary: Mapping[str, int]) -> None:
         self._folder = folder
         self._vocabulary = dict(vocabulary)
-        self._ids: list[NDArray[np.int32]] = []
+        self._tokens = ArrayWriter(folder / _TOKENS, np.int32)
+        self._offsets = array("q", [0])
 
     def add(self, tokens: Sequence[str]) -> None:
         """Of one passage."""
         number = self._vocabulary.setdefault
-        self._ids.append(np.array([number(token, len(self._vocabulary)) for token in tokens], dtype=np.int32))
+        self.copy([np.array([number(token, len(self._vocabulary)) for token in tokens], dtype=np.int32)])
 
     def copy(self, passages: Iterable[NDArray[np.int32]]) -> None:
         """Passages in numbers of the vocabulary that this one began with."""
-        self._ids += passages
+        for ids in passages:
+            self._tokens.add(ids)
+            self._offsets.append(self._offsets[-1] + len(ids))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and not self._vocabulary:  # bm25s can't index nothing: a term that no query has
+            self._vocabulary = {"": 0}
+            passages = len(self._offsets) - 1
+            self._offsets = array("q", [0])
+            self.copy(np.zeros((passages, 1), dtype=np.int32))
+        self._tokens.__exit__()
         if kind is None:
+            np.save(self._folder / _OFFSETS, np.array(self._offsets, dtype=np.int64), allow_pickle=False)
             self._write()
 
     def _write(self) -> None:
         import bm25s
 
-        if not self._vocabulary:  # bm25s can't index nothing: a term that no query has
-            self._vocabulary, self._ids = {"": 0}, [np.zeros(1, dtype=np.int32) for _ in self._ids]
-        np.save(self._folder / _OFFSETS, np.cumsum([0, *map(len, self._ids)], dtype=np.int64), allow_pickle=False)
-        np.save(self._folder / _TOKENS, np.concatenate(self._ids), allow_pickle=False)
-        self._ids.clear()
         retriever = bm25s.BM25(k1=K1, b=B, method="robertson")
         tokenized = bm25s.tokenization.Tokenized(ids=_Lists(TokenFile(self._folder)), vocab=self._vocabulary)
         retriever.index(tokenized, show_progress=False)

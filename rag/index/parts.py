@@ -41,10 +41,15 @@ class Base:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._documents = store.Lines(folder, store.DOCUMENTS)
-        records = [json.loads(self._documents[row]) for row in range(len(self._documents))]
-        self._rows = {record["id"]: row for row, record in enumerate(records)}
-        self._digests = [record["sha256"] for record in records]
-        self._first = np.cumsum([0, *(record["passages"] for record in records)], dtype=np.int64)
+        self._rows: dict[str, int] = {}
+        self._digests: list[str] = []
+        counts = [0]
+        for row in range(len(self._documents)):
+            record = json.loads(self._documents[row])
+            self._rows[record["id"]] = row
+            self._digests.append(record["sha256"])
+            counts.append(record["passages"])
+        self._first = np.cumsum(counts, dtype=np.int64)
         self._fate: dict[int, Literal["kept", "gone"]] = {}
 
     def __len__(self) -> int:

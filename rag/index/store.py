@@ -30,6 +30,36 @@ def offsets_of(file: str) -> str:
     return file.replace(".jsonl", ".offsets.npy")
 
 
+class ArrayWriter:
+    """Writes a NumPy file row by row, however many there will be: at most a buffer of it is in memory."""
+
+    def __init__(self, path: Path, dtype: type[np.generic]) -> None:
+        self._file = path.open("wb")
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self.shape: tuple[int, ...] = (0,)
+
+    def add(self, rows: NDArray[Any]) -> None:
+        """Shape (rows, ...), all of one shape but for their number."""
+        if self._file.tell() == 0:
+            self._begin((0, *rows.shape[1:]))
+        self._file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
+        self.shape = (self.shape[0] + len(rows), *self.shape[1:])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._file:
+            self._file.seek(0)
+            self._begin(self.shape)
+
+    def _begin(self, shape: tuple[int, ...]) -> None:
+        """The header is equally long for any number of rows, so that the last one takes the first one's place: NumPy pads it."""
+        self.shape = shape
+        kind = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, kind)  # type: ignore[no-untyped-call]
+
+
 class LineWriter:
     """Writes lines, and at the end of its `with` block a table of where each begins."""
 

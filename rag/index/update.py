@@ -120,7 +120,7 @@ class Update:
         with (
             store.LineWriter(folder, store.DOCUMENTS) as documents,
             store.LineWriter(folder, store.PASSAGES) as passages,
-            dense.VectorWriter(folder) as vectors,
+            dense.vector_writer(folder) as vectors,
             lexical.TokenWriter(folder, lexical.vocabulary(base.folder) if base is not None else {}) as tokens,
         ):
             for block in chain(base.blocks(kept) if base is not None else (), self._unfinished.blocks()):
@@ -148,7 +148,7 @@ class Update:
         contents = Manifest(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             model=self._shape.model,
-            dimension=vectors.dimension,
+            dimension=vectors.shape[1],
             documents=len(documents),
             passages=len(passages),
             dense=kind,

@@ -13,6 +13,7 @@ Events: `searched` (the sources that the model reads, and the prompt if asked fo
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
@@ -42,8 +43,6 @@ WAIT = 5.0
 
 MAX_BODY = 64 * 1024
 """Bytes. The longest question with the longest condition is a tenth of it."""
-
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 Watch: TypeAlias = Callable[[Event], Awaitable[None]]
 
@@ -94,7 +93,7 @@ def make_app(warm: WarmPipeline, about: Mapping[str, object], listens_at: str = 
             Route("/readyz", readyz),
             Route("/healthz", healthz),
         ],
-        middleware=[Middleware(LoopbackNames)] if listens_at in LOOPBACK else [],
+        middleware=[Middleware(LoopbackNames)] if on_loopback(listens_at) else [],
         exception_handlers={HTTPException: refuse},
     )
 
@@ -107,11 +106,21 @@ class LoopbackNames:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else "localhost"
-        if _hostname(host) in LOOPBACK:
+        if on_loopback(_hostname(host)):
             await self._app(scope, receive, send)
             return
         why = f"This server listens on this machine alone, and answers to the host localhost, not to {host!r}."
         await refused(why, 421)(scope, receive, send)
+
+
+def on_loopback(host: str | None) -> bool:
+    """All of 127.0.0.0/8 is."""
+    if host is None or host == "localhost":
+        return host is not None
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _hostname(host: str) -> str | None:

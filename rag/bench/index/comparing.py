@@ -60,7 +60,7 @@ def nearest(vectors: Matrix, vector: NDArray[np.float32]) -> list[int]:
 
 
 def _dense_index(folder: Path, vectors: Matrix, loaded: Loaded) -> dense.DenseIndex:
-    with dense.VectorWriter(folder) as writer:
+    with dense.vector_writer(folder) as writer:
         writer.add(vectors)
     kind = dense.write_graph(folder, loaded.settings.index)
     return dense.DenseIndex(folder, kind, loaded.settings.index, loaded.device)
