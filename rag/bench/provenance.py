@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import rag
 from rag import files, workers
 from rag.settings import multiplies_bf16
 
@@ -50,8 +51,9 @@ def _gpu() -> tuple[str | None, str | None]:
 
 
 def versions() -> dict[str, str]:
-    found = {}
-    for package in ("rag", *PACKAGES):
+    """Of the packages that are installed. `rag`'s ends with its code's SHA-256: samples by other code are another run's."""
+    found = {"rag": f"{rag.__version__}+{code(rag)[:12]}"}
+    for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -59,15 +61,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def sources(*modules: ModuleType) -> dict[str, str]:
-    """SHA-256 of the text of each, by name: of rules that samples were judged by. A package's is that of all its files, tables too."""
-    return {one.__name__: _sha256(Path(inspect.getfile(one))) for one in modules}
-
-
-def _sha256(source: Path) -> str:
-    if source.name != "__init__.py":
-        return files.sha256(source)
-    folder = source.parent
+def code(package: ModuleType) -> str:
+    """SHA-256 of all files of a package, its tables too."""
+    folder = Path(inspect.getfile(package)).parent
     names = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     each = {path.relative_to(folder).as_posix(): files.sha256(path) for path in sorted(names)}
     return sha256(json.dumps(each).encode()).hexdigest()

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rag import bert, build, contrasts, differences, metrics, quantities, text, verify
+from rag import bert, build, metrics
 from rag.bench import SEED, provenance, results
 from rag.bench.results import Sample
 from rag.bench.timing import timed
@@ -123,7 +123,6 @@ def _depends_on(loaded: Loaded, model: Path, count: int, chosen: Sequence[Chosen
         "sha256": sha256(told.encode()).hexdigest(),
         "backend": bert.choose(model, loaded.device, settings.backend),
         "weights": provenance.weights(model),
-        "rules": provenance.sources(contrasts, differences, quantities, text, verify),
         "verify": settings.model_dump(exclude={"action"}),  # what is made of verdicts
     }
 
