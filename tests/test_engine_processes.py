@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -43,6 +44,52 @@ def test_ctrl_c_does_not_reach_a_process_that_was_started_without_interrupts(
     mask = int(done.stdout.split()[1], 16)
     assert bool(mask & 1 << signal.SIGINT - 1) == blocked
     assert not mask & 1 << signal.SIGTERM - 1
+
+
+WITH_AN_ENGINE = """
+import os, subprocess, sys, time
+from rag.engine import processes
+with processes.runtime_folder() as (folder, guard):
+    engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(engine.pid, other.pid, guard.pid, folder, flush=True)
+{then}
+"""
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("then", ["os.kill(os.getpid(), 9)", "pass", "os._exit(3)", "time.sleep(60)"])
+def test_an_engine_ends_with_the_process_that_started_it_however_that_ended(then: str) -> None:
+    script = WITH_AN_ENGINE.format(then=then)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        *pids, folder = process.stdout.readline().split()
+        engine, other, guard = (psutil.Process(int(pid)) for pid in pids)
+        try:
+            if "sleep" in then:
+                assert os.getpgid(guard.pid) != os.getpgid(process.pid), "Ctrl-C would reach it"
+                process.terminate()
+            psutil.wait_procs([engine, guard], timeout=20)
+            assert (gone(engine), gone(guard), gone(other)) == (True, True, False)
+            assert not Path(folder).exists()
+        finally:
+            processes.kill([engine, other, guard])
+
+
+def test_a_guard_goes_with_the_engine_that_it_guards_and_is_none_of_its_processes() -> None:
+    others = processes.started()
+    with processes.runtime_folder() as (folder, guard):
+        engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    found = processes.started() - others
+    assert [process.pid for process in found] == [engine.pid]
+    processes.Footprint.take(found, folder, guard).remove()
+    assert not psutil.pid_exists(engine.pid)
+    engine.wait()
+    assert guard.poll() is not None
+    assert not folder.exists()
 
 
 WITH_ONE_BELOW = """

@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -306,6 +307,22 @@ def test_interrupted_in_the_middle_of_an_answer_it_ends_at_once_and_leaves_nothi
         assert process.wait(timeout=10) == 130
         wait_until(lambda: not group(process.pid), 5)
     assert set(Path("/dev/shm").glob("psm_*")) <= before
+
+
+def test_killed_in_the_middle_of_an_answer_it_leaves_nothing_either() -> None:
+    def left() -> set[Path]:
+        return {*Path("/dev/shm").glob("psm_*"), *Path(tempfile.gettempdir()).glob("rag-engine-*")}
+
+    before = left()
+    with asking() as process:
+        assert process.stdout is not None
+        assert os.read(process.stdout.fileno(), 1)
+        assert len(group(process.pid)) >= 3
+        assert left() > before
+        process.kill()
+        process.wait(timeout=10)
+        wait_until(lambda: not group(process.pid), 10)
+    wait_until(lambda: left() <= before, 5)
 
 
 def test_an_engine_that_dies_in_the_middle_of_an_answer_is_one_clear_line_and_exit_1() -> None:

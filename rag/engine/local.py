@@ -85,18 +85,18 @@ class LocalGenerator:
         """
         others = processes.started()
         observed = Observed()
-        with processes.runtime_folder() as folder:
+        with processes.runtime_folder() as (folder, guard):
             try:
                 engine = await asyncio.to_thread(_construct, config, observed)
                 if device == "cpu" and "speculative_config" in spec.args:
                     await engine.collective_rpc(Extension.mend_drafts_temperature.__name__)
                 [weighed] = await engine.collective_rpc(Extension.weigh.__name__)
             except BaseException as error:
-                processes.Footprint.take(processes.started() - others, folder).remove()
+                processes.Footprint.take(processes.started() - others, folder, guard).remove()
                 if not isinstance(error, Exception):
                     raise
                 raise EngineError(f"vLLM couldn't start: {_reason(error)}") from error
-        footprint = processes.Footprint.take(processes.started() - others, folder)
+        footprint = processes.Footprint.take(processes.started() - others, folder, guard)
         return cls(engine, spec, device, footprint, observed, evidence.Weights(*weighed))
 
     def under(self, spec: EngineSpec) -> LocalGenerator:

@@ -1,10 +1,16 @@
-"""The processes and files that an engine puts on the machine, so that nothing of them stays."""
+"""The processes and files that an engine puts on the machine, so that nothing of them stays.
+
+Run as a program this is a guard: it waits until the process that started it has gone, however that ended, and removes what is
+still there of an engine. vLLM's engine doesn't notice that its client was killed, and holds its memory for ever.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,24 +20,30 @@ from pathlib import Path
 
 import psutil
 
+RUNTIME = "VLLM_RPC_BASE_PATH"
+"""Variable by which vLLM, and whoever looks for its processes, finds their folder."""
+
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a running engine has: its processes, the shared memory that they map, its folder of sockets."""
+    """What a running engine has: its processes, the shared memory that they map, its folder of sockets, and its guard."""
 
     processes: frozenset[psutil.Process]
     shared_memory: frozenset[Path]
     folder: Path
+    guard: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def take(cls, processes: frozenset[psutil.Process], folder: Path) -> Footprint:
+    def take(
+        cls, processes: frozenset[psutil.Process], folder: Path, guard: subprocess.Popen[bytes] | None = None
+    ) -> Footprint:
         """Taken while the processes run: one that has died no longer tells what it had mapped."""
         shared: set[Path] = set()
         for process in processes:
             with suppress(psutil.Error, OSError):
                 paths = (entry.path for entry in process.memory_maps())
                 shared |= {Path(path) for path in paths if path.startswith("/dev/shm/psm_")}
-        return cls(processes, frozenset(shared), folder)
+        return cls(processes, frozenset(shared), folder, guard)
 
     def remove(self) -> None:
         """Kill the processes, and remove their files. They hold nothing worth an orderly end, which takes 5 s."""
@@ -41,14 +53,21 @@ class Footprint:
         for path in (*self.shared_memory, *semaphores):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self.guard is not None:
+            self.guard.kill()
+            self.guard.wait()
+            assert self.guard.stdin is not None
+            self.guard.stdin.close()
 
 
 def started(by: psutil.Process | None = None) -> frozenset[psutil.Process]:
-    """Processes below this one, or another, but for Python's resource tracker: it cleans up by itself after the last of us."""
+    """Processes below this one, or another, but for Python's resource tracker and our guards: they clean up after the last of us,
+    and end by themselves."""
     found = set()
     for process in (by if by is not None else psutil.Process()).children(recursive=True):
         with suppress(psutil.Error):
-            if not any("resource_tracker" in part for part in process.cmdline()):
+            command = process.cmdline()
+            if __file__ not in command and not any("resource_tracker" in part for part in command):
                 found.add(process)
     return frozenset(found)
 
@@ -76,16 +95,34 @@ def kill(processes: Collection[psutil.Process]) -> None:
 
 
 @contextmanager
-def runtime_folder() -> Iterator[Path]:
-    """Where an engine that is started inside the block puts its sockets and rendezvous files."""
+def runtime_folder() -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """Where an engine that is started inside the block puts its sockets and rendezvous files, and the guard of that engine."""
     folder = Path(tempfile.mkdtemp(prefix="rag-engine-"))
-    ours = {"TMPDIR": str(folder), "VLLM_RPC_BASE_PATH": str(folder)}
+    # A session of its own: it has to outlive what ends this one's. -P: no module of this folder's.
+    command = [sys.executable, "-P", __file__, str(folder)]
+    nowhere = subprocess.DEVNULL
+    guard = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, cwd="/", start_new_session=True
+    )
+    # SPT_NOENV: vLLM's processes write their titles over their environment otherwise, by which `watch` finds them.
+    ours = {"TMPDIR": str(folder), RUNTIME: str(folder), "SPT_NOENV": "1"}
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     try:
-        yield folder
+        yield folder, guard
     finally:
         set_environment(before)
+
+
+def watch(folder: Path) -> None:
+    """What a guard does. Processes are the engine's where they were started with this folder as theirs."""
+    sys.stdin.buffer.read()  # ends as nobody is left who could write
+    left = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(RUNTIME) == str(folder):
+                left.add(process)
+    Footprint.take(frozenset(left), folder).remove()
 
 
 @contextmanager
@@ -109,3 +146,7 @@ def set_environment(values: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+if __name__ == "__main__":
+    watch(Path(sys.argv[1]))
