@@ -441,7 +441,7 @@ def test_a_text_file_over_the_limit_is_refused_without_being_read(tmp_path: Path
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert message == f"{path}: larger than 64 MiB. Split it, or turn it into JSONL."
+    assert message == f"{path}: larger than 16 MiB. Split it, or turn it into JSONL."
     assert peak < MAX_FILE // 16
 
 

@@ -1,6 +1,6 @@
 """Hostile files: each is skipped with its reason, in 10 s and 1 GiB, and the file beside it is read.
 
-Each is made at run time and read by a process of its own whose address space is bounded.
+Each is made at run time, and read and made into passages by a process of its own whose address space is bounded.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pytest
 
 from rag.errors import CorpusError
 from rag.ingest import File, LeftOut, find_files, read_corpus, source, xml
+from rag.ingest import text as text_file
 from rag.ingest.source import Skipped
 
 SECONDS = 10
@@ -30,9 +31,11 @@ READ = f"""
 import json, resource, sys
 resource.setrlimit(resource.RLIMIT_AS, ({MEMORY}, {MEMORY}))
 from pathlib import Path
-from rag.ingest import LeftOut, find_files, read_corpus
-left_out = LeftOut()
-ids = [one.document.id for one in read_corpus(find_files([Path(sys.argv[1])], left_out), left_out)]
+from rag.ingest import LeftOut, chunk, find_files, read_corpus
+left_out, ids = LeftOut(), []
+for one in read_corpus(find_files([Path(sys.argv[1])], left_out), left_out):
+    ids.append(one.document.id)
+    assert chunk.split(one.document, 1000, 1)
 print(json.dumps([ids, [[one.where, one.reason] for one in left_out.skipped]]))
 """
 
@@ -136,12 +139,12 @@ def loud_pdf() -> bytes:
 
 SIZES: dict[str, tuple[str, Callable[[], bytes] | Callable[[Path], None], str]] = {
     "a line of 1 GB": ("bad.jsonl", long_line, "the line is longer than 16 MiB"),
-    "a text of 1 GB": ("bad.txt", long_line, "larger than 64 MiB"),
+    "a text of 1 GB": ("bad.txt", long_line, "larger than 16 MiB"),
     "a page of 1 GB": ("bad.html", long_line, "larger than 8 MiB"),
     "XML of 1 GB in one word": ("bad.xml", long_line, "not well-formed XML"),
     "a gzip bomb": ("bad.jsonl.gz", lambda: zeros(4 * GIB), "a bomb?"),
     "a gzip bomb behind noise": ("bad.jsonl.gz", padded_bomb, "a bomb?"),
-    "a gzip bomb of text": ("bad.txt.gz", lambda: zeros(GIB), "a bomb?"),
+    "a gzip bomb of text": ("bad.txt.gz", lambda: zeros(GIB), "larger than 16 MiB"),
     "a gzip bomb in a PDF's name": ("bad.pdf.gz", lambda: zeros(GIB), "a bomb?"),
     "an article of tiny elements": (
         "bad.xml",
@@ -211,6 +214,14 @@ def test_the_largest_docx_that_is_read_stays_within_the_memory(tmp_path: Path) -
     (tmp_path / "a.docx").write_bytes(made.word("T", parts={"word/document.xml": content}))
     ids, skipped = read_bounded(tmp_path)
     assert (ids, skipped) == (made.ids_in(tmp_path, "a.docx"), {})
+
+
+@pytest.mark.parametrize("line", ["\n", "a word.\n\n", "x", "\U0001f600 word. "])
+def test_the_largest_text_is_made_into_passages_within_the_memory(tmp_path: Path, line: str) -> None:
+    """16 MiB of newlines are a `.gz` of 16 kB."""
+    text = line * (text_file.MAX_FILE // len(line.encode()) - 1) + "."
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(text.encode()))
+    assert read_bounded(tmp_path) == (made.ids_in(tmp_path, "a.txt.gz"), {})
 
 
 def test_wrong_lines_fill_the_memory_no_more_than_a_large_file_may(
