@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import sentencex
@@ -19,16 +20,55 @@ STOP_WORDS = frozenset(
     where which while who whom why will with would you your""".split()  # noqa: SIM905
 )
 
+BLOCK = 8 * 1024
+"""Characters that sentencex is given at once. What it makes of them takes many times their memory, and quotation marks that
+nothing closes take it a time that grows by their square."""
+
+_BLANK_LINES = ("\n\n", "\n\r\n")
+"""What ends a paragraph for sentencex."""
+
 _WORD = re.compile(r"[^\W_]{2,}")
+# sentencex 1.0.32 panics at a capital, such a space and a full stop. A blank there changes none of its sentences.
+_WIDE_SPACE = re.compile(r"[^\S\x00-\x7f](?=\.)")
 
 
 def sentences(text: str) -> list[Range]:
     """(start, end) of each sentence, in characters, without the white space around it."""
-    found = []
-    for boundary in sentencex.get_sentence_boundaries("en", text):
-        start, end = strip(text, boundary["start_index"], boundary["end_index"])
-        if start < end:
-            found.append((start, end))
+    return list(each_sentence(text))
+
+
+def each_sentence(text: str) -> Iterator[Range]:
+    """What `sentences` lists, of a text of any size."""
+    start = 0
+    while start < len(text):
+        block = text[start : start + BLOCK]
+        if start + BLOCK < len(text):
+            block = block[: _end(block)]
+        for first, after in _sentences(block):
+            yield start + first, start + after
+        start += len(block)
+
+
+def _end(block: str) -> int:
+    """Where a block ends behind which the text goes on: at the end of a paragraph, which is where sentencex doesn't look back. In
+    a paragraph that is longer, before the last sentence; in a sentence that is, between words."""
+    if end := max((block.rfind(blank) + len(blank) for blank in _BLANK_LINES if blank in block), default=0):
+        return end
+    last_sentence = max((start for start, _ in _sentences(block)), default=0)
+    words = block.rsplit(None, 1)
+    last_word = len(words[0]) if len(words) > 1 else 0
+    # From the middle on: else a block could end at its beginning, one after the other.
+    return next((end for end in (last_sentence, last_word) if 2 * end > len(block)), len(block))
+
+
+def _sentences(block: str) -> list[Range]:
+    found, at = [], 0
+    block = _WIDE_SPACE.sub(" ", block)
+    for piece in sentencex.segment("en", block):
+        if sentence := piece.strip():
+            start = block.index(sentence, at)  # above 10 KiB, not every blank line is among the pieces
+            at = start + len(sentence)
+            found.append((start, at))
     return found
 
 

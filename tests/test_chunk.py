@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -139,6 +140,18 @@ def test_a_sentence_over_the_limit_is_cut_between_words() -> None:
 
 def test_a_word_over_the_limit_is_cut_at_the_limit() -> None:
     assert [passage.text for passage in passages_of("A" * 25, 10)] == ["A" * 10, "A" * 10, "A" * 5]
+
+
+def test_a_text_of_nothing_but_short_lines_takes_few_times_its_memory() -> None:
+    text = "a\n\n" * 60_000
+    tracemalloc.start()
+    try:
+        passages = passages_of(text, 1000, 1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(passages) == 180
+    assert peak < 20 * len(text)
 
 
 # --- balance -----------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from documents import ids_in
 
+from rag import ingest
 from rag.core import Document, Located
 from rag.errors import CorpusError
-from rag.ingest import READERS, File, LeftOut, Skipped, find_files, read_corpus
+from rag.ingest import READERS, File, LeftOut, Skipped, find_files, jsonl, read_corpus
 from rag.ingest.jsonl import MAX_LINE
 from rag.ingest.text import MAX_FILE, read_markdown
 
@@ -154,6 +155,35 @@ def test_a_bad_file_is_named_and_those_around_it_are_read(tmp_path: Path) -> Non
         ids_in(tmp_path, "a.txt", "c.txt"),
         [Skipped(f"{tmp_path}/b.txt", "not valid UTF-8 (byte 4). Convert the file.")],
     )
+
+
+def breaking(error: Exception) -> Any:
+    """A reader that breaks at a file's end."""
+
+    def read_broken(file: File, left_out: LeftOut) -> Any:
+        yield from jsonl.read(file, left_out)
+        raise error
+
+    return read_broken
+
+
+def test_a_file_that_a_reader_breaks_on_is_named_and_those_around_it_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "READERS", {**READERS, ".jsonl": breaking(KeyError("w:p"))})
+    write_bytes(tmp_path / "a.txt", b"A.")
+    broken = write_records(tmp_path / "b.jsonl", {"id": "b", "text": "B."})
+    write_bytes(tmp_path / "c.txt", b"C.")
+    a, c = ids_in(tmp_path, "a.txt", "c.txt")
+    reason = "can't be read: KeyError: 'w:p'. What stands before it is read (1)."
+    assert read_what_can_be(tmp_path) == ([a, "b", c], [Skipped(str(broken), reason)])
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "READERS", {**READERS, ".jsonl": breaking(MemoryError())})
+    write_records(tmp_path / "b.jsonl", {"id": "b", "text": "B."})
+    with pytest.raises(MemoryError):
+        read_what_can_be(tmp_path)
 
 
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,7 +471,7 @@ def test_a_text_file_over_the_limit_is_refused_without_being_read(tmp_path: Path
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert message == f"{path}: larger than 64 MiB. Split it, or turn it into JSONL."
+    assert message == f"{path}: larger than 16 MiB. Split it, or turn it into JSONL."
     assert peak < MAX_FILE // 16
 
 

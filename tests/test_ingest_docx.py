@@ -91,6 +91,26 @@ def test_a_damaged_part_is_named(tmp_path: Path, name: str, content: bytes) -> N
 
 
 @pytest.mark.parametrize(
+    ("header", "place", "value", "reason"),
+    [
+        (6, 8, b"\x01\0", "an encrypted zip. Save it as .docx without a password."),
+        (8, 10, b"\x63\0", "a damaged DOCX (NotImplementedError: "),
+        (14, 16, b"\0\0\0\0", "a damaged DOCX (BadZipFile: "),
+        (None, 42, b"\xff\xff\xff\x7f", "a damaged DOCX ("),
+    ],
+)
+def test_a_zip_that_cannot_be_expanded_is_named(
+    tmp_path: Path, header: int | None, place: int, value: bytes, reason: str
+) -> None:
+    """Of its first part: a password, an unknown compression, another checksum, a place behind the file's end."""
+    content = bytearray(made.word("Text."))
+    starts = [(content.index(b"PK\x01\x02"), place)] + ([(0, header)] if header is not None else [])
+    for start, offset in starts:
+        content[start + offset : start + offset + len(value)] = value
+    assert refusal(tmp_path / "a.docx", bytes(content)).startswith(reason)
+
+
+@pytest.mark.parametrize(
     ("declared", "name"),
     [
         ('<Override PartName="/word/document.bin" ContentType="{}"/>', "/word/document.bin"),

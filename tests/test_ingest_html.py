@@ -68,6 +68,12 @@ def test_exponents_are_marked_and_references_dropped(tmp_path: Path) -> None:
     assert "Of 10^6 cells/m2 x few." in read(tmp_path / "a.html", page(f"<p>{TEXT * 3}</p><p>{mixed}</p>"))[0].text
 
 
+@pytest.mark.parametrize("char", ["\x01", "\x1b", "\ufffe", "&#1;", "&#xfffe;"])
+def test_what_no_text_may_hold_is_taken_out_of_an_exponent(tmp_path: Path, char: str) -> None:
+    mixed = f"<p>{TEXT * 3}</p><p>Of 10<sup>{char}6</sup> cells.</p>"
+    assert "Of 10^6 cells." in read(tmp_path / "a.html", page(mixed))[0].text
+
+
 def test_an_exponent_in_an_exponent_costs_nothing(tmp_path: Path) -> None:
     assert (
         "Of 2" in read(tmp_path / "a.html", page(f"<p>{TEXT * 3}</p><p>Of 2<sup>3<sup>4</sup></sup> few.</p>"))[0].text

@@ -205,6 +205,22 @@ def test_an_article_without_text_is_counted(path: Path) -> None:
     assert left_out.counts["articles without abstract and body"] == 1
 
 
+@pytest.mark.parametrize("meta", ["", '<article-id pub-id-type="pmc">46</article-id>'])
+def test_an_article_that_has_lost_its_text_is_told_by_its_id(path: Path, meta: str) -> None:
+    documents, left_out = read(path, article("", meta=meta))
+    assert documents == []
+    assert left_out.empty == {"pmc-46" if meta else "a.nxml": str(path)}
+
+
+def test_an_article_that_has_its_text_elsewhere_is_not_taken_back(tmp_path: Path) -> None:
+    for name, body in (("a.xml", ""), ("b.xml", PARAGRAPH), ("c.xml", "")):
+        (tmp_path / name).write_text(article(body, meta='<article-id pub-id-type="pmc">46</article-id>'))
+    left_out = LeftOut()
+    [located] = read_corpus(find_files([tmp_path], left_out), left_out)
+    assert located.document.id == "pmc-46"
+    assert left_out.empty == {}
+
+
 # --- metadata ----------------------------------------------------------------------------------
 
 PMC, DOI = '<article-id pub-id-type="pmc">46</article-id>', '<article-id pub-id-type="doi">10.1/x</article-id>'
@@ -256,6 +272,14 @@ def test_metadata_in_full(path: Path) -> None:
         "types": "Research article",
         "authors": "Koch HHR; Cherry Group",
     }
+
+
+@pytest.mark.parametrize(
+    ("year", "read_as"), [("2003", 2003), ("9" * 5000, 9999), ("in press", None), ("\u00b2", None)]
+)
+def test_a_year_is_four_digits(path: Path, year: str, read_as: int | None) -> None:
+    [document], _ = read(path, article(meta=f"<pub-date><year>{year}</year></pub-date>"))
+    assert document.metadata.get("year") == read_as
 
 
 @pytest.mark.parametrize(

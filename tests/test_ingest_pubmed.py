@@ -7,6 +7,7 @@ import os
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,89 @@ def test_a_citation_that_has_its_abstract_again_is_not_taken_back(tmp_path: Path
     documents, left_out = read(tmp_path)
     assert [document.id for document in documents] == ["pmid-1"]
     assert left_out.empty == {}
+
+
+def revised(day: str, version: int, text: str) -> str:
+    date = "".join(
+        f"<{part}>{value}</{part}>" for part, value in zip(("Year", "Month", "Day"), day.split("-"), strict=False)
+    )
+    one = article(1, abstract=f"<AbstractText>{text}</AbstractText>", extra=f"<DateRevised>{date}</DateRevised>")
+    return one.replace('Version="1"', f'Version="{version}"')
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        (("2021-02-01", 1), ("2021-01-28", 1), "First"),
+        (("2021-01-28", 1), ("2021-02-01", 1), "Second"),
+        (("2021-02-01", 2), ("2021-03-01", 1), "First"),  # the text of a version stays what it was
+        (("2021-02-01", 10), ("2021-02-01", 9), "First"),
+        (("2021-02-01", 1), ("2021-02-01", 1), "Second"),
+        (("2021-02-01", 1), ("", 1), "First"),  # never revised
+        (("2021", 1), ("soon-02-01", 1), "First"),
+        (("9" * 5000, 1), ("2021-02-01", 1), "First"),
+    ],
+)
+def test_the_last_version_is_that_of_the_highest_number_then_the_latest_revision_then_the_last_in_order(
+    tmp_path: Path, first: tuple[str, int], second: tuple[str, int], kept: str
+) -> None:
+    write(tmp_path / "1.xml", revised(*first, "First"))
+    write(tmp_path / "2.xml", revised(*second, "Second"))
+    [document], left_out = read(tmp_path)
+    assert document.text == kept
+    assert left_out.counts == {GONE: 1}
+
+
+def test_a_version_that_is_deleted_takes_no_later_one_with_it(tmp_path: Path) -> None:
+    first = '<DeleteCitation><PMID Version="1">1</PMID></DeleteCitation>'
+    write(tmp_path / "1.xml", revised("2021-01-01", 2, "Second"), first)
+    [document], left_out = read(tmp_path)
+    assert (document.text, left_out.deleted) == ("Second", set())
+    write(tmp_path / "2.xml", first.replace('"1"', '"2"'), revised("2021-02-01", 1, "First"))
+    documents, left_out = read(tmp_path)
+    assert (documents, left_out.deleted) == ([], {"pmid-1"})
+
+
+BOOK = "<PubmedBookArticle><BookDocument><PMID>9</PMID><Abstract/></BookDocument></PubmedBookArticle>"
+
+
+def test_books_between_citations_hide_nothing_that_is_withdrawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xml, "MAX_RECORD", 1 << 18)
+    path = write(tmp_path / "a.xml", article(1), article(2), BOOK * 4000, article(1), deletion(2))
+    assert path.stat().st_size > xml.MAX_RECORD
+    documents, left_out = read(path)
+    assert [document.id for document in documents] == ["pmid-1"]
+    assert left_out.deleted == {"pmid-2"}
+    assert left_out.counts == {GONE: 2, "books and chapters in PubMed files": 4000}
+    assert left_out.skipped == []
+
+
+def test_a_file_that_cannot_tell_what_it_withdraws_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(file: File) -> Iterator[pubmed.Version]:
+        yield from ()
+        raise CorpusError(f"{file.path.name} is broken off.")
+
+    monkeypatch.setattr(pubmed, "versions", failing)
+    path = write(tmp_path / "a.xml", article(1))
+    write(tmp_path / "b.xml", article(2)).write_text("<PubmedArticleSet>")
+    documents, left_out = read(tmp_path)
+    assert [document.id for document in documents] == ["pmid-1"]
+    of_a, of_b = left_out.skipped
+    assert of_a == Skipped(str(path), "which citations it replaces or deletes isn't known: a.xml is broken off.")
+    assert of_b.reason.startswith("not well-formed XML")
+
+
+@pytest.mark.parametrize("root", ["PubmedArticle", "MedlineCitation"])
+def test_a_file_of_one_citation_is_read_with_what_stands_beside_it(tmp_path: Path, root: str) -> None:
+    path = tmp_path / "a.xml"
+    data = '<ArticleIdList><ArticleId IdType="doi">10.1/own</ArticleId></ArticleIdList>'
+    path.write_text(article(29, data) if root == "PubmedArticle" else citation(29))
+    [document], left_out = read(path)
+    assert (document.id, document.text) == ("pmid-29", "Urate falls.")
+    assert document.metadata.get("doi") == ("10.1/own" if root == "PubmedArticle" else None)
+    assert left_out == LeftOut()
 
 
 # --- damage ------------------------------------------------------------------------------------

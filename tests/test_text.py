@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from itertools import pairwise
+
 import pytest
+import sentencex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag.text import STOP_WORDS, content_words, cut, sentences, strip
+from rag import text as module
+from rag.text import BLOCK, STOP_WORDS, Range, content_words, cut, each_sentence, sentences, strip
 
 quick = settings(deadline=None, max_examples=200)
 
@@ -52,6 +57,86 @@ def test_abbreviations_and_decimal_points_end_no_sentence() -> None:
 def test_a_paragraph_ends_a_sentence_without_a_full_stop() -> None:
     text = "Gout\n\nJoints swell."
     assert [text[start:end] for start, end in sentences(text)] == ["Gout", "Joints swell."]
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u2009", "\u2029", "\u3000", "\x85"])
+def test_a_capital_and_a_space_of_several_bytes_before_a_full_stop_end_no_run(space: str) -> None:
+    """sentencex panics there, which no `except Exception` catches."""
+    text = f"It takes vitamin D{space}. It worked."
+    assert [text[start:end] for start, end in sentences(text)] == [f"It takes vitamin D{space}.", "It worked."]
+
+
+# --- blocks ------------------------------------------------------------------------------------
+
+blank_lines = st.sampled_from(["\n\n", "\n\n\n", "\r\n\r\n", "\n" * 40])
+odd = st.text(alphabet='aA1.!?\u2026 \n\r\u00a0()[]"\u201c\u201d\u00e9\U0001f600\u3002-*', max_size=20)
+
+
+def by_the_whole(text: str) -> list[Range]:
+    """What sentencex makes of the text at once; a space that it panics at is another one."""
+    for space in "\u00a0\u2029\u3000\x85":
+        text = text.replace(f"{space}.", " .")
+    found = [strip(text, one["start_index"], one["end_index"]) for one in sentencex.get_sentence_boundaries("en", text)]
+    return [(start, end) for start, end in found if start < end]
+
+
+def in_blocks(text: str, size: int) -> list[Range]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", size)
+        return sentences(text)
+
+
+@quick
+@given(st.one_of(proses, odd, st.text(alphabet="ab. \n\t\u2029\u00e9\U0001f600\u3002", max_size=300)))
+def test_a_text_of_one_block_has_the_sentences_that_sentencex_finds(text: str) -> None:
+    assert len(text) < BLOCK
+    assert sentences(text) == by_the_whole(text)
+
+
+@quick
+@given(st.lists(st.tuples(odd, blank_lines), max_size=12), st.integers(70, 120))
+def test_blocks_of_whole_paragraphs_have_the_sentences_of_the_whole(pairs: list[tuple[str, str]], size: int) -> None:
+    text = "".join(paragraph + blank for paragraph, blank in pairs)
+    assert in_blocks(text, size) == by_the_whole(text)
+
+
+@quick
+@given(texts, st.integers(1, 40))
+def test_blocks_of_any_size_hold_every_visible_character_once_and_in_order(text: str, size: int) -> None:
+    ranges = in_blocks(text, size)
+    assert "".join("".join(text[start:end].split()) for start, end in ranges) == "".join(text.split())
+    assert all(one[1] <= two[0] for one, two in pairwise(ranges))
+    assert all(text[start:end] == text[start:end].strip() != "" for start, end in ranges)
+
+
+@pytest.mark.parametrize("gap", [" ", "\n", "\n\n", "\r\n\r\n", "\n" * 500])
+def test_a_long_text_is_divided_between_sentences(gap: str) -> None:
+    text = gap.join(f"S{number}{'x' * (number % 90)}." for number in range(2000))
+    assert len(text) > 5 * BLOCK
+    assert [text[start:end] for start, end in sentences(text)] == text.split(gap)
+
+
+def test_a_sentence_longer_than_a_block_is_divided_between_words() -> None:
+    text = "word " * BLOCK
+    pieces = [text[start:end] for start, end in sentences(text)]
+    assert " ".join(pieces) == text.strip()
+    assert 5 <= len(pieces) <= 10
+
+
+def test_a_word_longer_than_a_block_is_divided_at_its_end() -> None:
+    assert sentences("x" * (2 * BLOCK + 1)) == [(0, BLOCK), (BLOCK, 2 * BLOCK), (2 * BLOCK, 2 * BLOCK + 1)]
+
+
+@pytest.mark.parametrize("text", ["word. " * (1 << 20), "\n" * (1 << 22) + "word."])
+def test_the_first_sentence_of_a_long_text_is_there_at_once(text: str) -> None:
+    tracemalloc.start()
+    try:
+        start, end = next(each_sentence(text))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert text[start:end] == "word."
+    assert peak < 100 * BLOCK
 
 
 # --- cut ---------------------------------------------------------------------------------------

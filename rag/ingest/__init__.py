@@ -83,7 +83,7 @@ def read_corpus(files: Sequence[File], left_out: LeftOut) -> Iterator[Located]:
 
     Raises `CorpusError` at the end where there was no document at all.
     """
-    last = _last_versions(files, left_out)
+    last, untold = _last_versions(files, left_out)
     seen: dict[str, str] = {}
     for file in files:
         before = len(seen)
@@ -99,28 +99,50 @@ def read_corpus(files: Sequence[File], left_out: LeftOut) -> Iterator[Located]:
                 else:
                     seen[identity] = where
                     yield located
-        except (CorpusError, OSError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a stranger's file makes a reader raise: that file alone is lost
             read = f" What stands before it is read ({len(seen) - before:,})." if len(seen) > before else ""
             left_out.skip(file.path, _reason(error) + read)
-    left_out.empty = {identity: where for identity, where in left_out.empty.items() if last.get(identity) == where}
+        else:
+            if file in untold:
+                left_out.skip(file.path, f"which citations it replaces or deletes isn't known: {untold[file]}")
+    left_out.empty = {
+        identity: where
+        for identity, where in left_out.empty.items()
+        if identity not in seen and last.get(identity, where) == where
+    }
     if not seen and not left_out.deleted and not left_out.empty:
         raise CorpusError(f"Nothing could be read: {_first(left_out) or 'no document has any text.'}")
 
 
-def _last_versions(files: Sequence[File], left_out: LeftOut) -> dict[str, str]:
-    """Where each PubMed citation stands last. A pass of its own: what replaces or deletes a citation follows it, mostly
-    in another file, when its passages would be encoded already."""
+def _last_versions(files: Sequence[File], left_out: LeftOut) -> tuple[dict[str, str], dict[File, str]]:
+    """(where each PubMed citation's last version stands, why a file couldn't tell all of its own). A pass of its own: what
+    replaces or deletes a citation follows it, mostly in another file, when its passages would be encoded already.
+
+    The last is that of the highest rank, and of several the one that comes last.
+    """
     last: dict[str, str] = {}
+    highest: dict[str, int] = {}
+    untold: dict[File, str] = {}
     for file in files:
         if READERS[file.suffix] is not read_xml:
             continue
         try:
-            for identity, where, deleted in pubmed.versions(file) if xml.root(file) in pubmed.ROOTS else ():
-                last[identity] = where
-                (left_out.deleted.add if deleted else left_out.deleted.discard)(identity)
-        except (CorpusError, OSError):
-            continue  # `read_corpus` comes to the same place, and tells
-    return last
+            for one in pubmed.versions(file) if xml.root(file) in pubmed.ROOTS else ():
+                if one.rank < highest.get(one.identity, 0):
+                    continue
+                last[one.identity] = one.where
+                if one.is_deleted:
+                    left_out.deleted.add(one.identity)
+                else:
+                    highest[one.identity] = one.rank
+                    left_out.deleted.discard(one.identity)
+        except MemoryError:
+            raise
+        except Exception as error:  # `read_corpus` comes to the same place, and tells. If it doesn't, it tells this
+            untold[file] = _reason(error)
+    return last, untold
 
 
 def _walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
@@ -158,7 +180,7 @@ def _inside(path: Path, folder: Path) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{error.strerror or type(error).__name__}. Mend its permissions, or leave it out."
-    return str(error)
+    return str(error) if isinstance(error, CorpusError) else f"can't be read: {type(error).__name__}: {error}."
 
 
 def _first(left_out: LeftOut) -> str:

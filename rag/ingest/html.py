@@ -7,6 +7,7 @@ and brings an ONNX runtime. An optional dependency (the extra `documents`): with
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,9 @@ MAX_FILE = 8 * 1024 * 1024
 
 MAX_ELEMENTS = 100_000
 """trafilatura copies the tree more than once."""
+
+# What lxml reads in a page and refuses to write.
+_NO_TEXT = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def read(file: File, left_out: LeftOut) -> Iterator[Located]:
@@ -84,7 +88,7 @@ def _mark_exponents(tree: Any) -> None:
             continue
         previous = sup.getprevious()
         before = (previous.tail if previous is not None else sup.getparent().text) or ""
-        inside = sup.text_content().strip()
+        inside = _NO_TEXT.sub("", sup.text_content()).strip()
         is_reference = inside.startswith("[") and inside.endswith("]")
         for child in list(sup):
             sup.remove(child)

@@ -64,14 +64,15 @@ def read(file: File, left_out: LeftOut) -> Iterator[Located]:
             left_out.counts[kind] += sum(1 for _ in article.iter(tag))
         left_out.counts["sections behind the body"] += len(_back_matter(article))
         left_out.counts["formulas"] += body.count("[formula]")
-        if not body:
-            left_out.counts["articles without abstract and body"] += 1
-            continue
         meta = article.find("front/article-meta")
         metadata = _metadata(article, meta)
         own_name = file.name if number == 1 else f"{file.name}#{number}"
         known = str(metadata.get("pmcid", metadata.get("doi", "")))
         identity = known.replace("PMC", "pmc-") or own_name
+        if not body:
+            left_out.counts["articles without abstract and body"] += 1
+            left_out.empty[identity] = where
+            continue
         title = text(meta.find("title-group/article-title"), _INLINE) if meta is not None else ""
         yield Located(Document(identity, title, body, metadata), where, size)
 
@@ -163,7 +164,7 @@ def _pmcid(meta: Element) -> str:
 
 def _years(meta: Element) -> Iterator[int]:
     for date in meta.iterfind("pub-date"):
-        year = text(date.find("year"))
+        year = text(date.find("year"))[:4]
         if year.isdecimal() and date.get("pub-type") not in ("pmc-release", "nihms-submitted"):
             yield int(year)
 

@@ -1,12 +1,13 @@
 """PubMed XML: the yearly baseline and its update files (also in the form before 2017), and what E-utilities return.
 
 A document is a citation with an abstract. Labels of a structured abstract stand in the text. A citation comes again when
-it is revised, and `DeleteCitation` takes citations back: `versions` tells which record of one is the last.
+it is revised, and `DeleteCitation` takes citations back: `versions` tells what is needed to know the last record of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from rag.core import Document, Located
 from rag.ingest import xml
@@ -16,6 +17,12 @@ from rag.ingest.xml import Element, text
 ROOTS = {"PubmedArticleSet", "MedlineCitationSet", "PubmedArticle", "MedlineCitation"}
 
 _CITATIONS = ("PubmedArticle", "MedlineCitation")
+_BOOKS = ("PubmedBookArticle", "BookDocument")
+_RECORDS = (*_CITATIONS, *_BOOKS, "DeleteCitation")
+"""Both passes go by all of them: what lies between two bounds what is read at once."""
+
+_NEVER = 99_999_999
+"""A day after all others."""
 
 # RefType in CommentsCorrectionsList -> how it is told.
 _RETRACTIONS = {
@@ -36,11 +43,26 @@ _CORRECTIONS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A record of a citation, or of its being withdrawn.
+
+    `rank`: the number of the version, which NLM counts from 1 and gives once, then the day of its last revision. Of what withdraws
+    a version, above all its revisions.
+    """
+
+    identity: str
+    where: str
+    rank: int
+    is_deleted: bool = False
+
+
 def read(file: File, left_out: LeftOut) -> Iterator[Located]:
     number = 0
-    for element, size in xml.records(file, (*_CITATIONS, "PubmedBookArticle", "BookDocument")):
-        if element.tag not in _CITATIONS:
+    for element, size in xml.records(file, _RECORDS):
+        if element.tag in _BOOKS:
             left_out.counts["books and chapters in PubMed files"] += 1
+        if element.tag not in _CITATIONS:
             continue
         number += 1
         where = _where(file, number)
@@ -57,20 +79,40 @@ def read(file: File, left_out: LeftOut) -> Iterator[Located]:
             yield Located(Document(_identity(pmid), title, body, _metadata(element, citation, pmid)), where, size)
 
 
-def versions(file: File) -> Iterator[tuple[str, str, bool]]:
-    """(document id, where, whether it is deleted there) of each record. Texts aren't looked at."""
+def versions(file: File) -> Iterator[Version]:
+    """One of each record that `read` comes to, and of each that is withdrawn. Texts aren't looked at."""
     number = 0
-    for element, _ in xml.records(file, (*_CITATIONS, "DeleteCitation")):
+    for element, _ in xml.records(file, _RECORDS):
         if element.tag == "DeleteCitation":
             for pmid in element.iterfind("PMID"):
-                yield _identity(text(pmid)), f"{file.path}, DeleteCitation", True
-        else:
+                where = f"{file.path}, DeleteCitation"
+                yield Version(_identity(text(pmid)), where, _rank(pmid, _NEVER), is_deleted=True)
+        elif element.tag in _CITATIONS:
             number += 1
-            yield _identity(text(_citation(element).find("PMID"))), _where(file, number), False
+            citation = _citation(element)
+            pmid = citation.find("PMID")
+            yield Version(_identity(text(pmid)), _where(file, number), _rank(pmid, _revised(citation)))
 
 
 def _identity(pmid: str) -> str:
     return f"pmid-{pmid}"
+
+
+def _rank(pmid: Element | None, day: int) -> int:
+    number = _digits(pmid.get("Version", ""), 4) if pmid is not None else 0
+    return max(1, number) * (_NEVER + 1) + day
+
+
+def _revised(citation: Element) -> int:
+    """YYYYMMDD; 0 where it never was."""
+    sizes = {"Year": 4, "Month": 2, "Day": 2}
+    year, month, day = (_digits(text(citation.find(f"DateRevised/{part}")), size) for part, size in sizes.items())
+    return (year * 100 + month) * 100 + day
+
+
+def _digits(string: str, size: int) -> int:
+    """The number that its first `size` characters are, 0 where they are none. Of any number of them `int` would fail, or take long."""
+    return int(string[:size]) if string[:size].isdecimal() else 0
 
 
 def _where(file: File, number: int) -> str:
@@ -134,8 +176,8 @@ def _other_id(citation: Element) -> str:
 def _year(article: Element) -> int:
     """0 where none is told."""
     for path in ("Journal/JournalIssue/PubDate/Year", "Journal/JournalIssue/PubDate/MedlineDate", "ArticleDate/Year"):
-        if (year := text(article.find(path))[:4]).isdecimal():
-            return int(year)
+        if year := _digits(text(article.find(path)), 4):
+            return year
     return 0
 
 

@@ -9,8 +9,8 @@ from rag.core import Document, Located
 from rag.errors import CorpusError
 from rag.ingest.source import File, LeftOut
 
-MAX_FILE = 64 * 1024 * 1024
-"""Bytes. Text of this size is no document but a dump; split it, or use JSONL."""
+MAX_FILE = 16 * 1024 * 1024
+"""Bytes. Text of this size is no document but a dump; split it, or use JSONL. Nothing but short lines, it has 6 million sentences."""
 
 # Ends are stripped in Python: patterns for them take quadratic time on a line of many blanks.
 _HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*)$", re.MULTILINE)

@@ -46,7 +46,7 @@ def root(file: File) -> str:
 
 
 def records(file: File, tags: Sequence[str]) -> Iterator[tuple[Element, int]]:
-    """The root's children of these names (or the root itself), each whole, with the bytes read since the one before.
+    """The root, if it has one of these names, else its children that have, each whole, with the bytes read since the one before.
 
     One is in memory at a time. Raises `CorpusError` where the XML is damaged or refers to entities, or one takes more than
     `MAX_RECORD` or `MAX_ELEMENTS`.
@@ -55,7 +55,7 @@ def records(file: File, tags: Sequence[str]) -> Iterator[tuple[Element, int]]:
         counted = _Counting(stream)
         for element in _parse(counted, "end", tags):
             parent = element.getparent()
-            if parent is not None and parent.getparent() is not None:
+            if parent is not None and (parent.getparent() is not None or parent.tag in tags):
                 continue
             _check(element)
             yield element, counted.since_last()
