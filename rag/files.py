@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,14 +63,21 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def only_writer(target: Path, patience: float = 0.0, refusal: RagError | None = None) -> Iterator[None]:
+def only_writer(
+    target: Path, patience: float = 0.0, refusal: RagError | None = None, waiting: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Only one process at a time writes `target`, a file or a folder. `patience` in seconds, -1 to wait forever; where another process
-    still writes it after that, raises `refusal`, else a `StorageError`."""
+    still writes it after that, raises `refusal`, else a `StorageError`. `waiting` is called where there is another."""
     path = target.parent / f".{target.name}.lock"
     with explaining_storage(target):
         path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
         try:
-            held = FileLock(path).acquire(timeout=patience)
+            try:
+                held = lock.acquire(timeout=0)
+            except Timeout:
+                waiting()
+                held = lock.acquire(timeout=patience)
         except Timeout:
             raise refusal or StorageError(
                 f"Another process is writing {target}. Wait until it ends, or name another one."

@@ -13,6 +13,7 @@ from rag.index import Versions
 
 pytestmark = pytest.mark.usefixtures("home")
 
+FACTS = {"year": 1747, "retracted": "Retracted publication", "corrected": "erratum in: Lancet 1748"}
 GOUT = "# Gout\n\nGout is caused by crystals of urate. Joints swell at night.\n"
 
 
@@ -24,7 +25,7 @@ def corpus(tmp_path: Path, home: Path, real_home: Path) -> Path:
     folder.mkdir()
     (folder / "gout.md").write_text(GOUT)
     (folder / "scurvy.jsonl").write_text(
-        json.dumps({"id": "scurvy", "title": "Scurvy", "text": "Lemons cure scurvy.", "year": 1747}) + "\n"
+        json.dumps({"id": "scurvy", "title": "Scurvy", "text": "Lemons cure scurvy.", **FACTS}) + "\n"
     )
     return folder
 
@@ -48,9 +49,9 @@ def test_an_index_lives_from_day_to_day(rag: Cli, corpus: Path, home: Path) -> N
     assert indexed(rag, str(corpus)) == changed
     (corpus / "broken.md").write_bytes(b"\0")
     left = rag("index", "--prune", str(corpus))
-    assert "Documents: 1 unchanged." in left.stdout
+    assert "Documents: 1 unchanged. Kept, though no source has it: 1; --prune removes that." in left.stdout
     assert "broken.md" in left.stderr
-    assert "Nothing was pruned" in left.stderr
+    assert "Nothing was pruned: what was skipped may hold documents of the index. Move those files" in left.stderr
     (corpus / "broken.md").unlink()
     assert indexed(rag, "--prune", str(corpus)) == {
         **counts,
@@ -63,10 +64,12 @@ def test_an_index_lives_from_day_to_day(rag: Cli, corpus: Path, home: Path) -> N
     found = rag("search", "--json", "--where", "year<1800", "What cures scurvy?")
     assert found.returncode == 2
     assert "No document of this index has 'year'" in found.stderr
-    assert rag("index", "rollback").stdout == "Index 'default' is at version 000002.\n"
+    assert rag("index", "rollback", "2").stdout == "Index 'default' is at version 000002.\n"
     found = rag("search", "--json", "--where", "year<1800", "What cures gout?")
     (hit,) = json.loads(found.stdout)["hits"]
-    assert (hit["passage"]["doc_id"], hit["passage"]["metadata"]) == ("scurvy", {"year": 1747})
+    assert (hit["passage"]["doc_id"], hit["passage"]["metadata"]) == ("scurvy", FACTS)
+    told = rag("search", "--where", "year<1800", "What cures gout?").stdout
+    assert "\n    1747\n    Retracted publication\n    erratum in: Lancet 1748\n" in told
 
     listed = json.loads(rag("index", "list", "--json").stdout)
     assert [(one["version"], one["documents"], one["is_current"]) for one in listed] == [

@@ -39,6 +39,9 @@ FILES = (
 )
 
 
+AGAIN = "Build the index again: rag index PATH --index notes --rebuild."
+
+
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of indexes with one, "notes", that holds a file of every kind."""
@@ -90,7 +93,7 @@ def test_the_manifest_knows_every_file_but_itself(versions: Versions) -> None:
 def test_a_missing_file_is_named(versions: Versions, name: str) -> None:
     path = versions.current()[1] / name
     path.unlink()
-    assert refusal(versions) == f"The index file {path} is missing. Build the index again: rag index PATH --rebuild."
+    assert refusal(versions) == f"The index file {path} is missing. {AGAIN}"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -99,9 +102,7 @@ def test_a_file_that_was_cut_short_is_named_with_both_sizes(versions: Versions, 
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.truncate(size - 1)
-    assert refusal(versions) == (
-        f"The index file {path} has {size - 1:,} bytes instead of {size:,}. Build the index again: rag index PATH --rebuild."
-    )
+    assert refusal(versions) == (f"The index file {path} has {size - 1:,} bytes instead of {size:,}. {AGAIN}")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -112,7 +113,7 @@ def test_a_file_of_which_one_bit_has_changed_is_named(versions: Versions, name: 
     path.write_bytes(content)
     assert refusal(versions) == (
         f"The index file {path} has changed since it was written (SHA-256 differs). "
-        "Build the index again: rag index PATH --rebuild."
+        "Build the index again: rag index PATH --index notes --rebuild."
     )
 
 
@@ -156,7 +157,7 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
 def test_a_missing_manifest_is_said_to_be_missing(versions: Versions) -> None:
     folder = versions.current()[1]
     (folder / manifest.NAME).unlink()
-    assert refusal(versions) == f"The index in {folder} has no manifest. Build it again: rag index PATH --rebuild."
+    assert refusal(versions) == f"The index in {folder} has no manifest. {AGAIN}"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_a_missing_manifest_is_said_to_be_missing(versions: Versions) -> None:
 def test_a_damaged_manifest_is_said_to_be_damaged(versions: Versions, content: bytes) -> None:
     folder = versions.current()[1]
     (folder / manifest.NAME).write_bytes(content)
-    assert refusal(versions) == f"The manifest in {folder} is damaged. Build the index again: rag index PATH --rebuild."
+    assert refusal(versions) == f"The manifest in {folder} is damaged. {AGAIN}"
 
 
 @pytest.mark.parametrize("key", ["model", "dimension", "dense", "chunking", "documents_sha256", "files"])
@@ -209,11 +210,18 @@ def test_a_manifest_cut_at_any_length_is_refused(versions: Versions) -> None:
 def test_a_manifest_of_another_format_names_both(versions: Versions) -> None:
     folder = versions.current()[1]
     rewrite(versions, format=2)
-    assert refusal(versions) == (
-        f"The index in {folder} has format 2, this version of rag reads 3. Build it again: rag index PATH --rebuild."
-    )
+    assert refusal(versions) == (f"The index in {folder} has format 2, this version of rag reads 3. {AGAIN}")
 
 
 def test_another_format_is_no_damage_where_its_keys_differ_too(versions: Versions) -> None:
     rewrite(versions, format=4, shards=4, files=None)
     assert "has format 4, this version of rag reads 3" in refusal(versions)
+
+
+def test_where_there_is_an_earlier_version_going_back_is_offered_first(versions: Versions) -> None:
+    with versions.writing(), versions.new() as folder:
+        (folder / "data").write_text("whole")
+    assert refusal(versions) == (
+        f"The index in {versions.current()[1]} has no manifest. Go back to the version before: rag index rollback --index notes; "
+        "or build the index again: rag index PATH --index notes --rebuild."
+    )

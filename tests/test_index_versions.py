@@ -258,10 +258,11 @@ def test_who_waits_for_a_removal_begins_a_new_index_and_loses_nothing_of_it(
     versions = Versions(tmp_path, "notes")
     write(versions, "old")
     began, deletes = threading.Event(), shutil.rmtree
+    told: list[str] = []
 
     def write_when_it_may() -> None:
         began.set()
-        with versions.writing(wait=True), versions.new() as folder:
+        with versions.writing(wait=True, report=told.append), versions.new() as folder:
             (folder / "data").write_text("new")
 
     waiting = threading.Thread(target=write_when_it_may)
@@ -280,6 +281,7 @@ def test_who_waits_for_a_removal_begins_a_new_index_and_loses_nothing_of_it(
     waiting.join(20)
     version, folder = versions.current()
     assert (version, (folder / "data").read_text()) == ("000001", "new")
+    assert told == ["waiting for another process that writes this index"]
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
 
 
@@ -335,7 +337,9 @@ def test_a_pointer_that_leads_nowhere_is_an_error_that_a_new_write_mends(tmp_pat
         versions.current()
     assert not isinstance(caught.value, IndexMissing)
     assert f"The index file {tmp_path / 'notes/CURRENT'} has changed since it was written." in str(caught.value)
-    assert "Choose one of 000001: rag index rollback VERSION; or build it again: rag index PATH" in str(caught.value)
+    assert "Choose one of 000001: rag index rollback VERSION --index notes; or build it again: rag index PATH" in str(
+        caught.value
+    )
     assert write(versions) == "000002"
 
 

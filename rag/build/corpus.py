@@ -69,14 +69,14 @@ def build_index(
 
     Raises `CorpusError`, `StorageError` or `SearchIndexError`; the version before it stays in use then.
     """
-    began = time.monotonic()
     settings = loaded.settings
     versions = index.versions_of(settings.index.name)
     left_out = LeftOut()
     files = find_files(sources, left_out)
     total = sum(file.size for file in files)
     shape = index.Shape(made_by(loaded, progress), settings.chunk.model_dump())
-    with index.updating(versions, shape, settings.index, rebuild=rebuild, wait=wait) as update:
+    with index.updating(versions, shape, settings.index, rebuild=rebuild, wait=wait, report=progress) as update:
+        began = time.monotonic()  # what it waited for another one isn't its own
         progress(READING)
         for batch in _batches(files, left_out, update, loaded, progress, total):
             update.add(*batch)

@@ -153,7 +153,7 @@ def _show(answer: Answer, action: Action, terminal: Terminal, answered_by: str |
         for citation in answer.citations:
             origin = "" if citation.origin == "model" else " (attributed by word overlap)"
             out.print(f"  [{citation.marker}] {citation.title}  ({citation.doc_id}){origin}", markup=False)
-            show_source(citation, out, 6)
+            show_source(citation.metadata, out, 6)
     for line in warnings(answer, action):
         terminal.err.print(line, style="yellow", markup=False)
     if (unused := idle(answer.engine)) is not None:

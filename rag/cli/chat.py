@@ -222,7 +222,7 @@ class Session:
         for citation in answer.citations:
             origin = "" if citation.origin == "model" else ", attributed by word overlap"
             out.print(f"[{citation.marker}] {citation.title} ({citation.doc_id}{origin})", style="dim", markup=False)
-            show_source(citation, out, 4, described_too=False)
+            show_source(citation.metadata, out, 4, described_too=False)
         out.print()
         for line in warnings(answer, self._pipeline.settings.verify.action):
             err.print(line, style="yellow", markup=False)
@@ -234,7 +234,7 @@ def _show_sources(answer: Answer, out: Stream) -> None:
     for citation in answer.citations:
         out.print(f"[{citation.marker}] {citation.title}", style="bold", end="  ", markup=False)
         out.print(f"{citation.passage_id}, score {citation.score:.3f}", style="dim", markup=False)
-        show_source(citation, out, 4)
+        show_source(citation.metadata, out, 4)
         quote = " ".join(citation.quote.split())
         out.print(textwrap.indent(textwrap.fill(quote, 96), "    "), markup=False)
 

@@ -89,7 +89,8 @@ def build(
                 )
         _show(built, as_json, terminal)
         if prune and not built.pruned:
-            terminal.err.print("Nothing was pruned: what was skipped may hold documents of the index.", style="yellow")
+            why = "what was skipped may hold documents of the index. Move those files elsewhere, or begin anew with --rebuild."
+            terminal.err.print(f"Nothing was pruned: {why}", style="yellow", markup=False)
 
 
 def _show(built: Built, as_json: bool, terminal: Terminal) -> None:
@@ -120,7 +121,7 @@ def _show(built: Built, as_json: bool, terminal: Terminal) -> None:
             f"{size / 1e6:.1f} MB, in {built.seconds:.1f} s ({contents.model}, {contents.dense}).",
             markup=False,
         )
-        terminal.out.print(_changed(built.changes), markup=False)
+        terminal.out.print(_changed(built.changes, contents.documents), markup=False)
     for line in _losses(left_out):
         terminal.err.print(line, style="yellow", markup=False)
 
@@ -135,9 +136,12 @@ def _losses(left_out: LeftOut) -> Iterator[str]:
         yield f"Left out: {kinds}."
 
 
-def _changed(changes: Changes) -> str:
+def _changed(changes: Changes, documents: int) -> str:
     counts = {name: count for name, count in asdict(changes).items() if count}
-    return "Documents: " + (", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none") + "."
+    told = ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"
+    others = documents - changes.added - changes.changed - changes.unchanged
+    kept = f" Kept, though no source has it: {others:,}; --prune removes that." if others else ""
+    return f"Documents: {told}.{kept}"
 
 
 @app.command(name="list")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rag.cli.console import Stream, Terminal
-    from rag.core import Answer, Citation, EngineInfo, Metadata, Prompt, StageTimings
+    from rag.core import Answer, EngineInfo, Metadata, Prompt, StageTimings
     from rag.pipeline import Pipeline
     from rag.settings import Action
 
@@ -104,13 +104,14 @@ def from_cache(answer: Answer) -> str | None:
     return f"from the cache: {what} {words}"
 
 
-def show_source(citation: Citation, out: Stream, indent: int, described_too: bool = True) -> None:
-    """Below a citation: what is known of its paper, and that it was retracted."""
+def show_source(metadata: Metadata, out: Stream, indent: int, described_too: bool = True) -> None:
+    """Below a citation or a hit: what is known of its paper, and that it was retracted or corrected."""
     space = " " * indent
-    if described_too and (about := described(citation.metadata)):
+    if described_too and (about := described(metadata)):
         out.print(f"{space}{about}", style="dim", markup=False)
-    if retracted := citation.metadata.get("retracted"):
-        out.print(f"{space}{' '.join(str(retracted).split())}", style="bold red", markup=False)
+    for notice, style in (("retracted", "bold red"), ("corrected", "yellow")):
+        if text := metadata.get(notice):
+            out.print(f"{space}{' '.join(str(text).split())}", style=style, markup=False)
 
 
 def described(metadata: Metadata) -> str:
@@ -118,7 +119,7 @@ def described(metadata: Metadata) -> str:
     parts = [str(metadata[name]) for name in ("authors", "journal", "year") if name in metadata]
     if parts and len(parts[0]) > 60 and "authors" in metadata:
         parts[0] = f"{parts[0].split('; ')[0]} et al."
-    parts += [f"doi:{metadata['doi']}"] if "doi" in metadata else []
+    parts += next(([f"{name}:{metadata[name]}"] for name in ("doi", "pmid") if name in metadata), [])
     return " ".join(", ".join(parts).split())  # a line, whatever a document says
 
 

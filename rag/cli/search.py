@@ -26,7 +26,7 @@ def search(
     """Show the passages that a question finds."""
     from rag import build
     from rag.cli.console import library_output
-    from rag.cli.rendering import described, time_line
+    from rag.cli.rendering import show_source, time_line
     from rag.core import Trace
     from rag.pipeline import check_question
 
@@ -63,8 +63,7 @@ def search(
             scores += [f"reranker {hit.rerank:.3f}"] if hit.rerank is not None else []
             terminal.out.print(f"{rank:2}. {hit.passage.title}", style="bold", end="  ", markup=False)
             terminal.out.print(f"{hit.passage.id}  {', '.join(scores)}", style="dim", markup=False)
-            if about := described(hit.passage.metadata):
-                terminal.out.print(f"    {about}", style="dim", markup=False)
+            show_source(hit.passage.metadata, terminal.out, 4)
             terminal.out.print("    " + " ".join(hit.passage.text.split())[:160], markup=False)
         if not hits:
             terminal.out.print("Nothing found.")

@@ -91,12 +91,13 @@ async def _serve(loaded: Loaded, host: str, port: int, terminal: Terminal, log: 
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    state.require_none(loaded)  # before the port, which that one has
     with serving.listen(host, port) as listener, state.socket_path() as path:
         me = state.of_this_process(loaded, host, listener.getsockname()[1], path)
         with state.announced(me):
             say(f"http://{me.address}  pid {me.pid}")
             about = {name: value for name, value in asdict(me).items() if name != "socket"}
-            hosted = Hosted(warm, loaded, me.address, log)
+            hosted = Hosted(warm, loaded, me.address, log if loaded.settings.generator.base_url is None else None)
             await serving.serve(warm, make_app(warm, about, host), listener, (path, hosted), stop, say)
     say("stopped")
     leave(0)

@@ -64,21 +64,18 @@ def describe_files(folder: Path) -> dict[str, FileEntry]:
 
 def read(folder: Path) -> Manifest:
     """Raises `SearchIndexError` where the manifest is missing, damaged or of another format."""
-    damaged = f"The manifest in {folder} is damaged. Build the index again: rag index PATH --rebuild."
+    damaged = f"The manifest in {folder} is damaged. {_mending(folder)}"
     try:
         content = (folder / NAME).read_bytes()
         raw: dict[str, Any] = json.loads(content)
         found = raw["format"]
     except FileNotFoundError:
-        raise SearchIndexError(
-            f"The index in {folder} has no manifest. Build it again: rag index PATH --rebuild."
-        ) from None
+        raise SearchIndexError(f"The index in {folder} has no manifest. {_mending(folder)}") from None
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise SearchIndexError(damaged) from error
     if found != FORMAT:
         raise SearchIndexError(
-            f"The index in {folder} has format {found}, this version of rag reads {FORMAT}. "
-            "Build it again: rag index PATH --rebuild."
+            f"The index in {folder} has format {found}, this version of rag reads {FORMAT}. {_mending(folder)}"
         )
     try:
         if (folder / CHECKSUM).read_bytes() != _checksum(content):
@@ -96,7 +93,15 @@ def verify(folder: Path, manifest: Manifest) -> None:
     for name, entry in manifest.files.items():
         path = folder / name
         if (problem := _problem(path, entry)) is not None:
-            raise SearchIndexError(f"The index file {path} {problem}. Build the index again: rag index PATH --rebuild.")
+            raise SearchIndexError(f"The index file {path} {problem}. {_mending(folder)}")
+
+
+def _mending(folder: Path) -> str:
+    """By the name of the index, whose folder holds its versions'."""
+    name = folder.parent.parent.name
+    earlier = any(other.name < folder.name for other in folder.parent.glob("[0-9]*"))
+    back = f"Go back to the version before: rag index rollback --index {name}; or b" if earlier else "B"
+    return f"{back}uild the index again: rag index PATH --index {name} --rebuild."
 
 
 def _problem(path: Path, entry: FileEntry) -> str | None:

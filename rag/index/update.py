@@ -162,15 +162,21 @@ class Update:
 
 @contextmanager
 def updating(
-    versions: Versions, shape: Shape, settings: Index, *, rebuild: bool = False, wait: bool = False
+    versions: Versions,
+    shape: Shape,
+    settings: Index,
+    *,
+    rebuild: bool = False,
+    wait: bool = False,
+    report: Report = quiet,
 ) -> Iterator[Update]:
     """A new version that begins with the current one; with nothing, where `rebuild` or where there is none.
 
-    Other writers have to `wait` until the block is left. Without `finish`, or where it raises, the version before stays in
-    use, and what was added is there for the next update. Raises `SearchIndexError` where another process is writing, or
-    where the current version is damaged or has another shape.
+    Other writers have to `wait` until the block is left, and `report` that. Without `finish`, or where it raises, the version
+    before stays in use, and what was added is there for the next update. Raises `SearchIndexError` where another process is
+    writing, or where the current version is damaged or has another shape.
     """
-    with versions.writing(wait):
+    with versions.writing(wait, report):
         yield Update(versions, shape, settings, None if rebuild else _base(versions, shape))
 
 

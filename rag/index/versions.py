@@ -14,11 +14,13 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rag import paths
 from rag.errors import IndexMissing, SearchIndexError
 from rag.files import explaining_storage, only_writer, replacing_file, replacing_folder
+from rag.progress import Report, quiet
 
 KEPT = 3
 
@@ -57,12 +59,14 @@ class Versions:
         return version, folder
 
     @contextmanager
-    def writing(self, wait: bool = False) -> Iterator[None]:
-        """One process at a time. Raises `SearchIndexError` where another one is writing this index, unless told to `wait`."""
+    def writing(self, wait: bool = False, report: Report = quiet) -> Iterator[None]:
+        """One process at a time. Raises `SearchIndexError` where another one is writing this index, unless told to `wait`, which
+        `report` is told."""
         written = SearchIndexError(
             f"Index {self.name!r} is being written by another process. Try again later, or with --wait."
         )
-        with only_writer(self.root, -1 if wait else 0, written):
+        waiting = partial(report, "waiting for another process that writes this index")
+        with only_writer(self.root, -1 if wait else 0, written, waiting if wait else quiet):
             self._sweep()
             yield
 
@@ -93,7 +97,7 @@ class Versions:
         if not self.root.is_dir():
             self.current()
         with self.writing():
-            chosen, wanted = to, to
+            chosen, wanted = to.zfill(6) if to is not None else None, to
             if to is None:
                 current, _ = self.current()
                 wanted = f"before {current}"
@@ -115,9 +119,9 @@ class Versions:
             pointer.write_bytes(_pointing_to(number))
 
     def _choices(self) -> str:
-        again = "uild it again: rag index PATH --rebuild."
-        whole = self.all()
-        return f"Choose one of {', '.join(whole)}: rag index rollback VERSION; or b{again}" if whole else f"B{again}"
+        again = f"uild it again: rag index PATH --index {self.name} --rebuild."
+        back = f"rag index rollback VERSION --index {self.name}"
+        return f"Choose one of {', '.join(self.all())}: {back}; or b{again}" if self.all() else f"B{again}"
 
     def _current_or_none(self) -> str | None:
         try:

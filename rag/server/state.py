@@ -69,14 +69,15 @@ class ServerState:
 
 
 def settings_digest(loaded: Loaded) -> str:
-    """Equal where a question would be answered in the same way: by the same code, settings, device and names of both bundles.
+    """Equal where a question would be answered in the same way: by the same code, settings, device, and profile's name, which
+    answers tell.
 
-    Of the settings' values, not of where they come from.
+    Of the settings' values, not of where they come from: a file of models by whatever path.
     """
     whole = {
         "code": [rag.__version__, str(Path(rag.__file__).parent)],
         "settings": loaded.settings.model_dump(mode="json"),
-        "names": [loaded.profile, loaded.models, loaded.device],
+        "names": [loaded.profile, loaded.device],
     }
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -105,12 +106,7 @@ def announced(state: ServerState) -> Iterator[None]:
     """
     file = _folder() / f"{state.digest}.json"
     with _locked():
-        for other in _read_all():
-            if other.digest == state.digest:
-                raise UsageError(
-                    f"A server for these settings runs already: http://{other.address}, pid {other.pid}. "
-                    "Use it, stop it (rag stop), or change a setting."
-                )
+        _require_none(state.digest)
         file.unlink(missing_ok=True)
         with (
             explaining_storage(file),
@@ -122,6 +118,22 @@ def announced(state: ServerState) -> Iterator[None]:
     finally:
         with _locked():
             file.unlink(missing_ok=True)
+
+
+def require_none(loaded: Loaded) -> None:
+    """Raises `UsageError` where a server runs for these settings."""
+    if Path(runtime_folder()).is_dir():
+        with _locked():
+            _require_none(settings_digest(loaded))
+
+
+def _require_none(digest: str) -> None:
+    for other in _read_all():
+        if other.digest == digest:
+            raise UsageError(
+                f"A server for these settings runs already: http://{other.address}, pid {other.pid}. "
+                "Use it, stop it (rag stop), or change a setting."
+            )
 
 
 def servers() -> list[ServerState]:
