@@ -37,6 +37,9 @@ from rag.topics import (
 LONGEST = 200
 """Characters. A longer question says itself what it is about."""
 
+LONGEST_PHRASE = 3
+"""Words behind a preposition that another such phrase takes the place of: more may say what the question is about."""
+
 _ASKS = frozenset("what which who whom whose when where why how".split())  # noqa: SIM905
 _AUXILIARIES = frozenset(
     """am are can could did do does had has have is may might must shall should was were will would isn't aren't wasn't
@@ -118,14 +121,21 @@ def _fragment(text: str, led: bool, about: Turn) -> str | None:
     if not (_ASKS | _AUXILIARIES).isdisjoint(words) or len(words) > LONGEST_NAME:
         return None
     if words[0] in _PREPOSITIONS:
-        return f"{base} {lowered(text)}?"
+        return _with_phrase(base, lowered(text), about)
     if _general(text):
         last = stem(words[-1])
         if last in PEOPLE or last == "pregnancy":
-            return f"{base} in {lowered(text)}?"
+            return _with_phrase(base, f"in {lowered(text)}", about)
         return _of_topic(whole, topic)
     phrase = shared_phrase(base, topic) if led else None
     return f"{base.replace(phrase, text, 1)}?" if phrase is not None else None
+
+
+def _with_phrase(base: str, phrase: str, about: Turn) -> str:
+    """Behind the question before it, or in place of its own last words: "... in children", and then "in adults"."""
+    head, found, tail = base.rpartition(f" {phrase.split()[0]} ")
+    replaced = found and len(words_of(tail)) <= LONGEST_PHRASE and not any(mentions(tail, one) for one in about.topics)
+    return f"{head if replaced else base} {phrase}?"
 
 
 def _without_pronoun(question: str, about: Turn) -> str | None:

@@ -67,9 +67,10 @@ _SINGULAR = frozenset("diabetes herpes measles mumps pancreas rabies rickets sca
 
 def topics(question: str, titles: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
     """What a question and its answer are about: the titles of the cited sources that share words with the question, else the
-    first title, else the question's last words of their own. `texts` show how a title is written inside a sentence."""
+    first title, if it is a name (of a file it needn't be: what its text says nowhere), else the question's last words of their own.
+    `texts`, theirs, also show how a title is written inside a sentence."""
     shared = dict.fromkeys(_name(title, phrase) for title in titles if (phrase := shared_phrase(question, title)))
-    if not shared and titles and len(words_of(_head(titles[0]))) <= LONGEST_NAME:
+    if not shared and titles and _is_name(_head(titles[0]), texts):
         shared = {_head(titles[0]): None}
     if not shared:
         shared = dict.fromkeys(list(_own_runs(question))[-1:])
@@ -145,6 +146,10 @@ def _head(title: str) -> str:
     """A title without what follows a colon or stands in brackets."""
     head = re.sub(r"\s*\([^)]*\)", "", title.split(": ")[0]).strip()
     return head if head else title
+
+
+def _is_name(title: str, texts: Sequence[str]) -> bool:
+    return len(words_of(title)) <= LONGEST_NAME and (not texts or own_words(title) <= stems(" ".join(texts)))
 
 
 def _name(title: str, phrase: str) -> str:

@@ -20,6 +20,8 @@ INDIA = Turn("Who showed it?", "In British India, Ronald Ross showed it in 1897 
 TWO = Turn("Who saw it?", "Peter Nowell and David Hungerford saw it [1].", ("chronic myeloid leukaemia",))
 PENICILLIN = Turn("Who discovered penicillin?", "Alexander Fleming noticed the mould in 1928 [1].", ("penicillin",))
 DRUG = Turn("Which drug treats gout?", "Colchicine [1].", ("gout",))
+CHILDREN = Turn("What is the treatment of asthma in children?", "Inhaled steroids [1].", ("asthma",))
+IN_MALARIA = Turn("What happens in malaria?", "Red cells burst [1].", ("malaria",))
 STATINS = Turn("What are statins for?", "They lower cholesterol.", ("statins",))
 
 LEANS = [
@@ -53,6 +55,10 @@ LEANS = [
     ("For how long?", MALARIA, "How is malaria treated, and for how long?"),
     ("Why is that?", MALARIA, "How is malaria treated, and why is that?"),
     ("And in children?", MALARIA, "How is malaria treated in children?"),
+    ("And in adults?", CHILDREN, "What is the treatment of asthma in adults?"),
+    ("And pregnant women?", CHILDREN, "What is the treatment of asthma in pregnant women?"),
+    ("And during pregnancy?", CHILDREN, "What is the treatment of asthma in children during pregnancy?"),
+    ("And in pregnancy?", IN_MALARIA, "What happens in malaria in pregnancy?"),
     ("During pregnancy?", MALARIA, "How is malaria treated during pregnancy?"),
     ("In people with HIV?", MALARIA, "How is malaria treated in people with HIV?"),
     ("What about in children?", MALARIA, "How is malaria treated in children?"),

@@ -38,6 +38,12 @@ def test_a_title_is_written_small_where_a_text_does_so() -> None:
     assert topics("How is low potassium treated?", ["Hypokalaemia"], ["In hypokalaemia, the"]) == ("hypokalaemia",)
 
 
+@pytest.mark.parametrize("title", ["t", "scan0001", "nejmoa1715274"])
+def test_the_name_of_a_file_is_no_topic(title: str) -> None:
+    texts = ["Karnoflux is found in the roots of the plimto tree."]
+    assert topics("What is karnoflux?", [title], texts) == ("karnoflux",)
+
+
 def test_a_long_title_that_shares_nothing_is_no_name() -> None:
     title = "A randomised trial of two regimens in adults who live in rural areas"
     assert topics("What cures river blindness?", [title], []) == ("river blindness",)
