@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Cli
+from serving import LOADED
 
 from rag.index import Versions
+from rag.server import state
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -37,7 +40,7 @@ def indexed(run: Cli, *arguments: str) -> dict[str, Any]:
     return {name: built[name] for name in ("version", "documents", "added", "changed", "unchanged", "removed")}
 
 
-def test_an_index_lives_from_day_to_day(rag: Cli, corpus: Path, home: Path) -> None:
+def test_an_index_lives_from_day_to_day(rag: Cli, corpus: Path, home: Path, tmp_path: Path) -> None:
     """One test: each step stands on the one before, and takes seconds."""
     counts = {"added": 0, "changed": 0, "unchanged": 0, "removed": 0}
     assert indexed(rag, str(corpus)) == {**counts, "version": "000001", "documents": 2, "added": 2}
@@ -98,7 +101,11 @@ def test_an_index_lives_from_day_to_day(rag: Cli, corpus: Path, home: Path) -> N
 
     assert rag("index", "remove", "default", stdin="n\n").returncode == 1
     assert Versions(home / "data" / "indexes", "default").all() == ["000001", "000002", "000004"]
-    assert rag("index", "remove", "--yes", "default").stdout == "Index 'default' is removed.\n"
+    serving = replace(state.of_this_process(LOADED, "127.0.0.1", 1, tmp_path / "socket"), index="default")
+    with state.announced(serving):
+        removed = rag("index", "remove", "--yes", "default")
+    assert removed.stdout == "Index 'default' is removed.\n"
+    assert removed.stderr == f"The server at http://127.0.0.1:1 still answers from it: rag stop {serving.pid}\n"
     assert rag("index", "list", "--json").stdout == "[]\n"
     assert "No index named 'default'" in rag("index", "remove", "--yes", "default").stderr
 

@@ -436,6 +436,12 @@ def test_a_binary_file_with_a_text_suffix_is_refused(tmp_path: Path, name: str) 
     assert refusal(tmp_path) == f"{path}: a binary file with a text suffix. Remove it or rename it."
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_is_named(tmp_path: Path, encoding: str) -> None:
+    path = write_bytes(tmp_path / "a.txt", "\ufeffGout is painful.".encode(encoding))
+    assert refusal(tmp_path) == f"{path}: UTF-16, and UTF-8 is read. Convert the file."
+
+
 def test_invalid_utf8_in_a_file_is_found_by_its_byte(tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "a.txt", b"First line.\ncaf\xe9\n")
     assert refusal(path) == f"{path}: not valid UTF-8 (byte 16). Convert the file."

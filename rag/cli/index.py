@@ -210,11 +210,17 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
     """Remove an index with all its versions."""
+    from rag.server import state
+
     terminal, versions = _opened(context, name)
     if not yes and versions.root.is_dir():
         typer.confirm(f"Remove the index {name} with {len(versions.all())} versions?", abort=True, err=True)
     versions.remove()
     terminal.out.print(f"Index {name!r} is removed.", markup=False)
+    for server in state.servers():
+        if server.index == name:
+            told = f"The server at http://{server.address} still answers from it: rag stop {server.pid}"
+            terminal.err.print(told, style="yellow", markup=False)
 
 
 def _opened(context: typer.Context, index_name: str | None) -> tuple[Terminal, Versions]:

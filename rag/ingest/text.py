@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 
@@ -46,6 +47,8 @@ def read_markdown(file: File, left_out: LeftOut) -> Iterator[Located]:
 def _decode(file: File) -> tuple[str, int]:
     """The text, and its size in bytes."""
     raw = file.read(MAX_FILE, "Split it, or turn it into JSONL.")
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise CorpusError("UTF-16, and UTF-8 is read. Convert the file.")
     if b"\0" in raw:
         raise CorpusError("a binary file with a text suffix. Remove it or rename it.")
     try:
