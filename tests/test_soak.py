@@ -142,6 +142,7 @@ class Writers:
 def test_the_phases_take_turns_and_each_writer_has_something_to_write(
     soaked: Soaked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(killing, "EACH", 99)  # what the writers leave is by fake vectors, which `rag search` refuses
     writers = Writers([5] * 20)
     monkeypatch.setattr(killing, "run", writers)
     samples = list(kills(soaked, 16, []))
@@ -248,7 +249,7 @@ def test_counts_are_those_of_the_samples(tmp_path: Path) -> None:
         summarise(tmp_path)
     killed = {"kind": "kill", "killed": True, "parts": 1, "problem": None}
     for row in (
-        {**killed, "phase": "starting"},
+        {**killed, "phase": "starting", "by_command": True},
         {**killed, "phase": "switching", "problem": "gone"},
         {**killed, "phase": "switching", "killed": False},
         {"kind": "bytes", "changes": 100, "missed": ["vectors.npy:3"]},
@@ -265,7 +266,7 @@ def test_counts_are_those_of_the_samples(tmp_path: Path) -> None:
         "answers": (70, None),
         "answers_failed": (0, True),
     }
-    assert figures["kills_failed"] == (1, False)
+    assert (figures["kills_failed"], figures["kills_then_rag_search"]) == ((1, False), (1, True))
     assert (figures["kills_switching"], figures["kills_dense_index"]) == ((1, True), (0, False))
     assert json.loads((tmp_path / "soak.json").read_text())["figures"][0]["name"] == "kills"
 
@@ -296,8 +297,10 @@ def test_the_real_index_withstands_a_few_of_each(tmp_path: Path) -> None:
     assert (tmp_path / "soak" / ".gitignore").read_text() == "*\n"
 
     lines = (tmp_path / "soak.jsonl").read_text().splitlines()
-    again = subprocess.run([*command, "--kills=9"], capture_output=True, text=True, timeout=900, check=False)
+    again = subprocess.run([*command, "--kills=10"], capture_output=True, text=True, timeout=900, check=False)
     assert again.returncode == 0, again.stderr
     now = (tmp_path / "soak.jsonl").read_text().splitlines()
     assert now[: len(lines)] == lines, "it goes on"
-    assert sum('"kill"' in line and '"killed": true' in line for line in now) == 9
+    assert sum('"kill"' in line and '"killed": true' in line for line in now) == 10
+    figures = {figure["name"]: figure["value"] for figure in json.loads(again.stdout)}
+    assert (figures["kills_then_rag_search"], figures["kills_failed"]) == (1, 0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rag.core import Document, Hits
+from rag.core import Document
 from rag.errors import Mixed
 from rag.index import IndexReader
 
@@ -31,9 +32,9 @@ class Corpus:
             raise Mixed(f"{len(passages)} passages, {len(index.dense.vectors)} vectors")
         return number
 
-    def require(self, hits: Hits, number: int) -> None:
-        """Raises `Mixed` where an answer is none, or isn't this revision's."""
-        if not hits or any(hit.passage.text != self._text(int(hit.passage.doc_id[1:]), number) for hit in hits):
+    def require(self, hits: Sequence[tuple[str, str]], number: int) -> None:
+        """Of each the document's id and the text. Raises `Mixed` where there is none, or not all are this revision's."""
+        if not hits or any(text != self._text(int(identity[1:]), number) for identity, text in hits):
             raise Mixed(f"{len(hits)} hits that aren't all of revision {number}")
 
     @staticmethod

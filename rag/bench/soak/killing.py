@@ -23,6 +23,9 @@ REPORTED = (READING, "passages and vectors", "lexical index", "dense index", "ch
 PHASES = (STARTING, *REPORTED, SWITCHED)
 """When a process may be killed: before its first step, in each, and once its version is in use."""
 
+EACH = 10
+"""After every so many writers `rag search` is asked too, a process that takes seconds; after all of them what it is made of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -98,7 +101,8 @@ def kills(soaked: Soaked, count: int, taken: Sequence[Sample]) -> Iterator[dict[
             goal += 1
         reported = SWITCHING if wanted == SWITCHED else wanted
         ended = run(soaked.write(goal), reported, chance.random() * lengths[reported])
-        found, problem = _after(soaked, ended, (before, goal))
+        by_command = number % EACH == EACH - 1
+        found, problem = _after(soaked, ended, (before, goal), by_command)
         killed = ended.code == -9
         done += killed
         phase = SWITCHED if killed and found == goal else ended.phase
@@ -111,6 +115,7 @@ def kills(soaked: Soaked, count: int, taken: Sequence[Sample]) -> Iterator[dict[
             "goal": goal,
             "found": found,
             "parts": soaked.parts(),
+            "by_command": by_command,
             "problem": problem,
         }
         before, number = found if found is not None else before, number + 1
@@ -124,10 +129,12 @@ def write_next(soaked: Soaked) -> Run:
     return ended
 
 
-def _after(soaked: Soaked, ended: Run, expected: Sequence[int]) -> tuple[int | None, str | None]:
+def _after(soaked: Soaked, ended: Run, expected: Sequence[int], by_command: bool) -> tuple[int | None, str | None]:
     """The revision that is found after a writer has ended, and what is wrong with it."""
     try:
         found = soaked.check()
+        if by_command:
+            soaked.search_by_command(found)
     except (RagError, OSError, ValueError, RuntimeError) as error:
         return None, f"{type(error).__name__}: {error}"
     if found not in expected:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,7 +47,13 @@ class Soaked:
 
     def search(self, searcher: HybridSearcher, revision: int) -> None:
         for hits in searcher.search(self.queries, Trace()):
-            self.corpus.require(hits, revision)
+            self.corpus.require([(hit.passage.doc_id, hit.passage.text) for hit in hits], revision)
+
+    def search_by_command(self, revision: int) -> None:
+        """As a user does. Raises `Mixed`, or `RagError` where the command fails."""
+        ran = commands.run(commands.rag(self.loaded, "search", "--json", self.queries[0].text))
+        passages = [hit["passage"] for hit in json.loads(ran.output)["hits"]]
+        self.corpus.require([(one["doc_id"], one["text"]) for one in passages], revision)
 
     def check(self) -> int:
         """The revision of a fresh open, which answers from it."""
