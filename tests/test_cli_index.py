@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,3 +121,16 @@ def test_a_condition_that_is_none_is_refused_before_anything_is_loaded(cli: Cli)
     done = cli("ask", "--where", "year>>2020", "What cures scurvy?")
     assert (done.returncode, done.stdout) == (2, "")
     assert "at character 6" in done.stderr
+
+
+def test_interrupted_it_says_that_it_will_go_on(corpus: Path) -> None:
+    lines = (json.dumps({"id": f"d{number}", "text": f"Gout number {number}. " * 20}) for number in range(20_000))
+    (corpus / "many.jsonl").write_text("\n".join(lines))
+    command = [sys.executable, "-m", "rag", "index", str(corpus)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while (line := process.stderr.readline()) != "reading and encoding ...\n":
+            assert line
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read().splitlines()[-1] == "Interrupted. The same command goes on after what is encoded."
+        assert process.wait(20) == 130

@@ -80,13 +80,17 @@ def build(
         raise UsageError(f"Give {wanted} for the corpus that ships with rag.")
     loaded = options.load(context, profile, models_file, assignments, options.choose_index(index_name, sample))
     with library_output(verbose or context.obj.verbose) as (terminal, _):
-        with terminal.count("preparing") as progress:
-            built = building.ensure_sample_index(loaded, progress) if sample and not rebuild else None
-            if built is None:
-                corpus = building.sample_corpus() if sample else list(sources or [])
-                built = building.build_index(
-                    loaded, corpus, progress, prune=prune or sample, rebuild=rebuild, wait=wait or sample
-                )
+        try:
+            with terminal.count("preparing") as progress:
+                built = building.ensure_sample_index(loaded, progress) if sample and not rebuild else None
+                if built is None:
+                    corpus = building.sample_corpus() if sample else list(sources or [])
+                    built = building.build_index(
+                        loaded, corpus, progress, prune=prune or sample, rebuild=rebuild, wait=wait or sample
+                    )
+        except KeyboardInterrupt:
+            terminal.err.print("Interrupted. The same command goes on after what is encoded.", markup=False)
+            raise
         _show(built, as_json, terminal)
         if prune and not built.pruned:
             why = "what was skipped may hold documents of the index. Move those files elsewhere, or begin anew with --rebuild."
