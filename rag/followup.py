@@ -38,7 +38,7 @@ LONGEST = 200
 """Characters. A longer question says itself what it is about."""
 
 LONGEST_PHRASE = 3
-"""Words behind a preposition that another such phrase takes the place of: more may say what the question is about."""
+"""Words that name people: more may say what the question is about."""
 
 _ASKS = frozenset("what which who whom whose when where why how".split())  # noqa: SIM905
 _AUXILIARIES = frozenset(
@@ -123,8 +123,7 @@ def _fragment(text: str, led: bool, about: Turn) -> str | None:
     if words[0] in _PREPOSITIONS:
         return _with_phrase(base, lowered(text), about)
     if _general(text):
-        last = stem(words[-1])
-        if last in PEOPLE or last == "pregnancy":
+        if _of_people(text):
             return _with_phrase(base, f"in {lowered(text)}", about)
         return _of_topic(whole, topic)
     phrase = shared_phrase(base, topic) if led else None
@@ -134,8 +133,14 @@ def _fragment(text: str, led: bool, about: Turn) -> str | None:
 def _with_phrase(base: str, phrase: str, about: Turn) -> str:
     """Behind the question before it, or in place of its own last words: "... in children", and then "in adults"."""
     head, found, tail = base.rpartition(f" {phrase.split()[0]} ")
-    replaced = found and len(words_of(tail)) <= LONGEST_PHRASE and not any(mentions(tail, one) for one in about.topics)
+    replaced = found and _of_people(tail) and not any(mentions(tail, one) for one in about.topics)
     return f"{head if replaced else base} {phrase}?"
+
+
+def _of_people(phrase: str) -> bool:
+    """ "old women", "pregnancy": whom something is asked of, and not what."""
+    words = [stem(word.group()) for word in words_of(phrase)]
+    return 0 < len(words) <= LONGEST_PHRASE and (words[-1] in PEOPLE or words[-1] == "pregnancy")
 
 
 def _without_pronoun(question: str, about: Turn) -> str | None:

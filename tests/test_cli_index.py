@@ -53,9 +53,11 @@ def test_an_index_lives_from_day_to_day(rag: Cli, corpus: Path, home: Path, tmp_
     (corpus / "scurvy.jsonl").unlink()
     changed = {**counts, "version": "000002", "documents": 2, "changed": 1}
     assert indexed(rag, str(corpus)) == changed
+    kept = "Documents: 1 unchanged. Kept, though nothing that was read has it: 1; --prune removes that.\n"
+    assert kept in rag("index", str(corpus)).stdout
     (corpus / "broken.md").write_bytes(b"\0")
     left = rag("index", "--prune", str(corpus))
-    assert "Documents: 1 unchanged. Kept, though no source has it: 1; --prune removes that." in left.stdout
+    assert "Documents: 1 unchanged. Kept, though nothing that was read has it: 1.\n" in left.stdout
     assert "broken.md" in left.stderr
     assert "Nothing was pruned: what was skipped may hold documents of the index. Move those files" in left.stderr
     (corpus / "broken.md").unlink()
@@ -129,8 +131,12 @@ def test_interrupted_it_says_that_it_will_go_on(corpus: Path) -> None:
     command = [sys.executable, "-m", "rag", "index", str(corpus)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        while (line := process.stderr.readline()) != "reading and encoding ...\n":
-            assert line
-        process.send_signal(signal.SIGINT)
-        assert process.stderr.read().splitlines()[-1] == "Interrupted. The same command goes on after what is encoded."
-        assert process.wait(20) == 130
+        try:
+            while (line := process.stderr.readline()) != "reading and encoding ...\n":
+                assert line
+            process.send_signal(signal.SIGINT)
+            last = process.stderr.read().splitlines()[-1]
+            assert last == "Interrupted. The same command goes on after what is encoded."
+            assert process.wait(20) == 130
+        finally:
+            process.kill()

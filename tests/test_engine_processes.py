@@ -53,6 +53,7 @@ with processes.runtime_folder() as (folder, guard):
     engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print(engine.pid, other.pid, guard.pid, folder, flush=True)
+sys.stdin.readline()
 {then}
 """
 
@@ -64,11 +65,13 @@ def gone(process: psutil.Process) -> bool:
 @pytest.mark.parametrize("then", ["os.kill(os.getpid(), 9)", "pass", "os._exit(3)", "time.sleep(60)"])
 def test_an_engine_ends_with_the_process_that_started_it_however_that_ended(then: str) -> None:
     script = WITH_AN_ENGINE.format(then=then)
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", script], text=True, **pipes) as process:  # type: ignore[call-overload]
         *pids, folder = process.stdout.readline().split()
         engine, other, guard = (psutil.Process(int(pid)) for pid in pids)
         try:
+            process.stdin.write("\n")
+            process.stdin.flush()
             if "sleep" in then:
                 assert os.getpgid(guard.pid) != os.getpgid(process.pid), "Ctrl-C would reach it"
                 process.terminate()

@@ -21,6 +21,8 @@ TWO = Turn("Who saw it?", "Peter Nowell and David Hungerford saw it [1].", ("chr
 PENICILLIN = Turn("Who discovered penicillin?", "Alexander Fleming noticed the mould in 1928 [1].", ("penicillin",))
 DRUG = Turn("Which drug treats gout?", "Colchicine [1].", ("gout",))
 CHILDREN = Turn("What is the treatment of asthma in children?", "Inhaled steroids [1].", ("asthma",))
+FALLS = Turn("Does vitamin D help in preventing falls?", "Hardly [1].", ("vitamin D",))
+LACKING = Turn("Which enzyme is lacking in phenylketonuria?", "Phenylalanine hydroxylase [1].", ("PKU",))
 IN_MALARIA = Turn("What happens in malaria?", "Red cells burst [1].", ("malaria",))
 STATINS = Turn("What are statins for?", "They lower cholesterol.", ("statins",))
 
@@ -59,6 +61,8 @@ LEANS = [
     ("And pregnant women?", CHILDREN, "What is the treatment of asthma in pregnant women?"),
     ("And during pregnancy?", CHILDREN, "What is the treatment of asthma in children during pregnancy?"),
     ("And in pregnancy?", IN_MALARIA, "What happens in malaria in pregnancy?"),
+    ("And in children?", FALLS, "Does vitamin D help in preventing falls in children?"),
+    ("And in children?", LACKING, "Which enzyme is lacking in phenylketonuria in children?"),
     ("During pregnancy?", MALARIA, "How is malaria treated during pregnancy?"),
     ("In people with HIV?", MALARIA, "How is malaria treated in people with HIV?"),
     ("What about in children?", MALARIA, "How is malaria treated in children?"),

@@ -15,6 +15,7 @@ from indexes import write_index
 from rag.core import Document
 from rag.errors import SearchIndexError
 from rag.index import Versions, check_current, manifest
+from rag.index.checks import check
 from rag.index.manifest import FileEntry, Manifest
 from rag.ingest import chunk
 from rag.settings import Index
@@ -39,7 +40,7 @@ FILES = (
 )
 
 
-AGAIN = "Build the index again: rag index PATH --index notes --rebuild."
+AGAIN = "Build it again: rag index PATH --index notes --rebuild."
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_a_file_of_which_one_bit_has_changed_is_named(versions: Versions, name: 
     path.write_bytes(content)
     assert refusal(versions) == (
         f"The index file {path} has changed since it was written (SHA-256 differs). "
-        "Build the index again: rag index PATH --index notes --rebuild."
+        "Build it again: rag index PATH --index notes --rebuild."
     )
 
 
@@ -218,10 +219,14 @@ def test_another_format_is_no_damage_where_its_keys_differ_too(versions: Version
     assert "has format 4, this version of rag reads 3" in refusal(versions)
 
 
-def test_where_there_is_an_earlier_version_going_back_is_offered_first(versions: Versions) -> None:
+def test_where_there_are_other_versions_they_are_offered_first_and_what_is_wrong_with_them_is_told_without(
+    versions: Versions,
+) -> None:
     with versions.writing(), versions.new() as folder:
         (folder / "data").write_text("whole")
+    lacking = f"The index in {versions.folder('000002')} has no manifest."
     assert refusal(versions) == (
-        f"The index in {versions.current()[1]} has no manifest. Go back to the version before: rag index rollback --index notes; "
-        "or build the index again: rag index PATH --index notes --rebuild."
+        f"{lacking} Choose one of 000001: rag index rollback VERSION --index notes; "
+        "or build it again: rag index PATH --index notes --rebuild."
     )
+    assert (check(versions, "000001"), check(versions, "000002")) == (None, lacking)

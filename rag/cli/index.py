@@ -125,7 +125,7 @@ def _show(built: Built, as_json: bool, terminal: Terminal) -> None:
             f"{size / 1e6:.1f} MB, in {built.seconds:.1f} s ({contents.model}, {contents.dense}).",
             markup=False,
         )
-        terminal.out.print(_changed(built.changes, contents.documents), markup=False)
+        terminal.out.print(_changed(built.changes, contents.documents, bool(left_out.skipped)), markup=False)
     for line in _losses(left_out):
         terminal.err.print(line, style="yellow", markup=False)
 
@@ -140,11 +140,12 @@ def _losses(left_out: LeftOut) -> Iterator[str]:
         yield f"Left out: {kinds}."
 
 
-def _changed(changes: Changes, documents: int) -> str:
+def _changed(changes: Changes, documents: int, skipped: bool) -> str:
     counts = {name: count for name, count in asdict(changes).items() if count}
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"
     others = documents - changes.added - changes.changed - changes.unchanged
-    kept = f" Kept, though no source has it: {others:,}; --prune removes that." if others else ""
+    way = "" if skipped else "; --prune removes that"
+    kept = f" Kept, though nothing that was read has it: {others:,}{way}." if others else ""
     return f"Documents: {told}.{kept}"
 
 

@@ -23,6 +23,9 @@ import psutil
 RUNTIME = "VLLM_RPC_BASE_PATH"
 """Variable by which vLLM, and whoever looks for its processes, finds their folder."""
 
+LOOKS = 10
+"""Times that a guard looks for processes at most: one may start another while it is being killed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
@@ -101,11 +104,29 @@ def runtime_folder() -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     # A session of its own: it has to outlive what ends this one's. -P: no module of this folder's.
     command = [sys.executable, "-P", __file__, str(folder)]
     nowhere = subprocess.DEVNULL
-    guard = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, cwd="/", start_new_session=True
-    )
-    # SPT_NOENV: vLLM's processes write their titles over their environment otherwise, by which `watch` finds them.
-    ours = {"TMPDIR": str(folder), RUNTIME: str(folder), "SPT_NOENV": "1"}
+    # Without RUNTIME: where another engine is being started meanwhile, this guard would be taken for one of its processes.
+    environment = {name: value for name, value in os.environ.items() if name != RUNTIME}
+    try:
+        guard = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=nowhere,
+            stderr=nowhere,
+            cwd="/",
+            env=environment,
+            start_new_session=True,
+        )
+    except OSError:
+        folder.rmdir()
+        raise
+    # `watch` finds vLLM's processes by their environment: they write their titles over it, and forked ones don't have this one
+    # (nor does the guard notice that this process has gone, whose end of the pipe they hold).
+    ours = {
+        "TMPDIR": str(folder),
+        RUNTIME: str(folder),
+        "SPT_NOENV": "1",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    }
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     try:
@@ -117,12 +138,18 @@ def runtime_folder() -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
 def watch(folder: Path) -> None:
     """What a guard does. Processes are the engine's where they were started with this folder as theirs."""
     sys.stdin.buffer.read()  # ends as nobody is left who could write
-    left = set()
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if process.environ().get(RUNTIME) == str(folder):
-                left.add(process)
-    Footprint.take(frozenset(left), folder).remove()
+    for _ in range(LOOKS):
+        left = {process for process in psutil.process_iter() if _runs_in(process, folder)}
+        Footprint.take(frozenset(left), folder).remove()
+        if not left:
+            break
+
+
+def _runs_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return process.environ().get(RUNTIME) == str(folder) and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):
+        return False
 
 
 @contextmanager

@@ -42,9 +42,8 @@ async def judge(folder: Path, settings: Generator, command: str, progress: Progr
     asked = [sample for sample in asked if sample.question.answer is not None]
     store = results.Samples(folder, VERDICTS)
     head = results.header(BENCH, command, settings={"model": settings.model, "instruction": INSTRUCTION})
-    head = {
-        name: head[name] for name in ("bench", "command", "date", "settings")
-    }  # neither this machine nor our code says more
+    # Neither this machine nor our code says more.
+    head = {name: head[name] for name in ("bench", "command", "date", "settings")}
     known = {judged(one) for one in store.resume(head)}
     left = [sample for sample in asked if sample.judged not in known]
     done = len(asked) - len(left)

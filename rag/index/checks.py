@@ -32,10 +32,10 @@ def check_current(versions: Versions) -> CheckedVersion:
         try:
             contents = manifest.read(folder)
             manifest.verify(folder, contents)
-        except SearchIndexError:
+        except SearchIndexError as error:
             if versions.current()[0] != version:  # newer ones were written meanwhile, and this one went
                 continue
-            raise
+            raise SearchIndexError(f"{error} {versions.choices(version)}") from error
         return CheckedVersion(versions.name, version, folder, contents)
 
 

@@ -64,19 +64,17 @@ def describe_files(folder: Path) -> dict[str, FileEntry]:
 
 def read(folder: Path) -> Manifest:
     """Raises `SearchIndexError` where the manifest is missing, damaged or of another format."""
-    damaged = f"The manifest in {folder} is damaged. {_mending(folder)}"
+    damaged = f"The manifest in {folder} is damaged."
     try:
         content = (folder / NAME).read_bytes()
         raw: dict[str, Any] = json.loads(content)
         found = raw["format"]
     except FileNotFoundError:
-        raise SearchIndexError(f"The index in {folder} has no manifest. {_mending(folder)}") from None
+        raise SearchIndexError(f"The index in {folder} has no manifest.") from None
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise SearchIndexError(damaged) from error
     if found != FORMAT:
-        raise SearchIndexError(
-            f"The index in {folder} has format {found}, this version of rag reads {FORMAT}. {_mending(folder)}"
-        )
+        raise SearchIndexError(f"The index in {folder} has format {found}, this version of rag reads {FORMAT}.")
     try:
         if (folder / CHECKSUM).read_bytes() != _checksum(content):
             raise SearchIndexError(damaged)
@@ -93,15 +91,7 @@ def verify(folder: Path, manifest: Manifest) -> None:
     for name, entry in manifest.files.items():
         path = folder / name
         if (problem := _problem(path, entry)) is not None:
-            raise SearchIndexError(f"The index file {path} {problem}. {_mending(folder)}")
-
-
-def _mending(folder: Path) -> str:
-    """By the name of the index, whose folder holds its versions'."""
-    name = folder.parent.parent.name
-    earlier = any(other.name < folder.name for other in folder.parent.glob("[0-9]*"))
-    back = f"Go back to the version before: rag index rollback --index {name}; or b" if earlier else "B"
-    return f"{back}uild the index again: rag index PATH --index {name} --rebuild."
+            raise SearchIndexError(f"The index file {path} {problem}.")
 
 
 def _problem(path: Path, entry: FileEntry) -> str | None:

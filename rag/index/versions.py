@@ -48,13 +48,11 @@ class Versions:
                 "or try the sample corpus: rag ask --sample QUESTION."
             ) from None
         if version is None:
-            raise SearchIndexError(
-                f"The index file {self._pointer} has changed since it was written. {self._choices()}"
-            )
+            raise SearchIndexError(f"The index file {self._pointer} has changed since it was written. {self.choices()}")
         folder = self.folder(version)
         if not folder.is_dir():
             raise SearchIndexError(
-                f"Index {self.name!r} points to version {version!r}, which isn't there. {self._choices()}"
+                f"Index {self.name!r} points to version {version!r}, which isn't there. {self.choices()}"
             )
         return version, folder
 
@@ -118,10 +116,12 @@ class Versions:
         with replacing_file(self._pointer) as pointer:
             pointer.write_bytes(_pointing_to(number))
 
-    def _choices(self) -> str:
+    def choices(self, damaged: str | None = None) -> str:
+        """What to do where the current version is of no use, for an error's message."""
+        others = [version for version in self.all() if version != damaged]
         again = f"uild it again: rag index PATH --index {self.name} --rebuild."
         back = f"rag index rollback VERSION --index {self.name}"
-        return f"Choose one of {', '.join(self.all())}: {back}; or b{again}" if self.all() else f"B{again}"
+        return f"Choose one of {', '.join(others)}: {back}; or b{again}" if others else f"B{again}"
 
     def _current_or_none(self) -> str | None:
         try:

@@ -62,7 +62,7 @@ def read(file: File, left_out: LeftOut) -> Iterator[Located]:
         body = "\n\n".join(_paragraphs(article))
         for tag, kind in _COUNTED.items():
             left_out.counts[kind] += sum(1 for _ in article.iter(tag))
-        left_out.counts["sections behind the body"] += len(_back_matter(article))
+        left_out.counts["sections behind the body"] += sum(map(_is_back_matter, article.iterfind("back/*")))
         left_out.counts["formulas"] += body.count("[formula]")
         meta = article.find("front/article-meta")
         metadata = _metadata(article, meta)
@@ -86,16 +86,14 @@ def _paragraphs(article: Element) -> Iterator[str]:
             yield from _blocks(abstract)
     for part in article.iterfind("body"):
         yield from _blocks(part)
-    back_matter = _back_matter(article)
-    yield from _blocks(part for part in article.iterfind("back/*") if part not in back_matter)
+    yield from _blocks(part for part in article.iterfind("back/*") if not _is_back_matter(part))
     for floats in article.iterfind("floats-group"):
         yield from _blocks(floats)
 
 
-def _back_matter(article: Element) -> list[Element]:
-    """All but appendices, and the figures that some publishers put there (`display-objects`)."""
-    parts = article.iterfind("back/*")
-    return [part for part in parts if local_name(part) in _BACK_MATTER and part.get("sec-type") != "display-objects"]
+def _is_back_matter(part: Element) -> bool:
+    """All behind a body is, but appendices, and the figures that some publishers put there (`display-objects`)."""
+    return local_name(part) in _BACK_MATTER and part.get("sec-type") != "display-objects"
 
 
 def _blocks(elements: Iterable[Element]) -> Iterator[str]:

@@ -27,7 +27,7 @@ def summarise(folder: Path) -> list[Figure]:
         observed("kills", len(killed), "processes", at_least=1000),
         *(observed(f"kills_{phase.replace(' ', '_')}", phases[phase], "processes", at_least=1) for phase in PHASES),
         observed("kills_between_parts", len(between), "processes", at_least=1),
-        observed("kills_then_rag_search", sum(s.get("by_command", False) for s in of[KILL]), "processes", at_least=1),
+        observed("kills_then_rag_search", sum(s.get("by_command", False) for s in killed), "processes", at_least=1),
         observed("kills_failed", sum(s["problem"] is not None for s in of[KILL]), "times", at_most=0),
         observed("byte_changes", sum(s["changes"] for s in of[BYTES]), "changes", at_least=10_000),
         observed("byte_changes_missed", sum(len(s["missed"]) for s in of[BYTES]), "changes", at_most=0),

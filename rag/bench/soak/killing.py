@@ -115,7 +115,7 @@ def kills(soaked: Soaked, count: int, taken: Sequence[Sample]) -> Iterator[dict[
             "goal": goal,
             "found": found,
             "parts": soaked.parts(),
-            "by_command": by_command,
+            "by_command": by_command and found is not None,
             "problem": problem,
         }
         before, number = found if found is not None else before, number + 1
@@ -135,7 +135,7 @@ def _after(soaked: Soaked, ended: Run, expected: Sequence[int], by_command: bool
         found = soaked.check()
         if by_command:
             soaked.search_by_command(found)
-    except (RagError, OSError, ValueError, RuntimeError) as error:
+    except (RagError, OSError, ValueError, KeyError, RuntimeError) as error:
         return None, f"{type(error).__name__}: {error}"
     if found not in expected:
         return found, f"revision {found}, expected one of {', '.join(map(str, expected))}"
