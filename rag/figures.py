@@ -33,6 +33,10 @@ class Figure:
         """By a format of both its ends; "" where there is none."""
         return "" if self.lo is None or self.hi is None else pattern.format(self.lo, self.hi)
 
+    def cell(self, form: str = "{:.3f}", around: str = " ({} to {})") -> str:
+        """Value and interval, each number by one format."""
+        return form.format(self.value) + self.interval(around.format(form, form))
+
 
 def table(figures: Iterable[Figure]) -> list[str]:
     """Lines of Markdown."""

@@ -138,7 +138,7 @@ def _with_phrase(base: str, phrase: str, about: Turn) -> str:
 
 
 def _of_people(phrase: str) -> bool:
-    """ "old women", "pregnancy": whom something is asked of, and not what."""
+    """Does it say whom something is asked of, and not what? "old women", "pregnancy"."""
     words = [stem(word.group()) for word in words_of(phrase)]
     return 0 < len(words) <= LONGEST_PHRASE and (words[-1] in PEOPLE or words[-1] == "pregnancy")
 

@@ -167,7 +167,7 @@ def _columns(figures: Sequence[Figure], values: Sequence[str]) -> list[str]:
     for name in SHOWN:
         found = [by_name.get(f"{name}@{value}") for value in values]
         if any(found):
-            cells = (f"{one.value:.3f}{one.interval(' [{:.3f}, {:.3f}]')}" if one is not None else "" for one in found)
+            cells = (one.cell(around=" [{}, {}]") if one is not None else "" for one in found)
             lines.append(f"{name:20}" + "".join(f"{cell:>26}" for cell in cells))
     return lines
 

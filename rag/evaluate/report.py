@@ -109,10 +109,7 @@ def _by_type(figures: Sequence[Figure]) -> list[str]:
     for metric in METRICS:
         found = [by_name.get(f"{metric.name}_{kind}") for kind in kinds]
         if any(found):
-            cells = (
-                f"{one.value:.3f}{one.interval(' ({:.3f} to {:.3f})')}, {one.n}" if one is not None else ""
-                for one in found
-            )
+            cells = (f"{one.cell()}, {one.n}" if one is not None else "" for one in found)
             rows.append(f"| `{metric.name}` | {' | '.join(cells)} |")
     return [
         "## By type of question",

@@ -36,11 +36,12 @@ class ArrayWriter:
     def __init__(self, path: Path, dtype: type[np.generic]) -> None:
         self._file = path.open("wb")
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        self.shape: tuple[int, ...] = (0,)
+        self.shape: tuple[int, ...] = ()
+        """Of all that was added; () before."""
 
     def add(self, rows: NDArray[Any]) -> None:
         """Shape (rows, ...), all of one shape but for their number."""
-        if self._file.tell() == 0:
+        if not self.shape:
             self._begin((0, *rows.shape[1:]))
         self._file.write(np.ascontiguousarray(rows, dtype=self._dtype).data)
         self.shape = (self.shape[0] + len(rows), *self.shape[1:])
@@ -51,7 +52,7 @@ class ArrayWriter:
     def __exit__(self, *_: object) -> None:
         with self._file:
             self._file.seek(0)
-            self._begin(self.shape)
+            self._begin(self.shape or (0,))
 
     def _begin(self, shape: tuple[int, ...]) -> None:
         """The header is equally long for any number of rows, so that the last one takes the first one's place: NumPy pads it."""

@@ -29,7 +29,7 @@ class Versions:
     def __init__(self, indexes: Path, name: str) -> None:
         self.name = name
         self.root = indexes / name
-        self._pointer = self.root / "CURRENT"
+        self.pointer = self.root / "CURRENT"
 
     def all(self) -> list[str]:
         folder = self.root / "versions"
@@ -41,14 +41,14 @@ class Versions:
     def current(self) -> tuple[str, Path]:
         """Version number and folder. Raises `IndexMissing` or `SearchIndexError`."""
         try:
-            version = _number(self._pointer.read_bytes())
+            version = _number(self.pointer.read_bytes())
         except FileNotFoundError:
             raise IndexMissing(
                 f"No index named {self.name!r} yet. Build it: rag index PATH --index {self.name}; "
                 "or try the sample corpus: rag ask --sample QUESTION."
             ) from None
         if version is None:
-            raise SearchIndexError(f"The index file {self._pointer} has changed since it was written. {self.choices()}")
+            raise SearchIndexError(f"The index file {self.pointer} has changed since it was written. {self.choices()}")
         folder = self.folder(version)
         if not folder.is_dir():
             raise SearchIndexError(
@@ -113,7 +113,7 @@ class Versions:
             _remove(self.root)
 
     def _point_to(self, number: str) -> None:
-        with replacing_file(self._pointer) as pointer:
+        with replacing_file(self.pointer) as pointer:
             pointer.write_bytes(_pointing_to(number))
 
     def choices(self, damaged: str | None = None) -> str:

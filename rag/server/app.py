@@ -106,19 +106,17 @@ class LoopbackNames:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else "localhost"
-        if on_loopback(_hostname(host)):
+        if on_loopback(_hostname(host) or ""):
             await self._app(scope, receive, send)
             return
         why = f"This server listens on this machine alone, and answers to the host localhost, not to {host!r}."
         await refused(why, 421)(scope, receive, send)
 
 
-def on_loopback(host: str | None) -> bool:
+def on_loopback(host: str) -> bool:
     """All of 127.0.0.0/8 is."""
-    if host is None or host == "localhost":
-        return host is not None
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rag import build
+from rag import build, index
 from rag.errors import SearchIndexError
 from rag.settings import Loaded
 
@@ -18,9 +18,9 @@ def changes(loaded: Loaded, count: int, chance: random.Random) -> list[str]:
     Half of them in whatever file, half wherever a byte is; the pointer to the current version is among them.
     """
     folder = build.check_index(loaded).folder
-    root = folder.parents[1]
+    versions = index.versions_of(loaded.settings.index.name)
     files = [
-        root / "CURRENT",
+        versions.pointer,
         *sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 0),
     ]
     sizes = [path.stat().st_size for path in files]
@@ -33,7 +33,7 @@ def changes(loaded: Loaded, count: int, chance: random.Random) -> list[str]:
                 build.check_index(loaded)
             except SearchIndexError:
                 continue
-            missed.append(f"{path.relative_to(root)}:{position}")
+            missed.append(f"{path.relative_to(versions.root)}:{position}")
     build.check_index(loaded)
     return missed
 

@@ -51,8 +51,7 @@ def _indented(stage: str) -> str:
 
 def _milliseconds(figure: Figure) -> str:
     digits = 0 if figure.value >= 100 else 1 if figure.value >= 1 else 3
-    form = f"{{:,.{digits}f}}"
-    return form.format(figure.value) + figure.interval(f" ({form} to {form})")
+    return figure.cell(f"{{:,.{digits}f}}")
 
 
 def _theirs(stage: str, published: Published | None) -> str:

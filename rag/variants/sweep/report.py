@@ -167,9 +167,7 @@ def table(swept: Swept, figures: Mapping[str, Figure]) -> list[str]:
 
 
 def _cell(figure: Figure) -> str:
-    digits = 3 if abs(figure.value) < 10 else 0
-    form = f"{{:.{digits}f}}"
-    return form.format(figure.value) + figure.interval(f" ({form} to {form})")
+    return figure.cell("{:.3f}" if abs(figure.value) < 10 else "{:.0f}")
 
 
 def draw(folder: Path, swept: Swept, figures: Mapping[str, Figure]) -> None:
