@@ -145,7 +145,7 @@ def test_a_truncated_index_is_refused_before_the_engine_starts(cli: Cli, indexed
     vectors.write_bytes(vectors.read_bytes()[:-100])
     line = refused(cli, 1, "ask", "--index", "sample", "What causes malaria?")
     assert "vectors.npy has " in line
-    assert "Build the index again" in line
+    assert line.endswith("Build it again: rag index PATH --index sample --rebuild.")
 
 
 def test_a_tampered_index_is_refused(rag: Cli, indexed: Path) -> None:
