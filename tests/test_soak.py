@@ -284,6 +284,9 @@ def with_models(home: Path, real_home: Path) -> Iterator[None]:
 
 @pytest.mark.usefixtures("with_models")
 def test_the_real_index_withstands_a_few_of_each(tmp_path: Path) -> None:
+    left = tmp_path / "soak" / "data" / "indexes" / "soak"
+    left.mkdir(parents=True)
+    (left / "CURRENT").write_text("by other code\n")
     command = [sys.executable, str(SCRIPT), "--changes=40", "--updates=2", "--readers=2", "--documents=120"]
     command += ["--output", str(tmp_path), "--json"]
     done = subprocess.run([*command, "--kills=8"], capture_output=True, text=True, timeout=900, check=False)

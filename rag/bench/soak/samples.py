@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rag import paths
 from rag.bench import SEED, commands, results
 from rag.bench.results import Sample
 from rag.bench.soak.changing import changes
@@ -42,6 +44,9 @@ def measure(folder: Path, size: int, workload: Workload, command: str, progress:
     taken = results.by_kind(samples.resume(head), KINDS)
     place = results.unpublished(folder, HOME)
     with home(place):
+        if not any(taken.values()):
+            # What a run by other code left may be in another format.
+            shutil.rmtree(paths.indexes_dir(), ignore_errors=True)
         progress("preparing")
         soaked = prepare(place, size)
         _kill(soaked, workload.kills, samples, taken[KILL], progress)
