@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -38,14 +38,18 @@ class Figure:
         return form.format(self.value) + self.interval(around.format(form, form))
 
 
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lines of a table."""
+    return [_row(heads), f"|{'---|' * len(heads)}", *map(_row, rows)]
+
+
+def _row(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
 def table(figures: Iterable[Figure]) -> list[str]:
-    """Lines of Markdown."""
-    return [
-        "| figure | value | 95% interval | unit | n | goal | met |",
-        "|---|---|---|---|---|---|---|",
-        *(
-            f"| `{f.name}` | {f.shown} | {f.interval()} | {f.unit} | {f.n} | {f.goal or ''} | "
-            f"{'' if f.met is None else 'yes' if f.met else '**no**'} |"
-            for f in figures
-        ),
-    ]
+    """In Markdown."""
+    heads = ("figure", "value", "95% interval", "unit", "n", "goal", "met")
+    met = {None: "", True: "yes", False: "**no**"}
+    rows = ((f"`{f.name}`", f.shown, f.interval(), f.unit, f.n, f.goal or "", met[f.met]) for f in figures)
+    return markdown(heads, rows)

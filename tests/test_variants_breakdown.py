@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -115,8 +116,10 @@ def test_cold_and_warm_are_told_apart(tmp_path: Path) -> None:
     figures = summarised(tmp_path, [*samples(TOTALS, questions), *cold])
     assert figures["v3_over_v3_total"].n == 3
     assert (figures["v3_cold_extra_ms"].value, figures["v3_cold_extra_ms"].n) == (1000.0, 2)
-    assert figures["v3.cold_total.p50_ms"].value == 26_000
-    assert "| `v3` | 2 | 26,000 | 25,000 | 64 |" in (tmp_path / "report.md").read_text()
+    assert figures["v3.cold.total.p50_ms"].value == 26_000
+    report = (tmp_path / "report.md").read_text()
+    assert "| `v3` | 2 | 26,000 | 25,000 | +1,000 (+500 to +1,500) | 64 |" in report
+    assert re.search(r"\| \*\*total\*\* \|.* 3 \| 6\.81 s \| 26,000 \(.*\) \| 39,950 \(.*\) \| 2 \|", report)
 
 
 def test_nothing_to_report_from(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from rag import metrics
 from rag.bench.pictures import picture
 from rag.evaluate.samples import Sample
+from rag.figures import markdown
 from rag.stats import Estimate, Floats, bootstrap_clusters
 
 ROWS = 10
@@ -57,11 +58,10 @@ def table(curve: Curve) -> list[str]:
     """The curve in Markdown, at about each tenth of the questions."""
     points = curve.points()
     tenths = [next(point for point in points if point[1] >= number / ROWS - 1e-9) for number in range(1, ROWS + 1)]
-    return [
-        "| answered | with a confidence of at least | of these wrong |",
-        "|---|---|---|",
-        *(f"| {coverage:.0%} | {least:.3f} | {risk:.3f} |" for least, coverage, risk in dict.fromkeys(tenths)),
-    ]
+    return markdown(
+        ("answered", "with a confidence of at least", "of these wrong"),
+        [(f"{coverage:.0%}", f"{least:.3f}", f"{risk:.3f}") for least, coverage, risk in dict.fromkeys(tenths)],
+    )
 
 
 def draw(curve: Curve, folder: Path, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Whether techniques engaged in many answers together, as a table in Markdown."""
+"""Whether techniques engaged in many answers together, as rows of a table."""
 
 from __future__ import annotations
 
@@ -24,10 +24,3 @@ def cells(told: Sequence[Mapping[str, Technique]]) -> list[tuple[str, ...]]:
         for name, found in evidence.of_answers(told).items()
         if found.asked
     ]
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Empty where there is no row."""
-    if not rows:
-        return []
-    return [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *(f"| {' | '.join(row)} |" for row in rows), ""]

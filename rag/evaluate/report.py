@@ -15,7 +15,7 @@ from rag.evaluate import coverage, engagement
 from rag.evaluate.coverage import Curve
 from rag.evaluate.samples import Head, Sample, read
 from rag.evaluate.scores import METRICS, Metric, parts
-from rag.figures import Figure
+from rag.figures import Figure, markdown
 from rag.questions import TYPES
 from rag.stats import p95, ratio
 
@@ -109,24 +109,21 @@ def _by_type(figures: Sequence[Figure]) -> list[str]:
     for metric in METRICS:
         found = [by_name.get(f"{metric.name}_{kind}") for kind in kinds]
         if any(found):
-            cells = (f"{one.cell()}, {one.n}" if one is not None else "" for one in found)
-            rows.append(f"| `{metric.name}` | {' | '.join(cells)} |")
+            rows.append((f"`{metric.name}`", *(f"{one.cell()}, {one.n}" if one is not None else "" for one in found)))
     return [
         "## By type of question",
         "",
         "Value, 95% interval, questions.",
         "",
-        f"| figure | {' | '.join(kinds)} |",
-        f"|---|{'---|' * len(kinds)}",
-        *rows,
+        *markdown(("figure", *kinds), rows),
         "",
     ]
 
 
 def _techniques(samples: Sequence[Sample]) -> list[str]:
     told = [sample.answer.engine.techniques for sample in samples if sample.answer is not None]
-    rows = engagement.table(engagement.COLUMNS, engagement.cells(told))
-    return ["## Techniques", "", TECHNIQUES, "", *rows] if rows else []
+    rows = engagement.cells(told)
+    return ["## Techniques", "", TECHNIQUES, "", *markdown(engagement.COLUMNS, rows), ""] if rows else []
 
 
 def _risk(curve: Curve | None) -> list[str]:

@@ -28,7 +28,7 @@ def render(
         description=recipe.description,
         base=f"{recipe.origin} ({recipe.licence}), {recipe.base}",
         training="\n".join(_training(recipe, curve)),
-        data="\n".join(["| data | licence |", "|---|---|", *(f"| {_linked(one)} | {one.licence} |" for one in data)]),
+        data="\n".join(figures.markdown(("data", "licence"), [(_linked(one), one.licence) for one in data])),
         figures="\n\n".join(
             _figures(path) for path in sorted(results.glob(f"*/{BENCHES.get(recipe.kind, recipe.kind)}/summary.json"))
         )

@@ -9,7 +9,7 @@ from rag.evaluate import Difference, engagement
 from rag.evaluate.compare import MARGIN, difference
 from rag.evaluate.samples import Sample
 from rag.evaluate.scores import METRICS
-from rag.figures import Figure
+from rag.figures import Figure, markdown
 from rag.stats import pairs_needed
 from rag.variants.samples import Taken
 
@@ -70,7 +70,7 @@ def techniques(what: str, answers: Mapping[str, Mapping[str, Sample]]) -> list[s
     for name, some in answers.items():
         told = [given(one).engine.techniques for one in some.values() if given(one).route is not None]
         rows += [(f"`{name}`", *cells) for cells in engagement.cells(told)]
-    return engagement.table((what, *engagement.COLUMNS), rows)
+    return [*markdown((what, *engagement.COLUMNS), rows), ""] if rows else []
 
 
 def said_of_quality(base: str, found: Mapping[str, Difference | None]) -> list[str]:

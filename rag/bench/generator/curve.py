@@ -11,6 +11,7 @@ import numpy as np
 from rag import files, paths
 from rag.bench.results import mean_cell
 from rag.errors import UsageError
+from rag.figures import markdown
 from rag.training import loop
 
 CURVE_ROWS = 12
@@ -33,10 +34,10 @@ def curve_table(curve: Sequence[Mapping[str, float]]) -> list[str]:
     """The held-out loss over the examples seen, and the mean training loss since the row before; `CURVE_ROWS` rows."""
     held = [number for number, entry in enumerate(curve) if "eval_loss" in entry]
     keep = sorted({held[round(at)] for at in np.linspace(0, len(held) - 1, min(CURVE_ROWS, len(held)))}) if held else []
-    rows = ["| examples | loss | held-out loss |", "|---|---|---|"]
+    rows = []
     before = 0
     for number in keep:
         losses = [entry["loss"] for entry in curve[before : number + 1] if "loss" in entry]
-        rows.append(f"| {curve[number]['examples']:,.0f} | {mean_cell(losses)} | {curve[number]['eval_loss']:.3f} |")
+        rows.append((f"{curve[number]['examples']:,.0f}", mean_cell(losses), f"{curve[number]['eval_loss']:.3f}"))
         before = number + 1
-    return rows
+    return markdown(("examples", "loss", "held-out loss"), rows)

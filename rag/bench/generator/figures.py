@@ -14,7 +14,7 @@ from rag.bench.generator.answering import MAX_TOKENS
 from rag.bench.generator.curve import curve_table
 from rag.bench.generator.samples import BENCH
 from rag.bench.results import Sample, mean_cell
-from rag.figures import Figure
+from rag.figures import Figure, markdown
 from rag.stats import bootstrap, bootstrap_clusters, ratio
 from rag.training import loop
 
@@ -101,22 +101,22 @@ def _table(samples: Sequence[Sample]) -> list[str]:
     groups = {"with an answer": [s for s in samples if s["gold"]], "without one": [s for s in samples if not s["gold"]]}
     for count in sorted({sample["passages"] for sample in samples}):
         groups[f"{count} passages"] = [sample for sample in samples if sample["passages"] == count]
-    rows = [
-        "| prompts | n | citation exact | token F1 | declined | supported sentences | truncated | invalid markers |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name, some in groups.items():
         answerable = [sample for sample in some if sample["gold"]]
         supported, sentences = (
             (sum(column) for column in zip(*_sentences(some), strict=True)) if _sentences(some) else (0, 0)
         )
-        cells = [
+        cells = (
+            name,
+            len(some),
             mean_cell(_column(answerable, "citation_exact")),
             mean_cell(_column(answerable, "token_f1")),
             mean_cell(_column(some, "declined")),
             f"{supported} of {sentences}",
-            str(sum(sample["finish_reason"] == "length" for sample in some)),
-            str(sum(sample["invalid_markers"] for sample in some)),
-        ]
-        rows.append(f"| {name} | {len(some)} | {' | '.join(cells)} |")
-    return rows
+            sum(sample["finish_reason"] == "length" for sample in some),
+            sum(sample["invalid_markers"] for sample in some),
+        )
+        rows.append(cells)
+    found = ("citation exact", "token F1", "declined", "supported sentences", "truncated", "invalid markers")
+    return markdown(("prompts", "n", *found), rows)

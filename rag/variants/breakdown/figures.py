@@ -20,6 +20,9 @@ from rag.variants.paired import difference_figure, given, key_facts, pairs, tota
 GOALS: Mapping[str, float] = {"v3_1": 0.70, "v3_2": 0.55, "auto": 0.25}
 """Of V3's total, at most, on a CPU."""
 
+COLD = "cold"
+"""In the names of figures of answers from empty caches: `v3.cold.generate.p50_ms`, where `v3.generate.p50_ms` is the warm ones'."""
+
 COVERED = 0.95
 """Of an answer's time the stages should account for, at least."""
 
@@ -64,9 +67,8 @@ def details(measured: Measured) -> Figures:
     for name, some in measured.warm.items():
         add_stages(figures, name, list(some.values()))
         add_tokens(figures, name, list(some.values()))
-        cold = [total(one) for one in measured.cold[name].values()]
-        if cold:
-            figures.ms(f"{name}.cold_{TOTAL}.p50_ms", cold)
+        if cold := measured.cold[name]:
+            add_stages(figures, f"{name}.{COLD}", list(cold.values()))
     for (name, shape), lengths in by_shape(measured.lengths).items():
         add_shape(figures, f"fixed.{name}.{shape.prompt}.{shape.answer}", lengths)
     return figures

@@ -74,7 +74,7 @@ def _variants(head: Head) -> str:
 
 def _parts(measured: Measured, figures: Mapping[str, Figure]) -> list[str]:
     quality = paired.said_of_quality(measured.base, qualities(measured))
-    cold, lengths = tables.cold(measured), tables.lengths(measured)
+    cold, lengths = tables.cold(measured, figures), tables.lengths(measured)
     techniques = paired.techniques("variant", measured.warm)
     parts = [f"![Where the time goes]({NAME}.svg)", ""]
     if quality:
@@ -105,13 +105,14 @@ EXPLAINED = (
 )
 
 STAGES = (
-    "Share of the time of all questions together, median and 95th percentile of those in which the stage ran, with 95% intervals; "
-    "warm. Seconds are those of the critical path: where stages overlap, an instant is counted once, for the one that ends last. "
-    f'`queue`, `prefill` and `decode` lie inside `generate`. Beside it what "{SOURCE}" has.'
+    "Share of the time of all questions together, median and 95th percentile of those in which the stage ran, with 95% intervals. "
+    "Seconds are those of the critical path: where stages overlap, an instant is counted once, for the one that ends last. "
+    f'`queue`, `prefill` and `decode` lie inside `generate`. Beside it what "{SOURCE}" has, and the first question of each block '
+    "asked with nothing in the caches."
 )
 
 COLD = (
-    "The first question of each block, also asked with nothing in the caches. The engine's very first request, which sets "
+    "The first question of each block, asked with nothing in the caches and asked warm. The engine's very first request, which sets "
     "libraries up once, is in neither: `rag bench start` has it."
 )
 

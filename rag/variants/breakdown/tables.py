@@ -6,43 +6,43 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from rag.figures import Figure
-from rag.variants.breakdown.figures import by_shape
+from rag.figures import Figure, markdown
+from rag.variants.breakdown.figures import COLD, by_shape
 from rag.variants.breakdown.lengths import engines
 from rag.variants.breakdown.measured import Measured
 from rag.variants.breakdown.source import PUBLISHED, Published, Range
 from rag.variants.breakdown.stages import PARTS, ROWS, TOTAL
-from rag.variants.paired import given, total
+from rag.variants.paired import given, pairs, total
 
 LIMITS = (384, 512)
 """Answer tokens that the source speaks of."""
 
 
 def stages(name: str, figures: Mapping[str, Figure]) -> list[str]:
-    """A variant's, beside the source's figures where there are any."""
+    """A variant's, warm, beside the source's figures where there are any, and cold."""
     published = PUBLISHED.get(name)
-    rows = []
-    for stage in ROWS:
-        median = figures.get(f"{name}.{stage}.p50_ms")
-        if median is None:
-            continue
-        share, high = figures.get(f"{name}.{stage}.share"), figures[f"{name}.{stage}.p95_ms"]
-        shown = f"{share.value:.1%}" if share is not None else ""
-        cells = [
-            _indented(stage),
-            shown,
-            _milliseconds(median),
-            _milliseconds(high),
-            str(median.n),
-            _theirs(stage, published),
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
-    head = (
+    source = (
         f"{published.title}, {'measured' if published.measured else 'expected'} there"
         if published is not None
         else "source"
     )
-    return [f"| stage | share | p50, ms | p95, ms | n | {head} |", "|---|---|---|---|---|---|", *rows, ""]
+    rows = []
+    for stage in ROWS:
+        share, warm = figures.get(f"{name}.{stage}.share"), _times(f"{name}.{stage}", figures)
+        cold = _times(f"{name}.{COLD}.{stage}", figures)
+        if any(warm + cold):
+            shown = f"{share.value:.1%}" if share is not None else ""
+            rows.append((_indented(stage), shown, *warm, _theirs(stage, published), *cold))
+    heads = ("stage", "share", "p50, ms", "p95, ms", "n", source, "cold p50, ms", "cold p95, ms", "cold n")
+    return [*markdown(heads, rows), ""]
+
+
+def _times(stage: str, figures: Mapping[str, Figure]) -> tuple[str, str, str]:
+    """Median, 95th percentile, and of how many."""
+    median = figures.get(f"{stage}.p50_ms")
+    if median is None:
+        return ("", "", "")
+    return _milliseconds(median), _milliseconds(figures[f"{stage}.p95_ms"]), str(median.n)
 
 
 def _indented(stage: str) -> str:
@@ -70,29 +70,24 @@ def _seconds(range_: Range) -> str:
     return f"{low:.2f} s" if low == high else f"{low:.1f} to {high:.1f} s"
 
 
-def cold(measured: Measured) -> list[str]:
+def cold(measured: Measured, figures: Mapping[str, Figure]) -> list[str]:
     """The same questions with nothing in the caches, and with what every prompt begins with."""
     rows = []
     for name, some in measured.cold.items():
-        both = [
-            (total(one), total(measured.warm[name][id_]))
-            for id_, one in some.items()
-            if id_ in measured.warm.get(name, {})
-        ]
-        if both:
-            first, then = np.median(both, axis=0)
-            cached = _median(
-                [given(measured.warm[name][id_]).tokens.cached_prompt for id_ in some if id_ in measured.warm[name]]
-            )
-            rows.append(f"| `{name}` | {len(both)} | {first * 1e3:,.0f} | {then * 1e3:,.0f} | {cached} |")
-    if not rows:
-        return []
-    return [
-        "| variant | questions | cold p50, ms | warm p50, ms | cached prompt tokens, warm |",
-        "|---|---|---|---|---|",
-        *rows,
-        "",
-    ]
+        first, then = pairs(some, measured.warm.get(name, {}))
+        if not first:
+            continue
+        seconds = [np.median([total(one) for one in state]) for state in (first, then)]
+        cells = (
+            f"`{name}`",
+            len(first),
+            *(f"{1e3 * one:,.0f}" for one in seconds),
+            figures[f"{name}_cold_extra_ms"].cell("{:+,.0f}"),
+            _median(given(one).tokens.cached_prompt for one in then),
+        )
+        rows.append(cells)
+    heads = ("variant", "questions", "cold p50, ms", "warm p50, ms", "more, ms", "cached prompt tokens, warm")
+    return [*markdown(heads, rows), ""] if rows else []
 
 
 def tokens(measured: Measured) -> list[str]:
@@ -105,21 +100,21 @@ def tokens(measured: Measured) -> list[str]:
             continue
         within = [f"{np.mean(np.array(answers) <= limit):.0%}" for limit in LIMITS]
         cut = sum(given(one).truncated for one in some.values())
-        cells = [
+        cells = (
             f"`{name}`",
             f"{np.median(prompts):,.0f} ({min(prompts):,} to {max(prompts):,})",
-            str(len(answers)),
+            len(answers),
             f"{np.mean(answers):.0f}",
             f"{np.median(answers):.0f}",
             f"{np.quantile(answers, 0.9):.0f}",
-            str(max(answers)),
+            max(answers),
             *within,
-            str(cut),
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
-    head = "| variant | prompt p50 (range) | answers given | mean | p50 | p90 | longest | "
-    limits = " | ".join(f"≤ {limit}" for limit in LIMITS)
-    return [f"{head}{limits} | cut |", f"|{'---|' * (8 + len(LIMITS))}", *rows, ""]
+            cut,
+        )
+        rows.append(cells)
+    limits = (f"≤ {limit}" for limit in LIMITS)
+    heads = ("variant", "prompt p50 (range)", "answers given", "mean", "p50", "p90", "longest", *limits, "cut")
+    return [*markdown(heads, rows), ""]
 
 
 def lengths(measured: Measured) -> list[str]:
@@ -131,21 +126,20 @@ def lengths(measured: Measured) -> list[str]:
         speeds = [speed for one in some if (speed := one.tokens_per_second) is not None]
         drafted = sum(_known(one.stats.draft_tokens for one in some))
         accepted = sum(_known(one.stats.accepted_tokens for one in some))
-        cells = [
+        cells = (
             ", ".join(f"`{one}`" for one in names.get(name, [name])),
             f"{shape.prompt:,}",
-            str(shape.answer),
-            str(len(some)),
+            shape.answer,
+            len(some),
             _spread(firsts),
             f"{np.median(speeds):.1f}" if speeds else "",
             _spread([one.seconds for one in some]),
             f"{accepted:,} of {drafted:,}" if drafted else "",
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
-    if not rows:
-        return []
-    head = "| engine of | prompt | answer | n | first token, s | tokens/s after it | total, s | drafts accepted |"
-    return [head, f"|{'---|' * 8}", *rows, ""]
+        )
+        rows.append(cells)
+    timed = ("first token, s", "tokens/s after it", "total, s")
+    heads = ("engine of", "prompt", "answer", "n", *timed, "drafts accepted")
+    return [*markdown(heads, rows), ""] if rows else []
 
 
 def _spread(seconds: Sequence[float]) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rag import metrics, stats
 from rag.bench import results
 from rag.bench.results import Sample
-from rag.figures import Figure
+from rag.figures import Figure, markdown
 from rag.stats import Estimate, ratio, upper_bound
 from rag.variants.caching import latency, pairs, trace
 
@@ -71,16 +71,13 @@ def _of_pairs(figures: results.Figures, samples: Sequence[Sample], min_same: flo
         rows = ~same & np.array([sample["source"] == source for sample in samples])
         some = int((served[rows] >= min_same).sum())
         figures.all.append(_bound(f"wrong_hit_upper95@{source}", some, int(rows.sum())))
-    table = [f"| {source} | {of} | {kept} | {n} |" for source, of, kept, n in _by_kind(samples, served >= min_same)]
     return [
         f"{len(samples) - others} pairs that ask the same and {others} that don't, none of a topic that was calibrated on; served "
         f"from a probability of {min_same:.4f} on. `wrong_hit_upper95` is the one-sided upper 95% bound (Clopper and Pearson) of "
         f"{wrong} wrong hits of {others}, as if no two were of one topic, and beside it that of each source; its interval begins at "
         "the rate itself. Those of other figures are by topic.",
         "",
-        "| source | kind | served | of |",
-        "|---|---|---|---|",
-        *table,
+        *markdown(("source", "kind", "served", "of"), _by_kind(samples, served >= min_same)),
         "",
     ]
 

@@ -11,9 +11,8 @@ import numpy as np
 
 from rag.bench import pictures, results
 from rag.bench.results import Figures, observed
-from rag.evaluate import engagement
 from rag.evaluate.samples import Head
-from rag.figures import Figure
+from rag.figures import Figure, markdown
 from rag.variants.breakdown.lengths import RequestShape
 from rag.variants.breakdown.source import NAME, PUBLISHED, Published
 from rag.variants.engines import samples
@@ -204,9 +203,9 @@ def _engines(measured: Measured, variants: Mapping[str, Mapping[str, Any]]) -> l
             f"{start.seconds:.0f}" if start is not None and start.seconds is not None else "",
             f"{np.median(cached):.1%}" if cached else "",
         )
-        rows.append(f"| {' | '.join(cells)} |")
-    head = "| engine | model | weights | KV cache | speculation | start, s | cached when asked again |"
-    return ["## Engines", "", head, f"|{'---|' * 7}", *rows, ""]
+        rows.append(cells)
+    heads = ("engine", "model", "weights", "KV cache", "speculation", "start, s", "cached when asked again")
+    return ["## Engines", "", *markdown(heads, rows), ""]
 
 
 def _techniques(measured: Measured) -> list[str]:
@@ -218,8 +217,8 @@ def _techniques(measured: Measured) -> list[str]:
         for technique, found in measured.samples.engaged[name].techniques.items()
         if found.asked
     ]
-    listed = engagement.table(("engine", "switched on", "engaged", "evidence", "why not"), rows)
-    return ["## Techniques", "", "Since each engine's start.", "", *listed] if listed else []
+    heads = ("engine", "switched on", "engaged", "evidence", "why not")
+    return ["## Techniques", "", "Since each engine's start.", "", *markdown(heads, rows), ""] if rows else []
 
 
 def _lengths(measured: Measured) -> list[str]:
@@ -232,15 +231,15 @@ def _lengths(measured: Measured) -> list[str]:
             cells = (
                 f"`{name}`",
                 f"{shape.prompt:,}",
-                str(shape.answer),
-                str(len(some)),
+                shape.answer,
+                len(some),
                 _spread(_known(map(_first, some)), 1e3),
                 _spread(_known(map(_per_token, some)), 1e3),
                 _spread([one.seconds for one in some]),
             )
-            rows.append(f"| {' | '.join(cells)} |")
-    head = "| engine | prompt | answer | n | first token, ms | each after it, ms | total, s |"
-    return ["## Lengths", "", "Median and range.", "", head, f"|{'---|' * 7}", *rows, ""]
+            rows.append(cells)
+    heads = ("engine", "prompt", "answer", "n", "first token, ms", "each after it, ms", "total, s")
+    return ["## Lengths", "", "Median and range.", "", *markdown(heads, rows), ""]
 
 
 def _spread(values: Sequence[float], scale: float = 1) -> str:

@@ -14,7 +14,7 @@ from rag.bench.results import Figures, observed
 from rag.core import Answer
 from rag.evaluate.samples import Head, Sample
 from rag.evaluate.scores import METRICS, Metric, parts
-from rag.figures import Figure
+from rag.figures import Figure, markdown
 from rag.questions import TYPES
 from rag.stats import p90, p95, ratio
 from rag.variants import samples
@@ -160,10 +160,9 @@ def table(swept: Swept, figures: Mapping[str, Figure]) -> list[str]:
     rows = []
     for name in names:
         found = [figures.get(f"{name}@{value}") for value in values]
-        cells = (_cell(one) if one is not None else "" for one in found)
-        rows.append(f"| `{name}` | {' | '.join(cells)} |")
+        rows.append((f"`{name}`", *(_cell(one) if one is not None else "" for one in found)))
     heads = (f"{value} (base)" if value == swept.base else value for value in values)
-    return [f"| {swept.setting} | {' | '.join(heads)} |", f"|{'---|' * (1 + len(values))}", *rows, ""]
+    return [*markdown((swept.setting, *heads), rows), ""]
 
 
 def _cell(figure: Figure) -> str:
