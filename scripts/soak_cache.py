@@ -2,8 +2,9 @@
 
     python scripts/soak_cache.py [--seconds 60] [--histories 2000]
 
-16 threads put and look for so many seconds, a second cache over the same file beside theirs; then random histories of puts, look-ups,
-updates and restarts are held against a model of the cache. Exit code 1 where anything went wrong.
+16 threads put and look for half of these seconds, a second cache over the same file beside theirs; for the other half they put
+questions into two caches with room for all of them, which write one file in turn, and none may be missing in the end. Then random
+histories of puts, look-ups, updates and restarts are held against a model of the cache. Exit code 1 where anything went wrong.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ THREADS, ENTRIES, QUESTIONS, DIMENSION = 16, 200, 1000, 32
 LIFE = 0.5
 """Seconds after which an entry is none any more."""
 
+PAUSE = 0.05
+"""Seconds between two questions of a thread where all are kept, so that the file doesn't grow out of hand."""
+
 
 class SameNumber:
     """The matcher: "N" and "N again" ask the same."""
@@ -54,15 +58,14 @@ def main(
     seconds: Annotated[float, typer.Option(min=0.1, help="Of the threads.")] = 60,
     histories: Annotated[int, typer.Option(min=1, help="Random histories.")] = 2000,
 ) -> None:
-    """Look for a hit of another question, a look-up that isn't counted, an exception, and a cache that grows beyond its size."""
-    problems = hammer(seconds)
+    """Look for a hit of another question, a lost update, a look-up that isn't counted, an exception, and a cache beyond its size."""
+    problems = [*hammer(seconds / 2), *fill(seconds / 2)]
     for problem in problems[:10]:
         typer.echo(problem)
     command = [
         sys.executable,
         "-m",
         "pytest",
-        "-q",
         "tests/test_cache_memory.py",
         "-k",
         "whatever_happens",
@@ -137,6 +140,49 @@ def hammer(seconds: float) -> list[str]:
         f"{len(problems)} problems"
     )
     typer.echo(f"{sum(asked):,} look-ups by {THREADS} threads, {said}")
+    return problems
+
+
+def fill(seconds: float) -> list[str]:
+    """What went wrong where nothing may go: each question that was put has to be in both caches, and in their file."""
+    vector = np.eye(DIMENSION, dtype=np.float32)[0]
+    memories: list[Memory[Hits]] = [Memory(DIMENSION, 1_000_000) for _ in range(2)]
+    problems: list[str] = []
+    put: list[set[str]] = [set() for _ in range(THREADS)]
+    until = time.monotonic() + seconds
+
+    def work(number: int) -> None:
+        try:
+            while time.monotonic() < until:
+                question = f"{number}-{len(put[number])}"
+                hits: Hits = (Hit(Passage(question, question, "", "", 0, 0), 1.0),)
+                memories[number % 2].put(Query(question, vector), hits)
+                put[number].add(question)
+                time.sleep(PAUSE)
+        except Exception as error:
+            problems.append(repr(error))
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "queries.safetensors"
+        files = [EntryFile(path, {}, DIMENSION) for _ in memories]
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        saves = 0
+        while any(thread.is_alive() for thread in threads) or saves % 2 or not saves:
+            files[saves % 2].save(memories[saves % 2])
+            saves += 1
+        for file, memory in zip(files, memories, strict=True):  # once more, now that nobody puts anything
+            file.save(memory)
+        files[0].save(memories[0])
+        everywhere = [EntryFile(path, {}, DIMENSION).load(), *(memory.entries() for memory in memories)]
+    expected = set[str]().union(*put)
+    for entries in everywhere:
+        found = {entry.question for entry in entries if entry.value[0].passage.id == entry.question}
+        problems += [f"question {one} was put, and lost" for one in sorted(expected - found)]
+    typer.echo(
+        f"{len(expected):,} questions of {THREADS} threads in two caches, {saves + 3:,} writes: {len(problems)} problems"
+    )
     return problems
 
 

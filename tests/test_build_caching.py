@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -82,6 +83,13 @@ class Opened:
 
 def load(*assignments: str) -> settings.Loaded:
     return settings.load(assignments=[f"index.name={NAME}", *assignments])
+
+
+def saved() -> None:
+    """Once no cache is being written any more."""
+    for thread in threading.enumerate():
+        if thread.name == "rag-cache":
+            thread.join()
 
 
 def best(hits: Hits) -> tuple[str, str]:
@@ -168,6 +176,18 @@ def test_nothing_new_writes_nothing(home: Home) -> None:
     assert home.path.stat().st_mtime_ns == written
 
 
+def test_a_session_of_hits_alone_keeps_their_order(home: Home) -> None:
+    first = home.open()
+    for question in (MALARIA, SCURVY, GOUT):
+        first.ask(question)
+    first.close()
+    second = home.open()
+    assert second.ask(MALARIA)[1] == 1.0
+    second.close()
+    third = home.open("cache.max_entries=2")
+    assert [third.ask(question)[1] for question in (MALARIA, GOUT, SCURVY)] == [1.0, 1.0, None]
+
+
 @pytest.mark.parametrize("batches", [[[MALARIA], [SCURVY], [GOUT]], [[MALARIA, SCURVY, GOUT]]], ids=["one by one", "3"])
 def test_a_process_that_is_killed_loses_no_more_than_the_last_few(
     home: Home, monkeypatch: pytest.MonkeyPatch, batches: Sequence[Sequence[str]]
@@ -177,6 +197,7 @@ def test_a_process_that_is_killed_loses_no_more_than_the_last_few(
     for batch in batches:
         assert not home.path.exists()
         killed.search.search(batch, Trace())
+        saved()
     assert home.path.exists()
     second = home.open()
     assert [second.ask(question)[1] for question in (MALARIA, SCURVY, GOUT)] == [1.0] * 3
@@ -372,6 +393,7 @@ def test_where_it_can_not_be_written_the_answer_is_given_and_the_reason_told(
         patch.setattr(cache_file, "save", full)
         patch.setattr(query, "EVERY", 1)
         assert best(opened.ask(GOUT)[0])[0] == "gout"
+        saved()
         opened.close()
     assert set(home.left_aside) == {"the query cache isn't kept: No room on the disk."}
     opened.ask(SCURVY)
@@ -391,6 +413,7 @@ def test_what_can_not_be_written_for_now_is_written_at_the_end(home: Home, monke
         patch.setattr(cache_file, "save", full)
         patch.setattr(query, "EVERY", 1)
         opened.ask(MALARIA)
+        saved()
     opened.close()
     assert home.open().ask(MALARIA)[1] == 1.0
 

@@ -24,6 +24,7 @@ from rag.cache import file as cache_file
 from rag.core import Hit, Hits, Passage, Query
 from rag.errors import StaleCache, StorageError
 from rag.files import only_writer
+from rag.settings import Eviction
 
 DIMENSION = 4
 SHAPED_BY: dict[str, Any] = {
@@ -59,12 +60,8 @@ def path(tmp_path: Path) -> Path:
 def assert_same(found: Sequence[Entry[Hits]], expected: Sequence[Entry[Hits]]) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
-        assert (one.question, one.where, one.value, one.added) == (
-            other.question,
-            other.where,
-            other.value,
-            other.added,
-        )
+        plain = [(entry.question, entry.where, entry.value, entry.added, entry.used) for entry in (one, other)]
+        assert plain[0] == plain[1]
         assert one.vector.dtype == np.float32
         assert one.vector.tobytes() == other.vector.tobytes()
         for hit, before in zip(one.value, other.value, strict=True):
@@ -120,7 +117,8 @@ def some_entries(draw: st.DrawFn) -> list[Entry[Hits]]:
     vectors = st.lists(st.floats(-1, 1, width=32), min_size=DIMENSION, max_size=DIMENSION).map(
         lambda numbers: np.array(numbers, dtype=np.float32)
     )
-    one = st.builds(Entry, st.text(), st.none() | st.text(), vectors, st.lists(hits, max_size=4).map(tuple), scores)
+    found = st.lists(hits, max_size=4).map(tuple)
+    one = st.builds(Entry, st.text(), st.none() | st.text(), vectors, found, scores, maybe)
     return draw(st.lists(one, max_size=5))
 
 
@@ -202,12 +200,12 @@ def test_what_an_older_version_was_shaped_by_beside_is_named_too(path: Path) -> 
 
 
 def test_another_format_is_left_aside_and_both_are_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rag.cache.file.FORMAT", "2")
-    assert reason(path) == "it has format 1, this version of rag reads 2"
+    monkeypatch.setattr("rag.cache.file.FORMAT", "3")
+    assert reason(path) == "it has format 2, this version of rag reads 3"
     save(path, ENTRIES, SHAPED_BY, DIMENSION)
     assert len(load(path, SHAPED_BY, DIMENSION)) == 3
-    monkeypatch.setattr("rag.cache.file.FORMAT", "1")
-    assert reason(path) == "it has format 2, this version of rag reads 1"
+    monkeypatch.setattr("rag.cache.file.FORMAT", "2")
+    assert reason(path) == "it has format 3, this version of rag reads 2"
 
 
 @pytest.mark.parametrize("dimension", [0, 3, 5, 384])
@@ -315,15 +313,27 @@ def test_a_folder_in_its_place_is_left_aside(tmp_path: Path) -> None:
 
 
 class Process:
-    """A memory of at most three, and its file."""
+    """A memory of at most three, and its file. Each question is found or used a second after the one before, whoever asks."""
 
-    def __init__(self, path: Path, shaped_by: dict[str, Any] = SHAPED_BY) -> None:
-        self.memory: Memory[Hits] = Memory(DIMENSION, 3)
+    now = 0.0
+
+    def __init__(self, path: Path, shaped_by: dict[str, Any] = SHAPED_BY, eviction: Eviction = "lru") -> None:
+        self.memory: Memory[Hits] = Memory(DIMENSION, 3, eviction, clock=self.clock)
         self.file = EntryFile(path, shaped_by, DIMENSION)
-        self.memory.add(self.file.load())
+        self.memory.join(self.file.load())
+
+    @classmethod
+    def clock(cls) -> float:
+        Process.now += 1.0
+        return Process.now
 
     def find(self, *questions: str) -> None:
-        self.memory.add([entry(question) for question in questions])
+        self.memory.add([entry(question, added=self.clock()) for question in questions])
+
+    def use(self, question: str) -> None:
+        found = self.memory.exact(question)
+        assert found is not None
+        self.memory.use(found, matched=False)
 
     def save(self) -> None:
         self.file.save(self.memory)
@@ -340,11 +350,45 @@ def test_what_two_processes_have_found_is_kept_of_both(tmp_path: Path) -> None:
     other.find("b")
     one.save()
     other.save()
-    assert kept(path) == ["a", "b"], "its own are the last to go"
+    assert kept(path) == ["a", "b"], "in the order in which they were found"
     assert [found.question for found in other.memory.entries()] == ["a", "b"], "and serves in both"
     one.find("c")
     one.save()
-    assert kept(path) == ["b", "a", "c"]
+    assert kept(path) == ["a", "b", "c"]
+
+
+def test_what_one_process_uses_is_used_for_the_others_too(tmp_path: Path) -> None:
+    path = tmp_path / "queries"
+    one = Process(path)
+    one.find("a", "b", "c")
+    one.save()
+    other = Process(path)
+    one.use("a")
+    one.save()
+    assert kept(path) == ["b", "c", "a"]
+    other.use("b")
+    other.save()
+    assert kept(path) == ["c", "a", "b"]
+    one.find("d")
+    one.save()
+    assert kept(path) == ["a", "b", "d"], "c was used longest ago by either"
+    assert [found.question for found in Process(path).memory.entries()] == ["a", "b", "d"]
+
+
+def test_first_in_goes_first_whoever_found_it(tmp_path: Path) -> None:
+    path = tmp_path / "queries"
+    one, other = (Process(path, eviction="fifo") for _ in range(2))
+    one.find("a")
+    other.find("b")
+    one.find("c")
+    one.use("a")
+    one.save()
+    other.use("b")
+    other.save()
+    assert kept(path) == ["a", "b", "c"]
+    other.find("d")
+    other.save()
+    assert kept(path) == ["b", "c", "d"]
 
 
 def test_what_one_process_has_evicted_is_not_brought_back_by_its_file(tmp_path: Path) -> None:
@@ -355,10 +399,10 @@ def test_what_one_process_has_evicted_is_not_brought_back_by_its_file(tmp_path: 
     other.find("x")
     other.save()
     assert kept(path) == ["b", "c", "x"], "as far as there is room"
-    assert other.memory.counts.evicted == 0
+    assert other.memory.counts.evicted == 1
     one.find("d")
     one.save()
-    assert kept(path) == ["b", "c", "d"], "a is gone, and none of its own goes for x"
+    assert kept(path) == ["c", "x", "d"], "a is gone for both"
 
 
 def test_of_what_both_have_found_the_newer_one_stays(tmp_path: Path) -> None:

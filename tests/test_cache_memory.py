@@ -576,7 +576,7 @@ class MemoryAgainstAList(RuleBasedStateMachine):
         self.reference.most = most
         self.memory = self.memory_of(most)
         if version == self.version:
-            self.memory.add(load(self.path, self.shaped_by(), DIMENSION))
+            self.memory.join(load(self.path, self.shaped_by(), DIMENSION))
         self.counts = CacheCounts(evicted=max(0, len(kept) - most))
         self.reference.entries = kept[-most:]
 

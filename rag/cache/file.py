@@ -22,7 +22,7 @@ from rag.files import only_writer, replacing_file
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = "1"
+FORMAT = "2"
 
 VECTORS, RECORDS = "vectors", "records"
 
@@ -31,15 +31,16 @@ PATIENCE = 10.0
 
 
 class EntryFile:
-    """The file that a memory's entries are kept in. Other processes may write it too: what they have found since it was last read or
-    written here joins the memory, as far as there is room, before it is replaced. Not thread-safe."""
+    """The file that a memory's entries are kept in. Other processes may write it too: what they have found and used since it was last
+    read or written here joins the memory before it is replaced. Not thread-safe."""
 
     def __init__(self, path: Path, shaped_by: Mapping[str, Any], dimension: int) -> None:
         self._path = path
         self._shaped_by = shaped_by
         self._dimension = dimension
         self._known: Mapping[Key, float] = {}
-        """What stood in it then, and since when: those of them that the memory has no more were evicted, or are over."""
+        """What stood in it then, and when it was last used: what the memory has no more of it was evicted, or is over, unless another
+        process has used it since."""
         self._seen: tuple[int, ...] | None = None
 
     def load(self) -> list[Entry[Hits]]:
@@ -50,16 +51,17 @@ class EntryFile:
         """As `save`. Raises `StorageError` also where another process doesn't stop writing."""
         with only_writer(self._path, PATIENCE):
             if (stat := self._stat()) != self._seen:
-                known = self._known
+                known, here = self._known, {entry.key for entry in memory.entries()}
                 with suppress(StaleCache):  # and is replaced
-                    memory.join([entry for entry in self._take(stat) if entry.added > known.get(entry.key, -math.inf)])
+                    found = self._take(stat)
+                    memory.join(one for one in found if one.key in here or one.last > known.get(one.key, -math.inf))
             entries = memory.entries()
             save(self._path, entries, self._shaped_by, self._dimension)
-            self._known, self._seen = {entry.key: entry.added for entry in entries}, self._stat()
+            self._known, self._seen = {entry.key: entry.last for entry in entries}, self._stat()
 
     def _take(self, stat: tuple[int, ...] | None) -> list[Entry[Hits]]:
         entries = load(self._path, self._shaped_by, self._dimension)
-        self._known, self._seen = {entry.key: entry.added for entry in entries}, stat
+        self._known, self._seen = {entry.key: entry.last for entry in entries}, stat
         return entries
 
     def _stat(self) -> tuple[int, ...] | None:
@@ -127,7 +129,7 @@ def _pack(entries: Sequence[Entry[Hits]]) -> bytes:
                     }
                 )
             hits.append([passages[hit.passage.id], {name: getattr(hit, name) for name in scores}])
-        questions.append([entry.question, entry.where, entry.added, hits])
+        questions.append([entry.question, entry.where, entry.added, entry.used, hits])
     return json.dumps({"passages": packed, "questions": questions}).encode()
 
 
@@ -135,8 +137,8 @@ def _unpack(records: bytes, vectors: NDArray[np.float32]) -> list[Entry[Hits]]:
     raw = json.loads(records)
     passages = [Passage(**one) for one in raw["passages"]]
     return [
-        Entry(question, where, vector, tuple(Hit(passages[row], **scores) for row, scores in hits), added)
-        for (question, where, added, hits), vector in zip(raw["questions"], vectors, strict=True)
+        Entry(question, where, vector, tuple(Hit(passages[row], **scores) for row, scores in hits), added, used)
+        for (question, where, added, used, hits), vector in zip(raw["questions"], vectors, strict=True)
     ]
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
@@ -24,17 +24,24 @@ Key: TypeAlias = tuple[str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[V]):
-    """What was found for a question. `added` is seconds since 1970, so that it counts after a restart too."""
+    """What was found for a question. `added`, and `used`, when it last served another one, are seconds since 1970, so that they count
+    after a restart and in other processes too."""
 
     question: str
     where: str | None
     vector: Vector
     value: V
     added: float
+    used: float | None = None
 
     @property
     def key(self) -> Key:
         return normalised(self.question), self.where
+
+    @property
+    def last(self) -> float:
+        """When it was added or used, whichever came later."""
+        return max(self.added, self.used) if self.used is not None else self.added
 
 
 @dataclass(slots=True)
@@ -64,6 +71,8 @@ class Memory(Generic[V]):
         """`ttl_s`: after so many seconds an entry is none any more."""
         self.dimension = dimension
         self.counts = CacheCounts()
+        self.changes = 0
+        """How often something was added, or the order of what is there changed."""
         self._most = max_entries
         self._eviction = eviction
         self._ttl = ttl_s
@@ -114,7 +123,10 @@ class Memory(Generic[V]):
         with self._lock:
             self.counts.matched += matched
             self.counts.exact += not matched
-            if self._eviction == "lru" and entry.key in self._entries:
+            here = self._entries.get(entry.key)
+            if self._eviction == "lru" and here is not None:
+                self.changes += next(reversed(self._entries)) != entry.key
+                self._entries[entry.key] = replace(here, used=self._clock())
                 self._entries.move_to_end(entry.key)
 
     def miss(self, refused: int) -> None:
@@ -137,24 +149,27 @@ class Memory(Generic[V]):
                 if len(self._entries) == self._most:
                     self._expire(self._entries)
                 self._insert(entry)
-                if len(self._entries) > self._most:
-                    self._drop(next(iter(self._entries)))
-                    self.counts.evicted += 1
+                self._evict()
+                self.changes += 1
 
-    def join(self, entries: Sequence[Entry[V]]) -> None:
-        """Entries from elsewhere, in their order before those that are here, so that they go first. None of these goes for them, and
-        of the same words the newer one stays."""
+    def join(self, entries: Iterable[Entry[V]]) -> None:
+        """Entries from elsewhere, as if they had been added and used here when they were there: where there are too many now, those go
+        that would have gone. Of the same words the newer one stays."""
         with self._lock:
             self._expire(self._entries)
-            for entry in reversed(entries):
+            for entry in entries:
                 here = self._entries.get(entry.key)
-                if self._is_over(entry) or (here is not None and here.added >= entry.added):
+                if self._is_over(entry):
                     continue
-                if here is None and len(self._entries) >= self._most:
-                    continue
-                self._drop(entry.key)
-                self._insert(entry)
-                self._entries.move_to_end(entry.key, last=here is not None)
+                if here is not None:
+                    kept, other = (here, entry) if here.added >= entry.added else (entry, here)
+                    self._entries[entry.key] = kept if other.last <= kept.last else replace(kept, used=other.last)
+                    self._vectors[self._rows[entry.key]] = kept.vector
+                else:
+                    self._insert(entry)
+            for key in sorted(self._entries, key=self._turn):
+                self._entries.move_to_end(key)
+            self._evict()
 
     def clear(self) -> None:
         with self._lock:
@@ -175,6 +190,16 @@ class Memory(Generic[V]):
         for key in [key for key in keys if key in self._entries and self._is_over(self._entries[key])]:
             self._drop(key)
             self.counts.expired += 1
+
+    def _evict(self) -> None:
+        while len(self._entries) > self._most:
+            self._drop(next(iter(self._entries)))
+            self.counts.evicted += 1
+
+    def _turn(self, key: Key) -> float:
+        """What goes first is the least."""
+        entry = self._entries[key]
+        return entry.last if self._eviction == "lru" else entry.added
 
     def _is_over(self, entry: Entry[V]) -> bool:
         """Also where the clock was set back since."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,22 @@ VERSION = "version of the index"
 """Of what shapes the entries."""
 
 EVERY = 100
-"""New entries after which it is written: what a killed process loses at most."""
+"""New entries after which it is written: about what a killed process loses at most."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The entries of a version of the index, and their file, which has what they were after so many `changes`."""
+
+    memory: Memory[Hits]
+    file: EntryFile
+    is_current: Callable[[], bool]
+    changes: int
 
 
 class QueryCache:
-    """One for a process; `over` gives a searcher of each version of the index its part. Thread-safe. What two processes find at
-    the same time, as a server and a `rag ask --no-server` beside it, is kept of both, as far as there is room."""
+    """One for a process; `over` gives a searcher of each version of the index its part. Thread-safe. What two processes find and use
+    at the same time, as a server and a `rag ask --no-server` beside it, is kept of both, as far as there is room."""
 
     def __init__(
         self,
@@ -41,10 +52,9 @@ class QueryCache:
         self._notice = notice
         self._lock = threading.Lock()
         self._saving = threading.Lock()
-        self._current: tuple[Memory[Hits], EntryFile, Callable[[], bool]] | None = None
-        self._unsaved = 0
-        self._failed = 0
-        """Those of them that couldn't be written: they wait until there are `EVERY` more, or the end."""
+        self._current: _Kept | None = None
+        self._new = 0
+        """Entries since it was written, or that was tried: what couldn't be written waits for `EVERY` more, or the end."""
 
     def over(self, searcher: Searcher, shaped_by: Mapping[str, Any], is_current: Callable[[], bool]) -> CachedSearcher:
         """Before this searcher, with what its file holds for this version. From now on its entries are those that are saved, as
@@ -60,8 +70,8 @@ class QueryCache:
         for entry in memory.entries():
             self._encoder.know(entry.question, entry.vector)
         with self._lock:
-            self._current = memory, file, is_current
-            self._unsaved = self._failed = 0
+            self._current = _Kept(memory, file, is_current, memory.changes)
+            self._new = 0
         return CachedSearcher(searcher, self._of(memory), self._put)
 
     def of_pipeline(self, hits: QuestionCache[Hits] | None) -> QuestionCaches[Any]:
@@ -69,23 +79,21 @@ class QueryCache:
         return QuestionCaches(self._encoder, hits, self._of(self._empty()) if self._settings.answers else None)
 
     def save(self) -> None:
-        """Where there is something new. A full disk or a folder that can't be written costs the cache, not the answer."""
+        """Where something is new, or was used. A full disk or a folder that can't be written costs the cache, not the answer."""
         with self._saving:
             with self._lock:
-                current, unsaved = self._current, self._unsaved + self._failed
-                self._unsaved = self._failed = 0
-            if current is None or not unsaved or not self._settings.keep:
+                kept, self._new = self._current, 0
+            if kept is None or kept.memory.changes == kept.changes or not self._settings.keep:
                 return
-            memory, file, is_current = current
+            changes = kept.memory.changes
             try:
                 # The index may have been removed meanwhile, or have a newer version, whose entries stand in the file.
-                if is_current():
-                    file.save(memory)
+                if kept.is_current():
+                    kept.file.save(kept.memory)
+                    kept.changes = changes
             except (IndexMissing, SearchIndexError):
                 return
             except (StorageError, OSError) as error:
-                with self._lock:
-                    self._failed += unsaved
                 self._notice(f"the query cache isn't kept: {error}")
 
     def _empty(self) -> Memory[Any]:
@@ -96,10 +104,12 @@ class QueryCache:
 
     def _put(self, count: int) -> None:
         with self._lock:
-            self._unsaved += count
-            due = self._unsaved >= EVERY
-        if due:
-            self.save()
+            self._new += count
+            due = self._new >= EVERY
+            if due:
+                self._new = 0
+        if due:  # beside the answer, which needn't wait for the disk
+            threading.Thread(target=self.save, name="rag-cache").start()
 
 
 def empty(settings: Cache, dimension: int) -> Memory[Any]:
