@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -15,12 +15,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-async def each(items: Iterable[T], at_once: int, work: Callable[[T], Awaitable[None]]) -> None:
+async def each(items: Iterable[T] | AsyncIterable[T], at_once: int, work: Callable[[T], Awaitable[None]]) -> None:
     """Do the work on every item, on `at_once` of them at a time, in their order. The first error ends the others."""
-    waiting = iter(items)  # one for all: each worker takes the next
+    waiting = aiter(
+        items if isinstance(items, AsyncIterable) else _at_hand(items)
+    )  # one for all: each worker takes the next
+    turn = asyncio.Lock()
 
     async def worker() -> None:
-        for item in waiting:
+        while True:
+            async with turn:
+                try:
+                    item = await anext(waiting)
+                except StopAsyncIteration:
+                    return
             await work(item)
 
     try:
@@ -29,6 +37,11 @@ async def each(items: Iterable[T], at_once: int, work: Callable[[T], Awaitable[N
                 group.create_task(worker())
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
+
+
+async def _at_hand(items: Iterable[T]) -> AsyncIterator[T]:
+    for item in items:
+        yield item
 
 
 async def unless(leaving: Coroutine[Any, Any, object], work: Coroutine[Any, Any, T]) -> T | None:

@@ -316,20 +316,41 @@ async def test_questions_with_the_same_passages_are_asked_one_after_the_other() 
     asked = by_topic(12)
     generator = speaking(asked)
     pipeline = pipeline_of(Finding(passage=lambda question: question[0]), generator)
-    told, counts = await ask(pipeline, asked, at_once=1, lookahead=12, search_batch=4, order="prefix")
+    told, counts = await ask(pipeline, asked, at_once=1, lookahead=24, search_batch=4, order="prefix")
     assert [question[0] for question in generator.questions] == [*"aaaabbbbcccc"]
     assert generator.questions[:4] == ["a 1", "a 4", "a 7", "a 10"], "within them the order of the input"
     assert [told.answer(place).question for place in range(12)] == [question for question, _ in asked]
     assert counts == PrefetchCounts(ahead=12)
 
 
-async def test_of_more_than_the_window_holds_each_window_is_in_order_and_none_waits_for_ever() -> None:
+async def test_of_more_than_the_window_holds_each_half_of_it_is_in_order_and_none_waits_for_ever() -> None:
     asked = by_topic(15)
     generator = speaking(asked)
     pipeline = pipeline_of(Finding(passage=lambda question: question[0]), generator)
-    await ask(pipeline, asked, at_once=1, lookahead=6, search_batch=2, order="prefix")
+    await ask(pipeline, asked, at_once=1, lookahead=12, search_batch=2, order="prefix")
     topics = [question[0] for question in generator.questions]
     assert topics == [*"aabbcc", *"aabbcc", *"abc"]
+
+
+async def test_one_long_answer_does_not_hold_up_the_next_half_of_the_window() -> None:
+    asked = by_topic(12)
+    first = threading.Event()
+
+    class Slow(Answering):
+        async def stream(self, messages: Any, params: Any) -> Any:
+            if "c 0" in messages[-1]["content"]:
+                await asyncio.to_thread(first.wait, PATIENCE)
+            async for item in super().stream(messages, params):
+                yield item
+
+    generator = Slow({text: f"So much for {text} [1]." for text, _ in asked})
+    pipeline = pipeline_of(Finding(passage=lambda question: question[0]), generator)
+    answering = asyncio.create_task(ask(pipeline, asked, at_once=2, lookahead=8, search_batch=2, order="prefix"))
+    await serving.until(lambda: len(generator.questions) == 11)
+    first.set()
+    told, _ = await answering
+    assert generator.questions[-1] == "c 0"
+    assert sorted(told.outcomes) == list(range(12))
 
 
 async def test_a_window_that_batches_do_not_fill_holds_nothing_up() -> None:

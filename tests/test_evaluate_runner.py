@@ -14,11 +14,12 @@ import pytest
 import serving
 from evaluating import ANSWERS, BOTH, MALARIA, MUMPS, SCURVY, SET, Answering, Opened, plan_of, take
 
-from rag import evaluate
+from rag import evaluate, settings
 from rag.bench import results
 from rag.core import Hit, Passage, Trace
 from rag.errors import EngineDied, EngineError, StorageError, UsageError
-from rag.evaluate import QuestionSet, samples
+from rag.evaluate import QuestionSet, runner, samples
+from rag.progress import quiet
 from rag.questions import Question
 
 IDS = ["q1", "q2", "q3", "q4", "q5"]
@@ -367,3 +368,17 @@ async def test_progress_is_told_of_each_question(root: Path, folder: Path) -> No
 
     await evaluate.measure(plan_of(), folder, None, progress, Opened(root, Answering()))
     assert told == [("starting the engine", 0, 0), *(("questions", done, 5) for done in range(6))]
+
+
+# --- the engine ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("one_by_one", "cores", "at_once"), [(True, "auto", 1), (False, "0-1", 4)])
+def test_a_batch_has_the_cores_of_a_batch(
+    monkeypatch: pytest.MonkeyPatch, one_by_one: bool, cores: str, at_once: int
+) -> None:
+    monkeypatch.setattr(runner, "depends_on", lambda loaded, *_: {"cores": loaded.settings.generator.cores})
+    loaded = settings.load(assignments=["batch.cores=0-1", "batch.at_once=4"], environ={}, device="cpu")
+    planned = runner.plan(loaded, SET, one_by_one, "rag eval", quiet)
+    assert (planned.loaded.settings.generator.cores, planned.at_once) == (cores, at_once)
+    assert planned.head["settings"]["cores"] == cores

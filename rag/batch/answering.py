@@ -4,7 +4,7 @@ searched ahead meanwhile."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass
 
@@ -39,9 +39,8 @@ async def answer_all(
     """
 
     stream = [_searched(*one) for one in asked]
-    order = [place for place, one in enumerate(stream) if one is not None]
-    known = [one for one in stream if one is not None]
-    with looking_ahead(pipeline, known, settings.lookahead, settings.search_batch) as (ahead, searcher):
+    to_search = [one for one in stream if one is not None]
+    with looking_ahead(pipeline, to_search, settings.lookahead, settings.search_batch) as (ahead, searcher):
 
         async def one(place: int) -> None:
             try:
@@ -53,12 +52,7 @@ async def answer_all(
         if searcher is None or settings.order == "input":
             await workers.each(range(len(asked)), at_once, one)
         else:
-            await workers.each([place for place in range(len(asked)) if stream[place] is None], at_once, one)
-            together = settings.lookahead - settings.lookahead % settings.search_batch
-            for first in range(0, len(order), together):
-                some = order[first : first + together]
-                keys = await asyncio.to_thread(_passages, known[first : first + together], searcher)
-                await workers.each([place for _, place in sorted(zip(keys, some, strict=True))], at_once, one)
+            await workers.each(_by_prefix(stream, searcher, settings), at_once, one)
     return searcher.counts if searcher is not None else None
 
 
@@ -84,10 +78,25 @@ def for_batch(loaded: Loaded) -> Loaded:
     return loaded.having("generator", cores=cores)
 
 
-def _passages(some: Iterable[QuestionKey], searcher: PrefetchSearcher) -> list[list[str]]:
-    """What prompts are ordered by: those that begin with the same passages stand together, since the engine has read their
-    beginning."""
-    return [[hit.passage.id for hit in searcher.peek(one)] for one in some]
+async def _by_prefix(
+    stream: Sequence[QuestionKey | None], searcher: PrefetchSearcher, settings: Batch
+) -> AsyncIterator[int]:
+    """The places of the stream, of half a window after the other, so that the other half is searched while one is answered. Within
+    each, prompts that begin with the same passages stand together, since the engine has read their beginning."""
+    for place, asked in enumerate(stream):
+        if asked is None:  # fails at once
+            yield place
+    known = [(place, asked) for place, asked in enumerate(stream) if asked is not None]
+    together = max(settings.search_batch, settings.lookahead // 2)
+    for first in range(0, len(known), together):
+        some = known[first : first + together]
+        passages = [await asyncio.to_thread(_passages, asked, searcher) for _, asked in some]
+        for _, place in sorted(zip(passages, (place for place, _ in some), strict=True)):
+            yield place
+
+
+def _passages(asked: QuestionKey, searcher: PrefetchSearcher) -> list[str]:
+    return [hit.passage.id for hit in searcher.peek(asked)]
 
 
 def _searched(question: str, where: str | None) -> QuestionKey | None:

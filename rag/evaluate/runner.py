@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rag import build, index
-from rag.batch import Outcome, answer_all
+from rag.batch import Outcome, answer_all, for_batch
 from rag.bench import results
 from rag.core import Clock
 from rag.engine import spec
@@ -37,10 +37,12 @@ class Plan:
 
 
 def plan(loaded: Loaded, questions: QuestionSet, one_by_one: bool, command: str, report: Report) -> Plan:
-    """One question at a time shows what a single one takes; as many as the engine runs at once are done sooner.
+    """One question at a time shows what a single one takes; as many as the engine runs at once, on the cores of a batch, are done
+    sooner.
 
     Raises what `depends_on` raises.
     """
+    loaded = loaded if one_by_one else for_batch(loaded)
     batch = loaded.settings.batch
     at_once = 1 if one_by_one else loaded.settings.at_once
     ahead = {} if at_once == 1 else batch.model_dump(include={"lookahead", "search_batch", "order"})
