@@ -21,7 +21,11 @@ from rag.differences import align
         ("When should a sore throat be given penicillin?", "When should a sore throat not be given penicillin?"),
         ("Which fish can I eat while pregnant?", "Which fish can't I eat while pregnant?"),
         ("Which fish can I eat while pregnant?", "Which fish can\u2019t I eat while pregnant?"),
+        ("When should metformin be stopped before surgery?", "When should metformin not be stopped before surgery?"),
+        ("Is it only children who can have it?", "Is it not only children who can have it?"),
         ("How fast does atorvastatin work?", "How fast does simvastatin work?"),
+        ("Can I take aspirin with warfarin?", "Can I take digoxin with warfarin?"),
+        ("How is morphine dosed in renal failure?", "How is oxycodone dosed in renal failure?"),
         ("When is the first dose of MMR given?", "When is the second dose of MMR given?"),
         ("Is stage II colon cancer irradiated?", "Is stage III colon cancer irradiated?"),
         ("How dangerous is hepatitis A in pregnancy?", "How dangerous is hepatitis E in pregnancy?"),
@@ -53,6 +57,8 @@ def test_what_cant_be_the_same_is_found_either_way_round(a: str, b: str) -> None
         ("Why should NSAIDs not be used in dengue?", "Why should NSAIDs be avoided in dengue?"),
         ("Why is A raised and B lowered in gout?", "In gout, why is B lowered and A raised?"),
         ("What causes malaria?", "What is the cause of malaria?"),
+        ("Is acetaminophen safe in pregnancy?", "Is paracetamol safe in pregnancy?"),
+        ("How is TB treated with rifampin?", "How is TB treated with rifampicin?"),
         ("Which value stays normal in Gilbert syndrome?", "In Gilbert's, which one is never raised at all by it?"),
         ("Can adults have ibuprofen before paracetamol?", "Before paracetamol, can adults have ibuprofen?"),
         (
@@ -165,3 +171,8 @@ def test_a_table_is_of_words_and_its_comments_are_none() -> None:
     stems = " ".join(contrasts._lines("drug_stems.txt")).split()
     assert all(stem.isascii() and stem.isalpha() and stem.islower() for stem in stems)
     assert len(set(stems)) == len(stems) > 50
+    names = " ".join(contrasts._lines("drugs.txt")).split()
+    assert all(name.isascii() and name.isalpha() and name.islower() for name in names)
+    assert len(set(names)) == len(names) > 150, "a name stands in one line"
+    alone = [line for line in contrasts._lines("drugs.txt") if " " not in line]
+    assert [name for name in alone if contrasts._STEM.fullmatch(name)] == [], "which its ending tells already"

@@ -1,6 +1,6 @@
 """Rules that set near-identical texts apart: opposites, negation, two members of a class, exchanged roles. Pure.
 
-The words are in tables beside this module: `opposites.txt`, `asked.txt` and `drug_stems.txt`, read once.
+The words are in tables beside this module: `opposites.txt`, `asked.txt`, `drug_stems.txt` and `drugs.txt`, read once.
 
 A small model takes "overactive" for another word for "underactive" now and then, as a cosine does. Where two questions differ in
 little else, that it is an opposite is looked up. In longer rewordings an opposite may say the same ("isn't raised", "stays normal"):
@@ -73,9 +73,11 @@ _CLASSES = [
         ("(?<=hepatitis )[a-e]|(?<=vitamin )[a-k]|(?<=influenza )[a-c]", re.IGNORECASE),
         # Species of a genus: Enterococcus faecalis and faecium.
         (r"(?!Which|Where|Whose|Could|Should|Would)[A-Z][a-z]{4,} ([a-z]{3,}(?:um|us|is|ae|ii?|ans|ens))", 0),
-        (rf"[a-z]{{2,}}(?:{'|'.join(' '.join(_lines('drug_stems.txt')).split())})", re.IGNORECASE),
     )
 ]
+
+_NAMED = {name: names.split()[0] for names in _lines("drugs.txt") for name in names.split()}
+_STEM = re.compile(rf"[a-z]{{2,}}(?:{'|'.join(' '.join(_lines('drug_stems.txt')).split())})")
 
 
 def contrast(a: str, b: str) -> bool:
@@ -125,7 +127,15 @@ def _plain(text: str) -> str:
 def _negated(a: str, b: str) -> bool:
     """Is one of them, and the other neither so nor in other words?"""
     one, other = (bool(_NEGATION.search(text)) for text in (a, b))
-    return one != other and not _LACK.search(b if one else a)
+    if one == other:
+        return False
+    negated, plain = (a, b) if one else (b, a)
+    # What both have, as "stop" in "should I stop it" and "should I not stop it", stands for no negation.
+    return not _lacks(plain) - _lacks(negated)
+
+
+def _lacks(text: str) -> set[str]:
+    return {found.group().lower() for found in _LACK.finditer(text)}
 
 
 def _opposed(one: frozenset[str], other: frozenset[str], places: Sides) -> bool:
@@ -145,11 +155,18 @@ def _sides_of(words: frozenset[str], places: Sides) -> dict[int, set[int]]:
 
 def _of_one_class(a: str, b: str) -> bool:
     """Names each a member that the other doesn't?"""
-    for pattern in _CLASSES:
-        one, other = ({name.lower() for name in pattern.findall(text)} for text in (a, b))
-        if one - other and other - one:
-            return True
-    return False
+    named = [(_members(pattern, a), _members(pattern, b)) for pattern in _CLASSES] + [(_drugs(a), _drugs(b))]
+    return any(one - other and other - one for one, other in named)
+
+
+def _members(pattern: re.Pattern[str], text: str) -> set[str]:
+    return {name.lower() for name in pattern.findall(text)}
+
+
+def _drugs(text: str) -> set[str]:
+    """One for all names of it that are known."""
+    words = re.findall(r"[a-z]+", text.lower())
+    return {_NAMED.get(word, word) for word in words if word in _NAMED or _STEM.fullmatch(word)}
 
 
 def _exchanged(a: str, b: str) -> bool:
