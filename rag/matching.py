@@ -17,13 +17,17 @@ from rag.differences import marked
 from rag.errors import ModelError
 from rag.pairs import PairModel
 from rag.quantities import numbers_stand, one_or_several
-from rag.stats import pairs_needed, sigmoid, upper_bound
+from rag.stats import logit, pairs_needed, sigmoid, upper_bound
 
 LABEL = "same"
 
 LONGEST = 240
 """Characters of a question. One of more isn't compared, and counts as another one: what a model doesn't read, or wasn't trained on
 in such a length, may be what differs."""
+
+SURE = 2.0
+"""Logits. Where one order of two questions lies so far from the threshold, the other isn't read, which would take as long again: of
+`eval/paraphrases.jsonl` the mean of both lies 0.4 from it (standard deviation), and never on the threshold's other side."""
 
 MATCHED_TOKENS = 512
 """Longest pair, which two questions of `LONGEST` characters of prose with their marks stay far under."""
@@ -41,16 +45,16 @@ class QuestionMatcher:
             )
         self._model = model
         self.min_same = min_same
-
-    def passing_all(self) -> QuestionMatcher:
-        """One that reads both as well, and takes all for the same: to time it."""
-        return QuestionMatcher(self._model, 0.0)
+        self._least = float(logit(np.array(min_same, dtype=np.float64)))
 
     def same(self, question: str, earlier: str) -> bool:
         if not comparable(question, earlier):
             return False
-        [probability] = self._read([(question, earlier)])
-        return bool(probability >= self.min_same)
+        [first] = self._logits([marked(question, earlier)])
+        if abs(first - self._least) > SURE:
+            return bool(first > self._least)
+        [second] = self._logits([marked(earlier, question)])
+        return bool(sigmoid((first + second) / 2) >= self.min_same)
 
     def probabilities(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
         """Shape (pairs,). 0 where they aren't `comparable`: one dose, age or year is never nearly another one."""
@@ -63,8 +67,11 @@ class QuestionMatcher:
     def _read(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
         """Of comparable pairs, shape (pairs,): the logistic of the mean logit of both orders, since neither of two comes first."""
         both = [read for a, b in pairs for read in (marked(a, b), marked(b, a))]
-        logits = self._model.logits(both)[:, 0].astype(np.float64).reshape(-1, 2).mean(axis=1)
-        return sigmoid(logits)
+        return sigmoid(self._logits(both).reshape(-1, 2).mean(axis=1))
+
+    def _logits(self, read: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+        """Shape (pairs,)."""
+        return self._model.logits(read)[:, 0].astype(np.float64)
 
 
 def comparable(a: str, b: str) -> bool:

@@ -218,6 +218,13 @@ def of_best(values: Floats) -> Floats:
     return values / best if best > 0 else np.zeros_like(values)
 
 
+def logit(probabilities: Floats) -> Floats:
+    """What `sigmoid` makes these of: without bounds for 0 and 1."""
+    with np.errstate(divide="ignore"):
+        logits: Floats = np.log(probabilities) - np.log1p(-probabilities)
+    return logits
+
+
 def sigmoid(logits: Floats) -> Floats:
     """The probabilities that they stand for, without overflow."""
     probabilities: Floats = 0.5 + 0.5 * np.tanh(0.5 * logits)

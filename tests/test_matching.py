@@ -106,6 +106,22 @@ def test_exactly_the_lowest_probability_is_the_same_and_the_next_below_is_not(lo
     assert matcher(model, float(np.nextafter(probability, -1))).same(CAUSE, CAUSE_TOO) is True
 
 
+@pytest.mark.parametrize(("logit", "same"), [(3.01, True), (-1.01, False)])
+def test_where_one_order_leaves_no_doubt_the_other_is_not_read(logit: float, same: bool) -> None:
+    model = Reading(logit=logit)
+    assert matcher(model, sigmoid(1.0)).same(CAUSE, CAUSE_TOO) is same
+    assert model.read == [[marked(CAUSE, CAUSE_TOO)]]
+
+
+@pytest.mark.parametrize(("logits", "same"), [((2.4, -0.5), False), ((-0.4, 2.5), True)])
+def test_where_one_order_leaves_doubt_both_decide(logits: tuple[float, float], same: bool) -> None:
+    model = Reading()
+    of = dict(zip((marked(CAUSE, CAUSE_TOO), marked(CAUSE_TOO, CAUSE)), logits, strict=True))
+    model.of = lambda first, second: of[first, second]  # type: ignore[method-assign]
+    assert matcher(model, sigmoid(1.0)).same(CAUSE, CAUSE_TOO) is same
+    assert model.read == [[pair] for pair in of]
+
+
 OTHER_NUMBERS = [
     ("Is it safe at an age of 60?", "Is it safe at an age of sixty-five?"),
     ("What was known in 1918?", "What was known in 1919?"),

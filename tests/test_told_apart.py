@@ -9,7 +9,7 @@ import pytest
 from test_data import read
 from test_data_questions import TOLD_APART
 
-from rag import build, settings
+from rag import build, calibrate, paths, settings
 from rag.calibrate import Pair
 from rag.matching import QuestionMatcher
 
@@ -31,6 +31,13 @@ def test_a_pair_that_differs_in_what_decides_is_told_apart(matcher: QuestionMatc
     pair = PAIRS[row]
     assert not matcher.same(pair.a, pair.b)
     assert not matcher.same(pair.b, pair.a)
+
+
+def test_what_one_order_decides_the_mean_of_both_would_decide_too(matcher: QuestionMatcher) -> None:
+    """The figures are of the mean."""
+    pairs = calibrate.read_pairs(paths.shipped("eval", "paraphrases.jsonl"))
+    means = matcher.probabilities([(pair.a, pair.b) for pair in pairs]) >= matcher.min_same
+    assert [matcher.same(pair.a, pair.b) for pair in pairs] == means.tolist()
 
 
 @pytest.mark.parametrize(
