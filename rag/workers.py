@@ -17,9 +17,8 @@ def cores() -> int:
 
 async def each(items: Iterable[T] | AsyncIterable[T], at_once: int, work: Callable[[T], Awaitable[None]]) -> None:
     """Do the work on every item, on `at_once` of them at a time, in their order. The first error ends the others."""
-    waiting = aiter(
-        items if isinstance(items, AsyncIterable) else _at_hand(items)
-    )  # one for all: each worker takes the next
+    # One for all: each worker takes the next.
+    waiting = aiter(items) if isinstance(items, AsyncIterable) else _at_hand(items)
     turn = asyncio.Lock()
 
     async def worker() -> None:

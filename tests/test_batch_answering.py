@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from rag.cache import CachedSearcher, Memory, QuestionCache
 from rag.core import Answer, CacheInfo, Encoder, EngineInfo, Hits, Searcher, StageTimings
 from rag.errors import EngineDied, EngineError
 from rag.pipeline import Answers, Caches, Pipeline
-from rag.prefetch import PrefetchCounts, QuestionKey
+from rag.prefetch import PrefetchCounts, PrefetchSearcher, QuestionKey
 from rag.search import HybridSearcher
 from rag.settings import Batch
 from rag.testing import FakeEncoder, FakeGenerator, FakeReranker
@@ -330,6 +331,26 @@ async def test_of_more_than_the_window_holds_each_half_of_it_is_in_order_and_non
     await ask(pipeline, asked, at_once=1, lookahead=12, search_batch=2, order="prefix")
     topics = [question[0] for question in generator.questions]
     assert topics == [*"aabbcc", *"aabbcc", *"abc"]
+
+
+async def test_so_it_is_with_more_at_once_than_the_window_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next ones are looked at while those before are about to be asked."""
+    real = PrefetchSearcher.search
+
+    def slow(self: PrefetchSearcher, queries: Any, trace: Any) -> Any:
+        time.sleep(0.003)
+        return real(self, queries, trace)
+
+    monkeypatch.setattr(PrefetchSearcher, "search", slow)
+    asked = by_topic(96)
+    generator = speaking(asked)
+    pipeline = pipeline_of(Finding(passage=lambda question: question[0]), generator)
+    looked: list[Hits] = []
+    peek = PrefetchSearcher.peek
+    monkeypatch.setattr(PrefetchSearcher, "peek", lambda self, key: looked.append(peek(self, key)) or looked[-1])
+    await ask(pipeline, asked, at_once=32, lookahead=16, search_batch=4, order="prefix")
+    assert len(looked) == 96
+    assert all(looked)
 
 
 async def test_one_long_answer_does_not_hold_up_the_next_half_of_the_window() -> None:

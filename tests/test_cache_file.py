@@ -60,7 +60,7 @@ def path(tmp_path: Path) -> Path:
 def assert_same(found: Sequence[Entry[Hits]], expected: Sequence[Entry[Hits]]) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
-        plain = [(entry.question, entry.where, entry.value, entry.added, entry.used) for entry in (one, other)]
+        plain = [(entry.question, entry.where, entry.value, entry.added, entry.turn) for entry in (one, other)]
         assert plain[0] == plain[1]
         assert one.vector.dtype == np.float32
         assert one.vector.tobytes() == other.vector.tobytes()
@@ -118,7 +118,7 @@ def some_entries(draw: st.DrawFn) -> list[Entry[Hits]]:
         lambda numbers: np.array(numbers, dtype=np.float32)
     )
     found = st.lists(hits, max_size=4).map(tuple)
-    one = st.builds(Entry, st.text(), st.none() | st.text(), vectors, found, scores, maybe)
+    one = st.builds(Entry, st.text(), st.none() | st.text(), vectors, found, scores, scores)
     return draw(st.lists(one, max_size=5))
 
 
@@ -373,6 +373,22 @@ def test_what_one_process_uses_is_used_for_the_others_too(tmp_path: Path) -> Non
     one.save()
     assert kept(path) == ["a", "b", "d"], "c was used longest ago by either"
     assert [found.question for found in Process(path).memory.entries()] == ["a", "b", "d"]
+
+
+def test_what_is_used_again_and_again_stays_whatever_another_process_adds(tmp_path: Path) -> None:
+    path = tmp_path / "queries"
+    one, other = Process(path), Process(path)
+    one.find("a")
+    one.save()
+    other.find("b", "c")
+    other.save()
+    changes = one.memory.changes
+    one.use("a")  # which is the last one here, and the first in the file
+    assert one.memory.changes > changes
+    one.save()
+    other.find("d")
+    other.save()
+    assert kept(path) == ["c", "a", "d"]
 
 
 def test_first_in_goes_first_whoever_found_it(tmp_path: Path) -> None:

@@ -287,6 +287,33 @@ def test_one_that_went_meanwhile_may_still_be_put_to_use() -> None:
     assert (questions(memory), memory.counts) == (["b"], CacheCounts(matched=1, evicted=1))
 
 
+@pytest.mark.parametrize(("eviction", "order"), [("lru", ["b", "c", "a"]), ("fifo", ["a", "b", "c"])])
+def test_a_clock_that_is_set_back_changes_no_order(eviction: Eviction, order: list[str]) -> None:
+    clock = Clock()
+    memory: Memory[str] = Memory(DIMENSION, 3, eviction, clock=clock)
+    memory.put(query("a"), "a")
+    clock.now -= 1000
+    memory.put(query("b"), "b")
+    memory.put(query("c"), "c")
+    use(memory, "a")
+    assert questions(memory) == order
+    memory.join([])
+    assert questions(memory) == order
+    later: Memory[str] = Memory(DIMENSION, 3, eviction, clock=clock)
+    later.join(reversed(memory.entries()))
+    later.put(query("d"), "d")
+    assert questions(later) == [*order[1:], "d"]
+
+
+def test_what_is_joined_keeps_no_matrix_that_it_was_a_row_of() -> None:
+    matrix = np.eye(DIMENSION, dtype=np.float32)
+    memory: Memory[str] = Memory(DIMENSION, 3)
+    memory.put(query("a"), "old")
+    memory.join([Entry("a", None, matrix[1], "new", memory.entries()[0].added + 1)])
+    [entry] = memory.entries()
+    assert (entry.value, entry.vector.base, memory.nearest(query("b", matrix[1]), 0.9)) == ("new", None, (entry, 1.0))
+
+
 @pytest.mark.parametrize("eviction", ["lru", "fifo"])
 def test_of_more_than_there_is_room_for_the_last_are_kept(eviction: Eviction) -> None:
     memory: Memory[str] = Memory(DIMENSION, 3, eviction)
@@ -539,6 +566,11 @@ class MemoryAgainstAList(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.5, TTL / 3, TTL, 2 * TTL]))
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
+
+    @precondition(lambda self: self.reference.ttl is None)
+    @rule()
+    def set_the_clock_back(self) -> None:
+        self.clock.now -= 3 * TTL
 
     @rule()
     def list_all(self) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from lookahead import Finding
 
-from rag.cache import CachedEncoder, QueryCache, QuestionCaches
-from rag.core import Query, Trace
+from rag.cache import CachedEncoder, EntryFile, Memory, QueryCache, QuestionCaches, load, query
+from rag.core import Hits, Query, Trace
 from rag.settings import Cache
 from rag.testing import FakeEncoder
 
@@ -57,3 +60,39 @@ def test_all_that_is_kept_of_questions_is_counted_found_and_cleared(tmp_path: Pa
     caches.clear()
     assert (caches.vector(CAUSE.text, None), len(cached.cache.memory), len(caches.answers.memory)) == (None, 0, 0)
     assert (QuestionCaches().counts, QuestionCaches().vector(CAUSE.text, None)) == ({}, None)
+
+
+def test_no_answer_waits_for_the_file_and_one_thread_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = threading.Event()
+    real = EntryFile.save
+
+    def slow(self: EntryFile, memory: Memory[Hits]) -> None:
+        assert written.wait(30)
+        real(self, memory)
+
+    monkeypatch.setattr(query, "EVERY", 1)
+    monkeypatch.setattr(EntryFile, "save", slow)
+    cache = cache_of(tmp_path)
+    cached = cache.over(Finding(), {}, lambda: True)
+    for number in range(5):
+        cached.search([replace(CAUSE, text=f"What causes gout {number}?")], Trace())
+    writing = [thread for thread in threading.enumerate() if thread.name == "rag-cache"]
+    assert (len(writing), (tmp_path / "queries").exists()) == (1, False)
+    written.set()
+    cache.save()
+    assert len(load(tmp_path / "queries", {}, FakeEncoder().dimension)) == 5
+    assert not writing[0].is_alive()
+
+
+def test_without_room_for_a_thread_the_answer_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(query, "EVERY", 1)
+    cache = cache_of(tmp_path)
+    cached = cache.over(Finding(), {}, lambda: True)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_room)
+        assert cached.search([CAUSE], Trace())
+    cache.save()
+    assert len(load(tmp_path / "queries", {}, FakeEncoder().dimension)) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -36,6 +37,12 @@ def test_a_lost_update_is_found(soak: ModuleType, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(EntryFile, "save", alone)
     assert any("was put, and lost" in problem for problem in soak.fill(0.3))
+
+
+def test_two_that_write_at_the_same_time_are_found(soak: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second writes what the first has written since it looked away."""
+    monkeypatch.setattr("rag.cache.file.only_writer", lambda *_: nullcontext())
+    assert soak.fill(0.5)
 
 
 def test_a_question_that_is_not_put_is_found(soak: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

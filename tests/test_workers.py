@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -40,6 +41,41 @@ async def test_the_first_error_ends_the_others() -> None:
         with pytest.raises(ValueError, match="two"):
             await each(range(10), 2, work)
     assert begun == [0, 1, 2]
+
+
+async def coming(count: int, failing: bool = False) -> AsyncIterator[int]:
+    for number in range(count):
+        await asyncio.sleep(0.001)
+        yield number
+    if failing:
+        raise ValueError("no more")
+
+
+async def test_items_that_come_later_are_worked_on_too_while_others_are() -> None:
+    done: list[int] = []
+    first = asyncio.Event()
+
+    async def work(item: int) -> None:
+        if item == 0:
+            await first.wait()
+        done.append(item)
+        if item == 4:
+            first.set()
+
+    async with asyncio.timeout(10):
+        await each(coming(5), 2, work)
+    assert done == [1, 2, 3, 4, 0]
+
+
+async def test_an_error_of_what_comes_is_raised() -> None:
+    done: list[int] = []
+
+    async def work(item: int) -> None:
+        done.append(item)
+
+    with pytest.raises(ValueError, match="no more"):
+        await each(coming(3, failing=True), 2, work)
+    assert sorted(done) == [0, 1, 2]
 
 
 async def test_work_is_done_unless_the_leaving_ends_first() -> None:

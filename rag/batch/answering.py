@@ -40,7 +40,11 @@ async def answer_all(
 
     stream = [_searched(*one) for one in asked]
     to_search = [one for one in stream if one is not None]
-    with looking_ahead(pipeline, to_search, settings.lookahead, settings.search_batch) as (ahead, searcher):
+    together = max(settings.search_batch, settings.lookahead // 2)
+    window = settings.lookahead
+    if settings.order == "prefix":  # room for the next ones beside those that have their turn, and aren't asked yet
+        window = max(window, together + at_once)
+    with looking_ahead(pipeline, to_search, window, settings.search_batch) as (ahead, searcher):
 
         async def one(place: int) -> None:
             try:
@@ -52,7 +56,7 @@ async def answer_all(
         if searcher is None or settings.order == "input":
             await workers.each(range(len(asked)), at_once, one)
         else:
-            await workers.each(_by_prefix(stream, searcher, settings), at_once, one)
+            await workers.each(_by_prefix(stream, searcher, together), at_once, one)
     return searcher.counts if searcher is not None else None
 
 
@@ -79,15 +83,14 @@ def for_batch(loaded: Loaded) -> Loaded:
 
 
 async def _by_prefix(
-    stream: Sequence[QuestionKey | None], searcher: PrefetchSearcher, settings: Batch
+    stream: Sequence[QuestionKey | None], searcher: PrefetchSearcher, together: int
 ) -> AsyncIterator[int]:
-    """The places of the stream, of half a window after the other, so that the other half is searched while one is answered. Within
-    each, prompts that begin with the same passages stand together, since the engine has read their beginning."""
+    """The places of the stream, so many at a time, so that the next ones are searched while these are answered. Among them prompts
+    that begin with the same passages stand together, since the engine has read their beginning."""
     for place, asked in enumerate(stream):
         if asked is None:  # fails at once
             yield place
     known = [(place, asked) for place, asked in enumerate(stream) if asked is not None]
-    together = max(settings.search_batch, settings.lookahead // 2)
     for first in range(0, len(known), together):
         some = known[first : first + together]
         passages = [await asyncio.to_thread(_passages, asked, searcher) for _, asked in some]

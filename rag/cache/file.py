@@ -39,8 +39,8 @@ class EntryFile:
         self._shaped_by = shaped_by
         self._dimension = dimension
         self._known: Mapping[Key, float] = {}
-        """What stood in it then, and when it was last used: what the memory has no more of it was evicted, or is over, unless another
-        process has used it since."""
+        """What stood in it then, and its turn: what the memory has no more of it was evicted, or is over, unless another process has
+        used it since."""
         self._seen: tuple[int, ...] | None = None
 
     def load(self) -> list[Entry[Hits]]:
@@ -54,14 +54,14 @@ class EntryFile:
                 known, here = self._known, {entry.key for entry in memory.entries()}
                 with suppress(StaleCache):  # and is replaced
                     found = self._take(stat)
-                    memory.join(one for one in found if one.key in here or one.last > known.get(one.key, -math.inf))
+                    memory.join(one for one in found if one.key in here or one.turn > known.get(one.key, -math.inf))
             entries = memory.entries()
             save(self._path, entries, self._shaped_by, self._dimension)
-            self._known, self._seen = {entry.key: entry.last for entry in entries}, self._stat()
+            self._known, self._seen = {entry.key: entry.turn for entry in entries}, self._stat()
 
     def _take(self, stat: tuple[int, ...] | None) -> list[Entry[Hits]]:
         entries = load(self._path, self._shaped_by, self._dimension)
-        self._known, self._seen = {entry.key: entry.last for entry in entries}, stat
+        self._known, self._seen = {entry.key: entry.turn for entry in entries}, stat
         return entries
 
     def _stat(self) -> tuple[int, ...] | None:
@@ -129,7 +129,7 @@ def _pack(entries: Sequence[Entry[Hits]]) -> bytes:
                     }
                 )
             hits.append([passages[hit.passage.id], {name: getattr(hit, name) for name in scores}])
-        questions.append([entry.question, entry.where, entry.added, entry.used, hits])
+        questions.append([entry.question, entry.where, entry.added, entry.turn, hits])
     return json.dumps({"passages": packed, "questions": questions}).encode()
 
 
@@ -137,8 +137,8 @@ def _unpack(records: bytes, vectors: NDArray[np.float32]) -> list[Entry[Hits]]:
     raw = json.loads(records)
     passages = [Passage(**one) for one in raw["passages"]]
     return [
-        Entry(question, where, vector, tuple(Hit(passages[row], **scores) for row, scores in hits), added, used)
-        for (question, where, added, used, hits), vector in zip(raw["questions"], vectors, strict=True)
+        Entry(question, where, vector, tuple(Hit(passages[row], **scores) for row, scores in hits), added, turn)
+        for (question, where, added, turn, hits), vector in zip(raw["questions"], vectors, strict=True)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import unicodedata
@@ -24,24 +25,19 @@ Key: TypeAlias = tuple[str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[V]):
-    """What was found for a question. `added`, and `used`, when it last served another one, are seconds since 1970, so that they count
-    after a restart and in other processes too."""
+    """What was found for a question. `added` is seconds since 1970, so that it counts after a restart too. What goes first has the
+    least `turn`: when it was added or, with LRU, last used, but later than all before it, also where the clock was set back."""
 
     question: str
     where: str | None
     vector: Vector
     value: V
     added: float
-    used: float | None = None
+    turn: float = 0.0
 
     @property
     def key(self) -> Key:
         return normalised(self.question), self.where
-
-    @property
-    def last(self) -> float:
-        """When it was added or used, whichever came later."""
-        return max(self.added, self.used) if self.used is not None else self.added
 
 
 @dataclass(slots=True)
@@ -72,12 +68,14 @@ class Memory(Generic[V]):
         self.dimension = dimension
         self.counts = CacheCounts()
         self.changes = 0
-        """How often something was added, or the order of what is there changed."""
+        """How often something was added or, with LRU, used."""
         self._most = max_entries
         self._eviction = eviction
         self._ttl = ttl_s
         self._clock = clock
         self._lock = threading.Lock()
+        self._turn = 0.0
+        """The last one."""
         self._entries: OrderedDict[Key, Entry[V]] = OrderedDict()
         """The first goes first."""
         self._rows: dict[Key, int] = {}
@@ -125,9 +123,9 @@ class Memory(Generic[V]):
             self.counts.exact += not matched
             here = self._entries.get(entry.key)
             if self._eviction == "lru" and here is not None:
-                self.changes += next(reversed(self._entries)) != entry.key
-                self._entries[entry.key] = replace(here, used=self._clock())
+                self._entries[entry.key] = replace(here, turn=self._next_turn())
                 self._entries.move_to_end(entry.key)
+                self.changes += 1
 
     def miss(self, refused: int) -> None:
         """Nothing serves a question; so many candidates were looked at."""
@@ -140,7 +138,7 @@ class Memory(Generic[V]):
         self.add([Entry(query.text, query.where, query.vector, value, self._clock())])
 
     def add(self, entries: Iterable[Entry[V]]) -> None:
-        """In this order, each with the time that it has. Raises ValueError for a vector of another dimension."""
+        """In this order behind all that are here, each `added` when it was. Raises ValueError for a vector of another dimension."""
         with self._lock:
             for entry in entries:
                 if entry.vector.shape != (self.dimension,):
@@ -148,27 +146,25 @@ class Memory(Generic[V]):
                 self._drop(entry.key)
                 if len(self._entries) == self._most:
                     self._expire(self._entries)
-                self._insert(entry)
+                self._insert(replace(entry, turn=self._next_turn()))
                 self._evict()
                 self.changes += 1
 
     def join(self, entries: Iterable[Entry[V]]) -> None:
         """Entries from elsewhere, as if they had been added and used here when they were there: where there are too many now, those go
-        that would have gone. Of the same words the newer one stays."""
+        whose turn it is. Of the same words the newer one stays."""
         with self._lock:
             self._expire(self._entries)
             for entry in entries:
-                here = self._entries.get(entry.key)
                 if self._is_over(entry):
                     continue
-                if here is not None:
-                    kept, other = (here, entry) if here.added >= entry.added else (entry, here)
-                    self._entries[entry.key] = kept if other.last <= kept.last else replace(kept, used=other.last)
-                    self._vectors[self._rows[entry.key]] = kept.vector
-                else:
-                    self._insert(entry)
-            for key in sorted(self._entries, key=self._turn):
-                self._entries.move_to_end(key)
+                here = self._entries.get(entry.key, entry)
+                newer = here if here.added >= entry.added else entry
+                self._drop(entry.key)
+                self._insert(replace(newer, turn=max(here.turn, entry.turn)))
+                self._turn = max(self._turn, entry.turn)
+            for one in sorted(self._entries.values(), key=lambda one: one.turn):
+                self._entries.move_to_end(one.key)
             self._evict()
 
     def clear(self) -> None:
@@ -196,10 +192,9 @@ class Memory(Generic[V]):
             self._drop(next(iter(self._entries)))
             self.counts.evicted += 1
 
-    def _turn(self, key: Key) -> float:
-        """What goes first is the least."""
-        entry = self._entries[key]
-        return entry.last if self._eviction == "lru" else entry.added
+    def _next_turn(self) -> float:
+        self._turn = max(self._clock(), math.nextafter(self._turn, math.inf))
+        return self._turn
 
     def _is_over(self, entry: Entry[V]) -> bool:
         """Also where the clock was set back since."""

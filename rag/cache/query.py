@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ class QueryCache:
         self._notice = notice
         self._lock = threading.Lock()
         self._saving = threading.Lock()
+        self._writing: threading.Thread | None = None
+        """Beside an answer, which needn't wait for the disk."""
         self._current: _Kept | None = None
         self._new = 0
         """Entries since it was written, or that was tried: what couldn't be written waits for `EVERY` more, or the end."""
@@ -105,11 +108,11 @@ class QueryCache:
     def _put(self, count: int) -> None:
         with self._lock:
             self._new += count
-            due = self._new >= EVERY
+            due = self._new >= EVERY and not (self._writing is not None and self._writing.is_alive())
             if due:
-                self._new = 0
-        if due:  # beside the answer, which needn't wait for the disk
-            threading.Thread(target=self.save, name="rag-cache").start()
+                self._writing = threading.Thread(target=self.save, name="rag-cache")
+                with suppress(RuntimeError):  # no room for a thread, which costs the cache
+                    self._writing.start()
 
 
 def empty(settings: Cache, dimension: int) -> Memory[Any]:

@@ -35,7 +35,7 @@ _LACK = re.compile(
     r"|missing|absen(?:t|ce)|free|fail(?:ing|ure)|fault|ban(?:s|ned)?|bar(?:s|red)?|prohibit(?:s|ed)|exclud(?:e|es|ed)|spar(?:e|es|ed|ing)"
     r"|wrong|bad|withh(?:old|eld)|prevent(?:s|ed)?|refus(?:e|es|ed)|limit(?:s|ed)?|stop(?:s|ped|ping)?|ceases?|instead|rather|different"
     r"|distinguishes|apart|except|only|alone|contrast|against|contraindication|miss(?:es)?|los(?:t|s|es)|normal|clear|nobody|nothing"
-    r"|discouraged|shun(?:s|ned)?|let down|ke(?:ep|eps|pt) (?:\w+ )?(?:away|off|from|clear|down))\b",
+    r"|discouraged|shun(?:s|ned)?|let down|(?:ke(?:ep|eps|pt)|stay(?:s|ed|ing)?) (?:\w+ )?(?:away|off|from|clear|down))\b",
     re.IGNORECASE,
 )
 """What may say as much as a negation: "unreliable", "spared", "rather than". That one of these is none is the model's to judge."""
@@ -77,6 +77,8 @@ _CLASSES = [
 ]
 
 _NAMED = {name: names.split()[0] for names in _lines("drugs.txt") for name in names.split()}
+_NO_DRUGS = frozenset({"except", "accept", "concept", "intercept", "cholesterol", "histidine"})
+"""Which end as drugs do."""
 _STEM = re.compile(rf"[a-z]{{2,}}(?:{'|'.join(' '.join(_lines('drug_stems.txt')).split())})")
 
 
@@ -166,7 +168,7 @@ def _members(pattern: re.Pattern[str], text: str) -> set[str]:
 def _drugs(text: str) -> set[str]:
     """One for all names of it that are known."""
     words = re.findall(r"[a-z]+", text.lower())
-    return {_NAMED.get(word, word) for word in words if word in _NAMED or _STEM.fullmatch(word)}
+    return {_NAMED.get(word, word) for word in words if word in _NAMED or _STEM.fullmatch(word)} - _NO_DRUGS
 
 
 def _exchanged(a: str, b: str) -> bool:

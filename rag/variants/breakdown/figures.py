@@ -62,7 +62,8 @@ def qualities(measured: Measured) -> dict[str, Difference | None]:
 
 
 def details(measured: Measured) -> Figures:
-    """Of each variant its stages and its tokens, and each fixed length. Their names have dots in them, those of the headlines none."""
+    """Of each variant its stages, warm and cold, and its tokens, and each fixed length. Their names have dots in them, those of the
+    headlines none."""
     figures = Figures()
     for name, some in measured.warm.items():
         add_stages(figures, name, list(some.values()))

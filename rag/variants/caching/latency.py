@@ -52,8 +52,8 @@ class _Passing:
 def hits(
     encoder: Encoder, matcher: Matcher, others: Sequence[str], done: int = 0, clock: Clock = time.perf_counter
 ) -> Iterator[dict[str, Any]]:
-    """Of a question in other words than one that the cache holds among `others`, and of one in the same words. Whatever the matcher
-    says, each is a hit: what it says doesn't change what it takes."""
+    """Of a question in other words than one that the cache holds among `others`, and of one in the same words. Each is a hit, whatever
+    the matcher says."""
     read = calibrate.read_pairs(paths.shipped("eval", "paraphrases.jsonl"), HELD_OUT)
     pairs = [pair for pair in read if pair.same and comparable(pair.a, pair.b)]  # others aren't read
     asked = pairs[: ROUNDS + WARM_UP]
