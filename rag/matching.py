@@ -26,8 +26,9 @@ LONGEST = 240
 in such a length, may be what differs."""
 
 SURE = 2.0
-"""Logits. Where one order of two questions lies so far from the threshold, the other isn't read, which would take as long again: of
-`eval/paraphrases.jsonl` the mean of both lies 0.4 from it (standard deviation), and never on the threshold's other side."""
+"""Logits. Two questions are read in both orders, and the mean counts, but no farther than this from what the first order says: so
+where that one lies farther from the threshold the other needn't be read, which would take as long again. Of
+`eval/paraphrases.jsonl` the mean lies 0.4 from it (standard deviation), and never on the shipped threshold's other side."""
 
 MATCHED_TOKENS = 512
 """Longest pair, which two questions of `LONGEST` characters of prose with their marks stay far under."""
@@ -54,10 +55,11 @@ class QuestionMatcher:
         if abs(first - self._least) > SURE:
             return bool(first > self._least)
         [second] = self._logits([marked(earlier, question)])
-        return bool(sigmoid((first + second) / 2) >= self.min_same)
+        return bool(_probability(first, second) >= self.min_same)
 
     def probabilities(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-        """Shape (pairs,). 0 where they aren't `comparable`: one dose, age or year is never nearly another one."""
+        """Shape (pairs,): what `same` decides by, of (question, earlier). 0 where they aren't `comparable`: one dose, age or year is
+        never nearly another one."""
         found = np.zeros(len(pairs))
         rows = [row for row, (a, b) in enumerate(pairs) if comparable(a, b)]
         if rows:
@@ -65,13 +67,19 @@ class QuestionMatcher:
         return found
 
     def _read(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
-        """Of comparable pairs, shape (pairs,): the logistic of the mean logit of both orders, since neither of two comes first."""
+        """Of comparable pairs, shape (pairs,)."""
         both = [read for a, b in pairs for read in (marked(a, b), marked(b, a))]
-        return sigmoid(self._logits(both).reshape(-1, 2).mean(axis=1))
+        first, second = self._logits(both).reshape(-1, 2).T
+        return _probability(first, second)
 
     def _logits(self, read: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
         """Shape (pairs,)."""
         return self._model.logits(read)[:, 0].astype(np.float64)
+
+
+def _probability(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the logits of both orders."""
+    return sigmoid(np.clip((first + second) / 2, first - SURE, first + SURE))
 
 
 def comparable(a: str, b: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -120,6 +120,16 @@ def test_where_one_order_leaves_doubt_both_decide(logits: tuple[float, float], s
     model.of = lambda first, second: of[first, second]  # type: ignore[method-assign]
     assert matcher(model, sigmoid(1.0)).same(CAUSE, CAUSE_TOO) is same
     assert model.read == [[pair] for pair in of]
+
+
+@given(first=st.floats(-9, 9), second=st.floats(-9, 9), least=st.floats(-6, 6))
+def test_what_is_calibrated_is_what_serves(first: float, second: float, least: float) -> None:
+    model = Reading()
+    of = dict(zip((marked(CAUSE, CAUSE_TOO), marked(CAUSE_TOO, CAUSE)), (first, second), strict=True))
+    model.of = lambda one, other: of[one, other]  # type: ignore[method-assign]
+    [probability] = matcher(model).probabilities([(CAUSE, CAUSE_TOO)])
+    assume(abs(probability - sigmoid(least)) > 1e-6)
+    assert matcher(model, sigmoid(least)).same(CAUSE, CAUSE_TOO) is bool(probability >= sigmoid(least))
 
 
 OTHER_NUMBERS = [
