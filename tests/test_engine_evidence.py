@@ -136,6 +136,16 @@ def test_speculation_that_drafted_nothing_is_not_engaged() -> None:
     assert found.reason == "nothing was drafted"
 
 
+def test_where_nothing_may_be_drafted_that_is_the_reason_of_one_answer_and_of_many() -> None:
+    busy = replace(STATS, draft_tokens=0, accepted_tokens=0)
+    techniques = {"speculation": replace(ASKED, reason="3 requests run")}
+    answers = [of_answer(techniques, UNTOLD, stats, LATER) for stats in (busy, busy, STATS)]
+    for one in (answers[0], of_answers(answers[:2])):
+        assert (one["speculation"].engaged, one["speculation"].reason) == (False, "nothing was drafted: 3 requests run")
+    for one in (answers[2], of_answers(answers)):
+        assert (one["speculation"].engaged, one["speculation"].reason) == (True, None)
+
+
 def test_drafts_that_were_all_rejected_only_cost_time() -> None:
     found = judged("speculation", replace(STATS, accepted_tokens=0))
     assert (found.engaged, found.evidence) == (False, "0 of 12 draft tokens accepted among 19 decoded")

@@ -104,6 +104,26 @@ async def test_prompt_lookup_drafts_and_accepts_where_the_answer_repeats_the_pro
     assert generator.info(stats).techniques["speculation"].engaged is True
 
 
+async def test_many_requests_at_once_are_written_without_drafts_and_the_reason_is_told(
+    generator: LocalGenerator,
+) -> None:
+    """Which the profile for a CPU asks for: there drafts cost more than they give once several requests run."""
+    most = settings.load().settings.generator.speculation.max_batch_size
+    assert most is not None
+    (_, alone), *_ = [await collect(generator, 40)]
+    together = await asyncio.gather(*(collect(generator, 40) for _ in range(most + 6)))
+    drafted = [stats.draft_tokens for _, stats in together]
+    assert alone.draft_tokens is not None
+    assert max(one for one in drafted if one is not None) < alone.draft_tokens / 2
+    quiet = next(stats for _, stats in together if stats.draft_tokens == 0)
+    found = generator.info(quiet).techniques["speculation"]
+    assert (found.engaged, found.reason) == (
+        False,
+        f"nothing was drafted: where more than {most} requests run at once nothing is drafted",
+    )
+    assert (await collect(generator, 40))[1].draft_tokens == alone.draft_tokens
+
+
 async def test_drafts_are_accepted_at_a_temperature_too(generator: LocalGenerator) -> None:
     """Which a worker that isn't mended refuses (rag.engine.worker)."""
     params = GenerationParams(60, temperature=0.1, seed=0, ignore_eos=True)

@@ -324,6 +324,18 @@ def test_prompt_lookup_has_its_settings_and_no_draft() -> None:
     assert spec.techniques["speculation"] == Technique(asked=True)
 
 
+def test_above_a_number_of_requests_nothing_is_drafted() -> None:
+    lookup = ("generator.speculation.method=ngram", "generator.max_num_seqs=16")
+    spec = planned(*lookup, "generator.speculation.max_batch_size=3")
+    assert spec.args["speculative_config"]["num_speculative_tokens_per_batch_size"] == [(1, 3, 4), (4, 16, 0)]
+    assert spec.techniques["speculation"].asked
+    assert spec.techniques["speculation"].reason == "where more than 3 requests run at once nothing is drafted"
+    for most in ("16", "20", "null"):
+        spec = planned(*lookup, f"generator.speculation.max_batch_size={most}")
+        assert "num_speculative_tokens_per_batch_size" not in spec.args["speculative_config"]
+        assert spec.techniques["speculation"] == Technique(asked=True)
+
+
 def test_no_speculation_leaves_no_trace_of_it_although_the_models_file_names_a_draft() -> None:
     spec = planned(models="qwen3-8b", device="cuda")
     assert spec.draft_model is None

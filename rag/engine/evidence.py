@@ -135,7 +135,9 @@ def of_answers(answers: Sequence[Techniques]) -> dict[str, Technique]:
             total = sum((TokenCounts(**one.numbers) for one in asked), TokenCounts())  # type: ignore[arg-type]  # counts are whole
             # A no was given for earlier prompts, which needn't be among these.
             earlier = any(one.engaged is False for one in asked)
-            together[name] = _COUNTED[name](Technique(asked=True), total, total.prompts + earlier)
+            found = _COUNTED[name](Technique(asked=True), total, total.prompts + earlier)
+            reasons = {one.reason for one in asked}
+            together[name] = replace(found, reason=reasons.pop()) if not found.engaged and len(reasons) == 1 else found
         else:
             together[name] = min(asked, key=lambda one: {False: 0, True: 1, None: 2}[one.engaged])
     return together
@@ -191,7 +193,8 @@ def _speculation(technique: Technique, counted: TokenCounts, prompts: int) -> Te
         return replace(known, engaged=True, reason=None)
     if drafted > 0:
         return replace(known, engaged=False, reason="every draft token was rejected")
-    return replace(known, engaged=False, reason="nothing was drafted")
+    because = f": {technique.reason}" if technique.reason is not None else ""
+    return replace(known, engaged=False, reason=f"nothing was drafted{because}")
 
 
 _COUNTED: Mapping[str, Callable[[Technique, TokenCounts, int], Technique]] = {

@@ -113,6 +113,11 @@ def plan(loaded: Loaded) -> EngineSpec:
     no_draft = f"models file {loaded.models} names no draft model (generator.speculation.draft_model)"
     impossible = no_draft if method == "draft_model" and draft is None else None
     method = _technique(loaded, techniques, "speculation", method, impossible, key="generator.speculation.method")
+    most = _drafting_up_to(settings)
+    if method is not None and most is not None:
+        techniques["speculation"] = replace(
+            techniques["speculation"], reason=f"where more than {most} requests run at once nothing is drafted"
+        )
 
     checkpoint = settings.quantized.get(quantization) if quantization is not None else None
     args: dict[str, Any] = {
@@ -304,7 +309,16 @@ def _speculation(settings: Generator) -> dict[str, Any]:
     config: dict[str, Any] = {"method": spec.method, "num_speculative_tokens": spec.tokens}
     if spec.method == "ngram":
         config |= {"prompt_lookup_min": spec.lookup_min, "prompt_lookup_max": spec.lookup_max}
+    most = _drafting_up_to(settings)
+    if most is not None:
+        config["num_speculative_tokens_per_batch_size"] = [(1, most, spec.tokens), (most + 1, settings.max_num_seqs, 0)]
     return config
+
+
+def _drafting_up_to(settings: Generator) -> int | None:
+    """Requests; None where it makes no difference how many there are."""
+    most = settings.speculation.max_batch_size
+    return most if most is not None and most < settings.max_num_seqs else None
 
 
 def _environment(loaded: Loaded) -> dict[str, str | None]:

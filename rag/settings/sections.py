@@ -153,6 +153,9 @@ class Context(Section):
 class Speculation(Section):
     method: Literal["none", "ngram", "draft_model"] = Field("none", description="ngram is prompt lookup")
     tokens: int = Field(4, ge=1, le=16, description="draft tokens per step")
+    max_batch_size: int | None = Field(
+        None, ge=1, description="requests that run at once up to which tokens are drafted; null: however many"
+    )
     lookup_min: int = Field(2, ge=1, le=16, description="shortest n-gram looked up in the prompt, tokens")
     lookup_max: int = Field(4, ge=1, le=16, description="longest n-gram looked up in the prompt, tokens")
     draft_model: str | None = Field(None, min_length=1, description="recipe, folder or hub id of the draft model")
