@@ -29,7 +29,7 @@ from rag.settings import Batch, Loaded
 from rag.testing import FakeEncoder, FakeReranker, FakeSupportChecker
 from rag.variants import asking, batching
 from rag.variants.batching.figures import RATIOS
-from rag.variants.batching.modes import BATCH, MODES, SINGLE, Mode
+from rag.variants.batching.modes import BATCH, DRAFTING, MODES, SINGLE, Mode, loads_of
 from rag.variants.turns import order
 
 HEAD: dict[str, Any] = {**results.header("batch", "rag bench batch"), "settings": {}}
@@ -77,8 +77,23 @@ def test_each_way_differs_from_a_batch_in_what_its_name_says() -> None:
     assert mode("single_cores").settings(asked) == batch
     for name in ("sequential", "gather", "without_lookahead"):
         assert mode(name).settings(asked) == batch.model_copy(update={"lookahead": 0}), name
-    assert {one.name: one.of for one in MODES if one.of != BATCH} == {"sequential": SINGLE, "single_cores": SINGLE}
+    assert {one.name: one.of for one in MODES if one.of != BATCH} == {
+        "sequential": SINGLE,
+        "single_cores": SINGLE,
+        "always_drafting": DRAFTING,
+    }
     assert {one.name for one in MODES if one.at_once is not None} == {"sequential", "gather"}
+
+
+def test_drafts_by_load_and_cores_are_compared_where_the_settings_differ() -> None:
+    def names(*assignments: str) -> set[str]:
+        loads = loads_of(settings.load(environ={}, assignments=assignments, device="cpu"))
+        return {one.name for one in MODES if one.can_be_had(loads)}
+
+    always = {"batch", "sequential", "gather", "without_lookahead"}
+    assert names("generator.speculation.max_batch_size=2", "batch.cores=0-1") == set(NAMES)
+    assert names("generator.speculation.max_batch_size=null", "batch.lookahead=0", "batch.cores=null") == always
+    assert names("generator.speculation.method=none", "batch.cores=auto") == always | {"prefix_order"}
 
 
 # --- figures ---------------------------------------------------------------------------------------
@@ -90,7 +105,9 @@ SECONDS: Mapping[str, Sequence[float]] = {
     "without_lookahead": (3.0, 3.0),
     "prefix_order": (1.0, 1.5),
     "single_cores": (2.5, 2.5),
+    "always_drafting": (3.5, 3.5),
 }
+LOOKING_AHEAD = {"batch", "prefix_order", "single_cores", "always_drafting"}
 AHEAD = {"ahead": 7, "late": 2, "alone": 1, "wasted": 0}
 
 
@@ -101,7 +118,7 @@ def ran(name: str, number: int, seconds: float, lookahead: Mapping[str, int] | N
 
 def runs(seconds: Mapping[str, Sequence[float]] = SECONDS, looked_ahead: bool = True) -> list[dict[str, Any]]:
     return [
-        ran(name, number, one, AHEAD if looked_ahead and name in ("batch", "prefix_order", "single_cores") else None)
+        ran(name, number, one, AHEAD if looked_ahead and name in LOOKING_AHEAD else None)
         for number in range(2)
         for name, some in seconds.items()
         for one in some[number : number + 1]
@@ -126,12 +143,14 @@ def test_every_figure_is_the_one_computed_by_hand(tmp_path: Path) -> None:
             "lookahead_gain": 6 / 4,
             "prefix_order_gain": 4 / 2.5,
             "cores_gain": 5 / 4,
+            "drafts_by_load_gain": 7 / 4,
             "questions_per_s@batch": 5.0,
             "questions_per_s@sequential": (10 / 4 + 10 / 6) / 2,
             "questions_per_s@gather": 7.5,
             "questions_per_s@without_lookahead": 10 / 3,
             "questions_per_s@prefix_order": (10 + 10 / 1.5) / 2,
             "questions_per_s@single_cores": 4.0,
+            "questions_per_s@always_drafting": 10 / 3.5,
         }.items()
     }
     assert {(figure.name, figure.goal, figure.met) for figure in figures.values() if figure.goal is not None} == {
@@ -283,7 +302,7 @@ def load(*assignments: str) -> dict[str, Loaded]:
     few = ("verify.model=null", "rerank.model=null", "abstain.weigh=false", "batch.search_batch=2")
     loaded = settings.load(environ={}, assignments=[*few, *assignments])
     cores = settings.load(environ={}, assignments=[*few, *assignments, "generator.cores=0"])
-    return {SINGLE: loaded, BATCH: cores}
+    return {SINGLE: loaded, BATCH: cores, DRAFTING: cores}
 
 
 @pytest.fixture
@@ -335,8 +354,8 @@ async def test_ways_take_turns_so_that_each_is_as_often_before_another_as_after_
     assert [sorted(names) for names in orders] == [sorted(NAMES)] * 6
     for one, other in combinations(NAMES, 2):
         assert sum(names.index(one) < names.index(other) for names in orders) == 3
-    assert told[-1] == ("runs", 36, 36)
-    assert [one[1] for one in told if one[0] == "runs"] == list(range(37))
+    assert told[-1] == ("runs", 42, 42)
+    assert [one[1] for one in told if one[0] == "runs"] == list(range(43))
 
 
 async def test_a_run_is_all_questions_in_the_way_that_its_mode_has(root: Path, tmp_path: Path) -> None:
@@ -347,17 +366,18 @@ async def test_a_run_is_all_questions_in_the_way_that_its_mode_has(root: Path, t
         "without_lookahead": 2,
         "prefix_order": 2,
         "single_cores": 2,
+        "always_drafting": 2,
     }
     engine = Watched(waits=[at_once[name] for name in FIRST])
     await take(root, tmp_path / "out", engine, rounds=1, loads=load("batch.at_once=2"))
     rows = rows_of(tmp_path / "out")
-    assert [sorted(one) for one in engine.questions] == [sorted(TEXTS)] * 6
+    assert [sorted(one) for one in engine.questions] == [sorted(TEXTS)] * 7
     assert dict(zip(FIRST, engine.at_once, strict=True)) == at_once
     by_mode = dict(zip(FIRST, engine.questions, strict=True))
-    for name in ("batch", "sequential", "without_lookahead", "single_cores"):
+    for name in ("batch", "sequential", "without_lookahead", "single_cores", "always_drafting"):
         assert by_mode[name] == TEXTS, name
     ahead = {row["mode"]: row["lookahead"] for row in rows}
-    assert {name for name, counts in ahead.items() if counts is not None} == {"batch", "prefix_order", "single_cores"}
+    assert {name for name, counts in ahead.items() if counts is not None} == LOOKING_AHEAD
     for counts in filter(None, ahead.values()):
         assert counts["ahead"] + counts["late"] + counts["alone"] == 5
         assert counts["wasted"] == 0
@@ -372,8 +392,8 @@ async def test_each_run_begins_with_nothing_but_the_instruction_in_the_engine_s_
     engine = Watched()
     await take(root, tmp_path / "out", engine, rounds=1)
     begins = [place for place, did in enumerate(engine.did) if did == "forget"]
-    assert [engine.did[place + 1] for place in begins] == [WARM_UP] * 6
-    assert begins == [7 * number for number in range(6)]
+    assert [engine.did[place + 1] for place in begins] == [WARM_UP] * 7
+    assert begins == [7 * number for number in range(7)]
 
 
 async def test_as_many_as_the_engine_takes_are_asked_at_once_where_nothing_else_is_said(
@@ -388,11 +408,11 @@ async def test_as_many_as_the_engine_takes_are_asked_at_once_where_nothing_else_
 async def test_some_of_the_questions_are_of_each_type_its_share(root: Path, tmp_path: Path) -> None:
     engine = Watched()
     await take(root, tmp_path / "out", engine, rounds=1, some=3)
-    assert [sorted(one) for one in engine.questions] == [sorted(q.question for q in SET.first(3))] * 6
+    assert [sorted(one) for one in engine.questions] == [sorted(q.question for q in SET.first(3))] * 7
     assert {row["questions"] for row in rows_of(tmp_path / "out")} == {3}
 
 
-@pytest.mark.parametrize("runs_before", [0, 1, 5, 6, 8])
+@pytest.mark.parametrize("runs_before", [0, 1, 6, 7, 9])
 async def test_a_run_of_all_goes_on_where_it_was_interrupted(root: Path, tmp_path: Path, runs_before: int) -> None:
     folder = tmp_path / "out"
     engine = Watched()
@@ -411,7 +431,7 @@ async def test_a_run_of_all_goes_on_where_it_was_interrupted(root: Path, tmp_pat
     after = (folder / "samples.jsonl").read_text().splitlines()
     assert after[: len(before)] == before
     assert turns(rows_of(folder)) == [(0, name) for name in FIRST] + [(1, name) for name in FIRST[::-1]]
-    assert len(again.questions) == 12 - runs_before
+    assert len(again.questions) == 14 - runs_before
 
 
 async def test_more_rounds_go_on_after_those_that_are_there(root: Path, tmp_path: Path) -> None:
@@ -422,7 +442,7 @@ async def test_more_rounds_go_on_after_those_that_are_there(root: Path, tmp_path
     assert (folder / "samples.jsonl").read_bytes() == before
     await take(root, folder, rounds=3)
     assert (folder / "samples.jsonl").read_bytes().startswith(before)
-    assert len(rows_of(folder)) == 18
+    assert len(rows_of(folder)) == 21
 
 
 @pytest.mark.parametrize("change", ["count", "settings", "questions"])
@@ -436,7 +456,7 @@ async def test_with_something_else_to_ask_it_begins_anew(root: Path, tmp_path: P
         "questions": {"questions": fewer},
     }
     await take(root, folder, rounds=1, **others[change])
-    assert len(rows_of(folder)) == 6
+    assert len(rows_of(folder)) == 7
     assert len(results.Samples(folder).aside()) == 1
 
 
@@ -447,7 +467,7 @@ async def test_what_the_samples_depend_on_stands_in_their_header(root: Path, tmp
     assert (head["bench"], head["command"]) == ("batch", "rag bench batch")
     assert head["settings"] == {
         "questions": {**SET.head, "count": 4},
-        "variants": {SINGLE: {"cores": "auto"}, BATCH: {"cores": "0"}},
+        "variants": {SINGLE: {"cores": "auto"}, BATCH: {"cores": "0"}, DRAFTING: {"cores": "0"}},
         "batch": {name: one.settings.batch.model_dump(mode="json") for name, one in loads.items()},
     }
 
@@ -461,7 +481,7 @@ async def test_a_question_that_fails_ends_it_and_its_run_is_none(root: Path, tmp
     assert str(error) in str(caught.value)
     assert rows_of(folder) == []
     await take(root, folder, rounds=1)
-    assert len(rows_of(folder)) == 6
+    assert len(rows_of(folder)) == 7
 
 
 async def test_of_kept_answers_none_is_given_again_in_another_run(root: Path, tmp_path: Path) -> None:
@@ -469,7 +489,7 @@ async def test_of_kept_answers_none_is_given_again_in_another_run(root: Path, tm
     engine = Watched()
     loads = load("cache.enabled=true", "cache.answers=true")
     await take(root, tmp_path / "out", engine, rounds=1, loads=loads)
-    assert [len(one) for one in engine.questions] == [5] * 6
+    assert [len(one) for one in engine.questions] == [5] * 7
 
 
 @pytest.mark.parametrize("assignment", ["batch.lookahead=0", "cache.answers=true"])

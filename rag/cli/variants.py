@@ -261,14 +261,13 @@ def batch(
 
     Goes on where a run of the same settings was interrupted.
     """
-    from rag.batch import for_batch
     from rag.cli.run import run
     from rag.variants import batching as bench
-    from rag.variants.batching.modes import BATCH, SINGLE
+    from rag.variants.batching.modes import loads_of
 
     over_sample, chosen = _index(asked, index_name, sample)
     loaded = options.load(context, profile, models_file, [*(assignments or []), *WITHOUT_CACHE], chosen)
-    loads = {SINGLE: loaded, BATCH: for_batch(loaded)}
+    loads = loads_of(loaded)
 
     def measure(folder: Path, progress: Progress) -> None:
         questions = _questions(asked, "qa_120.jsonl", loaded if over_sample else None, progress)

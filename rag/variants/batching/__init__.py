@@ -43,9 +43,8 @@ async def measure(
     open_pipelines: running.Open = build.open_pipelines,
     clock: Clock = time.monotonic,
 ) -> None:
-    """Take what runs there aren't yet of an earlier run with the same settings. `loads` are the settings of one question at a time
-    (`modes.SINGLE`) and of a batch (`modes.BATCH`). Raises `EngineError` where a question fails: its run can't be held against
-    another."""
+    """Take what runs there aren't yet of an earlier run with the same settings. `loads` are those of `modes.loads_of`. Raises
+    `EngineError` where a question fails: its run can't be held against another."""
     asked = questions.first(count)
     head = results.header(
         BENCH,
@@ -58,7 +57,7 @@ async def measure(
     )
     samples = results.Samples(folder)
     taken = {(sample["round"], sample["mode"]) for sample in samples.resume(head)}
-    modes = [mode for mode in MODES if mode.can_be_had(loads[mode.of].settings.batch)]
+    modes = [mode for mode in MODES if mode.can_be_had(loads)]
     turns = [(number, mode) for number in range(rounds) for mode in order(modes, number)]
     left = [(number, mode) for number, mode in turns if (number, mode.name) not in taken]
     if not left:

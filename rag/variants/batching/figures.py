@@ -12,7 +12,7 @@ from rag.bench import results
 from rag.bench.results import Sample
 from rag.figures import Figure
 from rag.stats import ratio, reaches
-from rag.variants.batching.modes import MODES
+from rag.variants.batching.modes import MODES, OTHER_CORES
 
 BENCH = "batch"
 
@@ -21,10 +21,14 @@ RATIOS = {
     "batch_over_gather": ("gather", None),
     "lookahead_gain": ("without_lookahead", None),
     "prefix_order_gain": ("prefix_order", None),
-    "cores_gain": ("single_cores", None),
+    "cores_gain": (OTHER_CORES, None),
+    "drafts_by_load_gain": ("always_drafting", None),
 }
 """By figure the mode whose seconds are divided by those of `batch`, and the least that it should come to. `prefix_order_gain` is told
 the other way round: what the order gains."""
+
+EVERYWHERE = ("batch", "sequential", "gather", "without_lookahead")
+"""What there is whatever the settings are."""
 
 NOT_SLOWER = "batch_over_gather"
 """Meets its goal where it is shown that a batch takes no longer than all questions at once: by its interval, not its value."""
@@ -41,10 +45,14 @@ def summarise(folder: Path) -> list[Figure]:
     figures = results.Figures()
     for name, (mode, goal) in RATIOS.items():
         both = [(seconds[mode][n], seconds["batch"][n]) for n in seconds[mode] if n in seconds["batch"]]
+        if not seconds[mode] and mode not in EVERYWHERE:
+            continue
         if name == "prefix_order_gain":
             both = [(batch, ordered) for ordered, batch in both]
         figures.add(name, both, ratio(), "ratio", at_least=goal)
     for name, of_mode in seconds.items():
+        if not of_mode and name not in EVERYWHERE:
+            continue
         asked = samples[0]["questions"]
         figures.add(f"questions_per_s@{name}", [asked / one for one in of_mode.values()], np.median, "1/s")
     figures.all = [_not_slower(one) if one.name == NOT_SLOWER else one for one in figures.all]

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rag.settings import Batch
+from rag.batch import for_batch
+from rag.settings import Batch, Loaded
 
-SINGLE, BATCH = "single", "batch"
-"""Settings: the best for one question at a time, and those of `rag batch`."""
+SINGLE, BATCH, DRAFTING = "single", "batch", "drafting"
+"""Settings: the best for one question at a time, those of `rag batch`, and these drafting however many requests run."""
+
+
+def loads_of(loaded: Loaded) -> dict[str, Loaded]:
+    """What a profile has of them: `DRAFTING` where its drafts depend on how many requests run."""
+    found = {SINGLE: loaded, BATCH: for_batch(loaded)}
+    speculation = loaded.settings.generator.speculation
+    if speculation.method != "none" and speculation.max_batch_size is not None:
+        always = speculation.having(max_batch_size=None)
+        found[DRAFTING] = found[BATCH].having("generator", speculation=always)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +32,22 @@ class Mode:
     changed: dict[str, Any] = field(default_factory=dict)
     at_once: int | None = None
 
-    def can_be_had(self, batch: Batch) -> bool:
-        """Without looking ahead there is nothing to order by."""
-        return self.changed.get("order") != "prefix" or batch.lookahead > 0
+    def can_be_had(self, loads: Mapping[str, Loaded]) -> bool:
+        """Without looking ahead there is nothing to order by, and on the same cores it would be a batch again."""
+        if self.of not in loads:
+            return False
+        cores = {name: one.settings.generator.cores for name, one in loads.items()}
+        if self.name == OTHER_CORES and cores[SINGLE] == cores[BATCH]:
+            return False
+        return self.changed.get("order") != "prefix" or loads[self.of].settings.batch.lookahead > 0
 
     def settings(self, batch: Batch) -> Batch:
         return batch.having(**self.changed)
 
 
 ALL = 1_000_000
+
+OTHER_CORES = "single_cores"
 
 ALONE: dict[str, Any] = {"lookahead": 0, "order": "input"}
 
@@ -38,6 +57,7 @@ MODES = (
     Mode("gather", BATCH, ALONE, at_once=ALL),
     Mode("without_lookahead", BATCH, ALONE),
     Mode("prefix_order", BATCH, {"order": "prefix"}),
-    Mode("single_cores", SINGLE, {"order": "input"}),
+    Mode(OTHER_CORES, SINGLE, {"order": "input"}),
+    Mode("always_drafting", DRAFTING, {"order": "input"}),
 )
 """`gather` asks all at once, as `asyncio.gather` would; `single_cores` is `batch` on the cores of one question at a time."""
