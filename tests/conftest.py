@@ -283,6 +283,7 @@ def cross_encoder(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
     return make
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that press Ctrl-C in this process come first: after a few hundred tests with native libraries in it, it died of a
     segmentation fault where the signal was delivered (seen on one machine, not understood). Then those that take longest. For

@@ -244,7 +244,8 @@ async def test_no_ops_on_the_engine_itself_are_found_and_its_cache_is_of_eight_b
     assert engaged == [None, False, False]
     assert (found["prefix_caching"].engaged, found["prefix_caching"].numbers["prompts"]) == (False, 3)
     assert (found["speculation"].engaged, found["speculation"].numbers["decode_tokens"]) == (False, 3)
-    assert found["speculation"].reason == "nothing was drafted"
+    assert found["speculation"].reason is not None
+    assert found["speculation"].reason.startswith("nothing was drafted")
     cache = found["kv_cache_dtype"]
     assert (cache.engaged, cache.numbers["bits_per_value"]) == (True, pytest.approx(8, rel=0.02))
     assert cache.evidence is not None

@@ -136,8 +136,9 @@ def of_answers(answers: Sequence[Techniques]) -> dict[str, Technique]:
             # A no was given for earlier prompts, which needn't be among these.
             earlier = any(one.engaged is False for one in asked)
             found = _COUNTED[name](Technique(asked=True), total, total.prompts + earlier)
-            reasons = {one.reason for one in asked}
-            together[name] = replace(found, reason=reasons.pop()) if not found.engaged and len(reasons) == 1 else found
+            # Which tells more than their numbers.
+            same = asked[0].reason if len({one.reason for one in asked}) == 1 else None
+            together[name] = replace(found, reason=same) if found.engaged is False and same is not None else found
         else:
             together[name] = min(asked, key=lambda one: {False: 0, True: 1, None: 2}[one.engaged])
     return together
