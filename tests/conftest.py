@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import filelock
 import pytest
 import real_server
 
@@ -26,18 +25,6 @@ from rag.cli import main
 ROOT = Path(__file__).parent.parent
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
-
-WITH_ENGINES = {
-    "test_bench_serve",
-    "test_engine_local",
-    "test_engine_remote",
-    "test_serve_real",
-    "test_variants_engines",
-    "test_whole_path",
-}
-"""Which start vLLM. With several workers (`make test`) one of them has all of these, so that no two engines share the cores and the
-machine's shared memory is what their test left in it."""
-
 
 WORDS = "fever cough rash pain urate insulin thyroid mosquito lemons virus parasite blood cure cause 5 12".split()  # noqa: SIM905
 
@@ -52,17 +39,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def real_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """State with every shipped model built and the sample corpus indexed, by the real code, once for all workers. Takes a minute."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    folder = (tmp_path_factory.getbasetemp().parent if worker else tmp_path_factory.getbasetemp()) / "real-home"
-    with filelock.FileLock(f"{folder}.lock"):
-        if not (built := folder / "built").exists():
-            _build(folder)
-            built.touch()
-    return folder
-
-
-def _build(folder: Path) -> None:
+    """State with every shipped model built and the sample corpus indexed, by the real code. Takes a minute."""
+    folder = tmp_path_factory.mktemp("real-home")
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor() as beside:
         patch.setenv("RAG_HOME", str(folder))
         store = build.model_store()
@@ -73,6 +51,7 @@ def _build(folder: Path) -> None:
                 store.build(status.name)
         build.ensure_sample_index(settings.load(assignments=[f"index.name={build.SAMPLE}"]))
         built.result()
+    return folder
 
 
 @pytest.fixture
@@ -283,15 +262,10 @@ def cross_encoder(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
     return make
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that press Ctrl-C in this process come first: after a few hundred tests with native libraries in it, it died of a
-    segmentation fault where the signal was delivered (seen on one machine, not understood). Then those that take longest. For
-    `--dist loadgroup` a file stays together, for what its tests share."""
-    items.sort(key=lambda item: (item.path.stem != "test_cli_chat", item.path.stem not in WITH_ENGINES))
-    for item in items:
-        file = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("engines" if file in WITH_ENGINES else file))
+    segmentation fault where the signal was delivered (seen on one machine, not understood)."""
+    items.sort(key=lambda item: item.path.name != "test_cli_chat.py")
 
 
 def pytest_configure() -> None:
