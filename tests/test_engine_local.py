@@ -27,6 +27,9 @@ CHAT: tuple[Message, ...] = (
     {"role": "user", "content": "Repeat after me, ten times over: the mosquito carries the parasite. " * 8},
 )
 
+DRAFTED_UP_TO = 2
+"""Requests at once."""
+
 
 @pytest.fixture(scope="module")
 def before() -> set[Path]:
@@ -40,7 +43,8 @@ async def generator(real_home: Path, before: set[Path]) -> AsyncIterator[LocalGe
     del before
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAG_HOME", str(real_home))
-        async with build.open_generator(settings.load()) as started:
+        most = f"generator.speculation.max_batch_size={DRAFTED_UP_TO}"
+        async with build.open_generator(settings.load(assignments=[most])) as started:
             assert isinstance(started, LocalGenerator)
             yield started
 
@@ -107,10 +111,8 @@ async def test_prompt_lookup_drafts_and_accepts_where_the_answer_repeats_the_pro
 async def test_many_requests_at_once_are_written_without_drafts_and_the_reason_is_told(
     generator: LocalGenerator,
 ) -> None:
-    """Which the profile for a CPU asks for: there drafts cost more than they give once several requests run."""
-    most = settings.load().settings.generator.speculation.max_batch_size
-    assert most is not None
-    (_, alone), *_ = [await collect(generator, 40)]
+    most = DRAFTED_UP_TO
+    _, alone = await collect(generator, 40)
     together = await asyncio.gather(*(collect(generator, 40) for _ in range(most + 6)))
     drafted = [stats.draft_tokens for _, stats in together]
     assert alone.draft_tokens is not None
