@@ -42,17 +42,16 @@ def summarise(folder: Path) -> list[Figure]:
     seconds: dict[str, dict[int, float]] = {mode.name: {} for mode in MODES}
     for sample in samples:
         seconds[sample["mode"]][sample["round"]] = sample["seconds"]
+    seconds = {name: of_mode for name, of_mode in seconds.items() if of_mode or name in EVERYWHERE}
     figures = results.Figures()
     for name, (mode, goal) in RATIOS.items():
-        both = [(seconds[mode][n], seconds["batch"][n]) for n in seconds[mode] if n in seconds["batch"]]
-        if not seconds[mode] and mode not in EVERYWHERE:
+        if mode not in seconds:
             continue
+        both = [(seconds[mode][n], seconds["batch"][n]) for n in seconds[mode] if n in seconds["batch"]]
         if name == "prefix_order_gain":
             both = [(batch, ordered) for ordered, batch in both]
         figures.add(name, both, ratio(), "ratio", at_least=goal)
     for name, of_mode in seconds.items():
-        if not of_mode and name not in EVERYWHERE:
-            continue
         asked = samples[0]["questions"]
         figures.add(f"questions_per_s@{name}", [asked / one for one in of_mode.values()], np.median, "1/s")
     figures.all = [_not_slower(one) if one.name == NOT_SLOWER else one for one in figures.all]
