@@ -46,7 +46,7 @@ class QuestionMatcher:
             )
         self._model = model
         self.min_same = min_same
-        self._least = float(logit(np.array(min_same, dtype=np.float64)))
+        self._least = float(logit(np.array(min(min_same, 1.0), dtype=np.float64)))
 
     def same(self, question: str, earlier: str) -> bool:
         if not comparable(question, earlier):

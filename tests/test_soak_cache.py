@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
@@ -49,12 +48,11 @@ def test_a_question_that_is_not_put_is_found(soak: ModuleType, monkeypatch: pyte
     real = Memory.put
 
     def forgetful(self: Memory[Any], query: Query, value: Any) -> None:
-        if not query.text.endswith("-1"):
+        if not query.text.endswith("-0"):
             real(self, query, value)
 
     monkeypatch.setattr(Memory, "put", forgetful)
-    problems: Sequence[str] = soak.fill(0.3)
-    assert "question 0-1 was put, and lost" in problems
+    assert any(problem.endswith("-0 was put, and lost") for problem in soak.fill(0.3))
 
 
 def test_a_look_up_that_is_not_counted_is_found(soak: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
