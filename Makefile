@@ -26,7 +26,7 @@ ask: $(INSTALLED)  ## answer Q from the sample corpus: make ask Q="What causes m
 	@$(BIN)/rag ask --sample $(ARGS) -- "$$Q"
 
 test: $(DEV)  ## all tests, on the real engine and models
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 $(ARGS)
 
 lint: $(DEV)  ## ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

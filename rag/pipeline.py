@@ -86,6 +86,8 @@ Answers: TypeAlias = QuestionCache[tuple[Searched, Answer]]
 Caches: TypeAlias = QuestionCaches[tuple[Searched, Answer]]
 Arrival: TypeAlias = Callable[[QuestionKey], Awaitable[None]]
 """Waits until a question can be searched without holding up others."""
+Departure: TypeAlias = Callable[[], Awaitable[None]]
+"""Waits until a question's prompt may go on to the engine."""
 
 T = TypeVar("T")
 
@@ -119,6 +121,7 @@ class Pipeline:
         self._reranker = reranker
         self.caches = caches if caches is not None else Caches()
         self._arrival: Arrival | None = None
+        self._departure: Departure | None = None
         self._frame: int | None = None
         """Tokens of a prompt without question and sources, once they are known."""
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rag-stages")
@@ -130,6 +133,7 @@ class Pipeline:
         encoder: Encoder | None = None,
         caches: Caches | None = None,
         arrival: Arrival | None = None,
+        departure: Departure | None = None,
     ) -> Pipeline:
         """The same pipeline, worker thread included, with these parts in place of its own; what is under way keeps those."""
         other = copy.copy(self)
@@ -137,6 +141,7 @@ class Pipeline:
         other.encoder = encoder if encoder is not None else self.encoder
         other.caches = caches if caches is not None else self.caches
         other._arrival = arrival if arrival is not None else self._arrival
+        other._departure = departure if departure is not None else self._departure
         return other
 
     @property
@@ -205,6 +210,9 @@ class Pipeline:
         searched = Searched(prompt, hits)
         yield searched
 
+        if self._departure is not None:
+            with trace.span("wait"):
+                await self._departure()
         text, stats, confidence = "", GenerationStats(output_tokens=0), None
         visible = prompts.MarkerFilter(len(prompt.sources))
         with trace.span("generate"):

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 import real_server
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from rag import build, settings
 from rag.cli import main
@@ -25,6 +29,18 @@ from rag.cli import main
 ROOT = Path(__file__).parent.parent
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+WITH_ENGINES = frozenset(
+    {
+        "test_bench_serve",
+        "test_engine_local",
+        "test_engine_remote",
+        "test_serve_real",
+        "test_variants_engines",
+        "test_whole_path",
+    }
+)
+"""Which start vLLM."""
 
 WORDS = "fever cough rash pain urate insulin thyroid mosquito lemons virus parasite blood cure cause 5 12".split()  # noqa: SIM905
 
@@ -39,8 +55,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def real_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """State with every shipped model built and the sample corpus indexed, by the real code. Takes a minute."""
+    """State with every shipped model built and the sample corpus indexed, by the real code. It takes a minute, so it is made once for
+    all workers; each of these has an index of its own."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "built"
+    with filelock.FileLock(f"{shared}.lock"):
+        if not (done := shared / "done").exists():
+            _build(shared)
+            done.touch()
     folder = tmp_path_factory.mktemp("real-home")
+    (folder / "cache").symlink_to(shared / "cache")
+    shutil.copytree(shared / "data", folder / "data")
+    return folder
+
+
+def _build(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor() as beside:
         patch.setenv("RAG_HOME", str(folder))
         store = build.model_store()
@@ -51,7 +80,6 @@ def real_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 store.build(status.name)
         build.ensure_sample_index(settings.load(assignments=[f"index.name={build.SAMPLE}"]))
         built.result()
-    return folder
 
 
 @pytest.fixture
@@ -264,8 +292,23 @@ def cross_encoder(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that press Ctrl-C in this process come first: after a few hundred tests with native libraries in it, it died of a
-    segmentation fault where the signal was delivered (seen on one machine, not understood)."""
-    items.sort(key=lambda item: item.path.name != "test_cli_chat.py")
+    segmentation fault where the signal was delivered (seen on one machine, not understood). Then those that take longest."""
+    items.sort(key=lambda item: (item.path.stem != "test_cli_chat", item.path.stem not in WITH_ENGINES))
+
+
+class EnginesTogether(LoadScopeScheduling):
+    """A file's tests stay with one worker, for what they share; all files that start an engine are one worker's, so that no two
+    engines share the cores and nothing but theirs is in the machine's shared memory. Groups (`--dist loadgroup`) would be the way,
+    but xdist 3.8 finds none with pytest 9.2."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "engines" if Path(file).stem in WITH_ENGINES else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> EnginesTogether:
+    config.option.loadscopereorder = False  # as they were collected
+    return EnginesTogether(config, log)
 
 
 def pytest_configure() -> None:

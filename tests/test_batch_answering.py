@@ -91,9 +91,10 @@ async def ask(
     lookahead: int = 8,
     search_batch: int = 4,
     order: str = "input",
+    together: int = 1,
 ) -> tuple[Told, PrefetchCounts | None]:
     told = Told()
-    batch = Batch(lookahead=lookahead, search_batch=search_batch, order=order)
+    batch = Batch(lookahead=lookahead, search_batch=search_batch, order=order, together=together)
     with closing(pipeline):
         async with asyncio.timeout(PATIENCE):
             return told, await answer_all(pipeline, asked, told, batch, at_once)
@@ -135,6 +136,17 @@ async def test_no_more_are_answered_at_once_than_may_be(at_once: int, lookahead:
     generator = speaking(asked, pause=0.01)
     await ask(pipeline_of(Finding(), generator), asked, at_once, lookahead)
     assert (generator.most_open, generator.open) == (at_once, 0)
+
+
+@pytest.mark.parametrize("together", [1, 3, 4, 40])
+@pytest.mark.parametrize("lookahead", [0, 8])
+async def test_the_engine_is_given_several_prompts_at_a_time(lookahead: int, together: int) -> None:
+    asked = numbered(12)
+    generator = speaking(asked)
+    told, _ = await ask(pipeline_of(Finding(), generator), asked, 4, lookahead, 4, together=together)
+    assert len(told.outcomes) == 12
+    assert generator.most_open >= min(together, 4)
+    assert [[name for name, *_ in told.answer(place).spans].count("wait") for place in range(12)] == [1] * 12
 
 
 async def test_a_question_that_is_not_found_yet_holds_up_none_that_is() -> None:

@@ -234,7 +234,12 @@ def test_the_engine_runs_on_the_cores_of_a_batch(command: Command, questions: Pa
 
 
 @pytest.mark.parametrize(
-    ("assignments", "most"), [(["batch.at_once=2"], 2), (["generator.max_num_seqs=3", "batch.at_once=null"], 3)]
+    ("assignments", "most"),
+    [
+        (["batch.at_once=2"], 2),
+        (["generator.max_num_seqs=3", "batch.at_once=null", "batch.together=1"], 3),
+        (["generator.max_num_seqs=1", "batch.at_once=null", "batch.together=2"], 3),
+    ],
 )
 def test_as_many_at_once_as_the_settings_say(
     command: Command, questions: Path, output: Path, assignments: list[str], most: int

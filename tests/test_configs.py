@@ -99,6 +99,7 @@ def test_profiles_name_no_weights_and_models_files_no_techniques() -> None:
             "cite",
             "rerank",
             "verify",
+            "batch",
         }, name
         assert set(values["generator"]) & OF_MODELS_FILES == set(), name
     for name in MODELS:

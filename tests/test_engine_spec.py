@@ -47,9 +47,9 @@ def write_yaml(path: Path, **sections: Any) -> str:
 def test_the_plan_of_the_recommended_profile_on_a_cpu_is_exactly_this() -> None:
     spec = planned(profile="auto-cpu")
     assert spec == EngineSpec(
-        model="smollm2-grounded",
+        model="smollm2-grounded-int8",
         draft_model=None,
-        quantization=None,
+        quantization="int8",
         args={
             "dtype": "bfloat16",
             "max_model_len": 8192,
@@ -79,7 +79,7 @@ def test_the_plan_of_the_recommended_profile_on_a_cpu_is_exactly_this() -> None:
             "TORCHDYNAMO_DISABLE": "1",
         },
         techniques={
-            "quantization": Technique(asked=False),
+            "quantization": Technique(asked=True),
             "attention_backend": Technique(asked=False),
             "kv_cache_dtype": Technique(asked=False),
             "prefix_caching": Technique(asked=True),

@@ -654,8 +654,12 @@ def test_settings_with_another_value_are_checked_as_they_would_be() -> None:
 
 
 def test_a_batch_answers_as_many_at_once_as_the_engine_unless_it_is_told() -> None:
-    assert loaded("generator.max_num_seqs=5", "batch.at_once=null").settings.at_once == 5
+    assert loaded("generator.max_num_seqs=5", "batch.at_once=null", "batch.together=1").settings.at_once == 5
     assert loaded("generator.max_num_seqs=5", "batch.at_once=2").settings.at_once == 2
+
+
+def test_prompts_that_go_on_together_are_got_ready_beside_those_that_run() -> None:
+    assert loaded("generator.max_num_seqs=5", "batch.at_once=null", "batch.together=3").settings.at_once == 8
 
 
 # --- round trips -------------------------------------------------------------------------------

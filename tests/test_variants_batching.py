@@ -70,13 +70,15 @@ def test_every_figure_is_of_ways_that_are_taken() -> None:
 
 
 def test_each_way_differs_from_a_batch_in_what_its_name_says() -> None:
-    asked = Batch(at_once=4, lookahead=16, search_batch=4, order="prefix", cores="0-1")
+    asked = Batch(at_once=4, lookahead=16, search_batch=4, order="prefix", cores="0-1", together=3)
     batch = mode("batch").settings(asked)
     assert batch == asked.model_copy(update={"order": "input"})
     assert mode("prefix_order").settings(asked) == asked
     assert mode("single_cores").settings(asked) == batch
-    for name in ("sequential", "gather", "without_lookahead"):
-        assert mode(name).settings(asked) == batch.model_copy(update={"lookahead": 0}), name
+    assert mode("without_lookahead").settings(asked) == batch.model_copy(update={"lookahead": 0})
+    assert mode("one_by_one").settings(asked) == batch.model_copy(update={"together": 1})
+    for name in ("sequential", "gather"):
+        assert mode(name).settings(asked) == batch.model_copy(update={"lookahead": 0, "together": 1}), name
     assert {one.name: one.of for one in MODES if one.of != BATCH} == {
         "sequential": SINGLE,
         "single_cores": SINGLE,
@@ -85,15 +87,16 @@ def test_each_way_differs_from_a_batch_in_what_its_name_says() -> None:
     assert {one.name for one in MODES if one.at_once is not None} == {"sequential", "gather"}
 
 
-def test_drafts_by_load_and_cores_are_compared_where_the_settings_differ() -> None:
+def test_drafts_by_load_cores_and_prompts_together_are_compared_where_the_settings_differ() -> None:
     def names(*assignments: str) -> set[str]:
         loads = loads_of(settings.load(environ={}, assignments=assignments, device="cpu"))
         return {one.name for one in MODES if one.can_be_had(loads)}
 
     always = {"batch", "sequential", "gather", "without_lookahead"}
-    assert names("generator.speculation.max_batch_size=2", "batch.cores=0-1") == set(NAMES)
-    assert names("generator.speculation.max_batch_size=null", "batch.lookahead=0", "batch.cores=null") == always
-    assert names("generator.speculation.method=none", "batch.cores=auto") == always | {"prefix_order"}
+    assert names("generator.speculation.max_batch_size=2", "batch.cores=0-1", "batch.together=2") == set(NAMES)
+    same = ("batch.cores=null", "batch.together=1")
+    assert names("generator.speculation.max_batch_size=null", "batch.lookahead=0", *same) == always
+    assert names("generator.speculation.method=none", *same) == always | {"prefix_order"}
 
 
 # --- figures ---------------------------------------------------------------------------------------
@@ -103,11 +106,12 @@ SECONDS: Mapping[str, Sequence[float]] = {
     "sequential": (4.0, 6.0),
     "gather": (2.0, 1.0),
     "without_lookahead": (3.0, 3.0),
+    "one_by_one": (2.2, 2.2),
     "prefix_order": (1.0, 1.5),
     "single_cores": (2.5, 2.5),
     "always_drafting": (3.5, 3.5),
 }
-LOOKING_AHEAD = {"batch", "prefix_order", "single_cores", "always_drafting"}
+LOOKING_AHEAD = {"batch", "one_by_one", "prefix_order", "single_cores", "always_drafting"}
 AHEAD = {"ahead": 7, "late": 2, "alone": 1, "wasted": 0}
 
 
@@ -141,6 +145,7 @@ def test_every_figure_is_the_one_computed_by_hand(tmp_path: Path) -> None:
             "batch_over_sequential": 10 / 4,
             "batch_over_gather": 3 / 4,
             "lookahead_gain": 6 / 4,
+            "together_gain": 4.4 / 4,
             "prefix_order_gain": 4 / 2.5,
             "cores_gain": 5 / 4,
             "drafts_by_load_gain": 7 / 4,
@@ -148,6 +153,7 @@ def test_every_figure_is_the_one_computed_by_hand(tmp_path: Path) -> None:
             "questions_per_s@sequential": (10 / 4 + 10 / 6) / 2,
             "questions_per_s@gather": 7.5,
             "questions_per_s@without_lookahead": 10 / 3,
+            "questions_per_s@one_by_one": 10 / 2.2,
             "questions_per_s@prefix_order": (10 + 10 / 1.5) / 2,
             "questions_per_s@single_cores": 4.0,
             "questions_per_s@always_drafting": 10 / 3.5,
@@ -299,7 +305,7 @@ class Opened:
 
 
 def load(*assignments: str) -> dict[str, Loaded]:
-    few = ("verify.model=null", "rerank.model=null", "abstain.weigh=false", "batch.search_batch=2")
+    few = ("verify.model=null", "rerank.model=null", "abstain.weigh=false", "batch.search_batch=2", "batch.together=2")
     loaded = settings.load(environ={}, assignments=[*few, *assignments])
     cores = settings.load(environ={}, assignments=[*few, *assignments, "generator.cores=0"])
     return {SINGLE: loaded, BATCH: cores, DRAFTING: cores}
@@ -354,8 +360,8 @@ async def test_ways_take_turns_so_that_each_is_as_often_before_another_as_after_
     assert [sorted(names) for names in orders] == [sorted(NAMES)] * 6
     for one, other in combinations(NAMES, 2):
         assert sum(names.index(one) < names.index(other) for names in orders) == 3
-    assert told[-1] == ("runs", 42, 42)
-    assert [one[1] for one in told if one[0] == "runs"] == list(range(43))
+    assert told[-1] == ("runs", 6 * len(NAMES), 6 * len(NAMES))
+    assert [one[1] for one in told if one[0] == "runs"] == list(range(6 * len(NAMES) + 1))
 
 
 async def test_a_run_is_all_questions_in_the_way_that_its_mode_has(root: Path, tmp_path: Path) -> None:
@@ -364,6 +370,7 @@ async def test_a_run_is_all_questions_in_the_way_that_its_mode_has(root: Path, t
         "sequential": 1,
         "gather": 5,
         "without_lookahead": 2,
+        "one_by_one": 2,
         "prefix_order": 2,
         "single_cores": 2,
         "always_drafting": 2,
@@ -371,10 +378,10 @@ async def test_a_run_is_all_questions_in_the_way_that_its_mode_has(root: Path, t
     engine = Watched(waits=[at_once[name] for name in FIRST])
     await take(root, tmp_path / "out", engine, rounds=1, loads=load("batch.at_once=2"))
     rows = rows_of(tmp_path / "out")
-    assert [sorted(one) for one in engine.questions] == [sorted(TEXTS)] * 7
+    assert [sorted(one) for one in engine.questions] == [sorted(TEXTS)] * len(NAMES)
     assert dict(zip(FIRST, engine.at_once, strict=True)) == at_once
     by_mode = dict(zip(FIRST, engine.questions, strict=True))
-    for name in ("batch", "sequential", "without_lookahead", "single_cores", "always_drafting"):
+    for name in ("sequential", "one_by_one"):
         assert by_mode[name] == TEXTS, name
     ahead = {row["mode"]: row["lookahead"] for row in rows}
     assert {name for name, counts in ahead.items() if counts is not None} == LOOKING_AHEAD
@@ -392,8 +399,8 @@ async def test_each_run_begins_with_nothing_but_the_instruction_in_the_engine_s_
     engine = Watched()
     await take(root, tmp_path / "out", engine, rounds=1)
     begins = [place for place, did in enumerate(engine.did) if did == "forget"]
-    assert [engine.did[place + 1] for place in begins] == [WARM_UP] * 7
-    assert begins == [7 * number for number in range(7)]
+    assert [engine.did[place + 1] for place in begins] == [WARM_UP] * len(NAMES)
+    assert begins == [7 * number for number in range(len(NAMES))]
 
 
 async def test_as_many_as_the_engine_takes_are_asked_at_once_where_nothing_else_is_said(
@@ -401,18 +408,18 @@ async def test_as_many_as_the_engine_takes_are_asked_at_once_where_nothing_else_
 ) -> None:
     at_once = dict.fromkeys(NAMES, 3) | {"sequential": 1, "gather": 5}
     engine = Watched(waits=[at_once[name] for name in FIRST])
-    await take(root, tmp_path / "out", engine, rounds=1, loads=load("generator.max_num_seqs=3"))
+    await take(root, tmp_path / "out", engine, rounds=1, loads=load("generator.max_num_seqs=1"))
     assert dict(zip(FIRST, engine.at_once, strict=True)) == at_once
 
 
 async def test_some_of_the_questions_are_of_each_type_its_share(root: Path, tmp_path: Path) -> None:
     engine = Watched()
     await take(root, tmp_path / "out", engine, rounds=1, some=3)
-    assert [sorted(one) for one in engine.questions] == [sorted(q.question for q in SET.first(3))] * 7
+    assert [sorted(one) for one in engine.questions] == [sorted(q.question for q in SET.first(3))] * len(NAMES)
     assert {row["questions"] for row in rows_of(tmp_path / "out")} == {3}
 
 
-@pytest.mark.parametrize("runs_before", [0, 1, 6, 7, 9])
+@pytest.mark.parametrize("runs_before", [0, 1, len(NAMES) - 1, len(NAMES), len(NAMES) + 2])
 async def test_a_run_of_all_goes_on_where_it_was_interrupted(root: Path, tmp_path: Path, runs_before: int) -> None:
     folder = tmp_path / "out"
     engine = Watched()
@@ -431,7 +438,7 @@ async def test_a_run_of_all_goes_on_where_it_was_interrupted(root: Path, tmp_pat
     after = (folder / "samples.jsonl").read_text().splitlines()
     assert after[: len(before)] == before
     assert turns(rows_of(folder)) == [(0, name) for name in FIRST] + [(1, name) for name in FIRST[::-1]]
-    assert len(again.questions) == 14 - runs_before
+    assert len(again.questions) == 2 * len(NAMES) - runs_before
 
 
 async def test_more_rounds_go_on_after_those_that_are_there(root: Path, tmp_path: Path) -> None:
@@ -442,7 +449,7 @@ async def test_more_rounds_go_on_after_those_that_are_there(root: Path, tmp_path
     assert (folder / "samples.jsonl").read_bytes() == before
     await take(root, folder, rounds=3)
     assert (folder / "samples.jsonl").read_bytes().startswith(before)
-    assert len(rows_of(folder)) == 21
+    assert len(rows_of(folder)) == 3 * len(NAMES)
 
 
 @pytest.mark.parametrize("change", ["count", "settings", "questions"])
@@ -456,7 +463,7 @@ async def test_with_something_else_to_ask_it_begins_anew(root: Path, tmp_path: P
         "questions": {"questions": fewer},
     }
     await take(root, folder, rounds=1, **others[change])
-    assert len(rows_of(folder)) == 7
+    assert len(rows_of(folder)) == len(NAMES)
     assert len(results.Samples(folder).aside()) == 1
 
 
@@ -481,7 +488,7 @@ async def test_a_question_that_fails_ends_it_and_its_run_is_none(root: Path, tmp
     assert str(error) in str(caught.value)
     assert rows_of(folder) == []
     await take(root, folder, rounds=1)
-    assert len(rows_of(folder)) == 7
+    assert len(rows_of(folder)) == len(NAMES)
 
 
 async def test_of_kept_answers_none_is_given_again_in_another_run(root: Path, tmp_path: Path) -> None:
@@ -489,7 +496,7 @@ async def test_of_kept_answers_none_is_given_again_in_another_run(root: Path, tm
     engine = Watched()
     loads = load("cache.enabled=true", "cache.answers=true")
     await take(root, tmp_path / "out", engine, rounds=1, loads=loads)
-    assert [len(one) for one in engine.questions] == [5] * 7
+    assert [len(one) for one in engine.questions] == [5] * len(NAMES)
 
 
 @pytest.mark.parametrize("assignment", ["batch.lookahead=0", "cache.answers=true"])

@@ -178,7 +178,7 @@ def test_an_evaluation_of_five_questions_keeps_samples_and_goes_on_from_them(
     assert figures["recall_at_10"]["n"] == 4
     path = tmp_path / "results" / "samples.jsonl"
     head, *samples = map(json.loads, path.read_text().splitlines())
-    assert (head["settings"]["questions"]["name"], head["settings"]["at_once"]) == ("qa_120", 16)
+    assert (head["settings"]["questions"]["name"], head["settings"]["at_once"]) == ("qa_120", 32)
     assert set(head["settings"]["weights"]) == {"generator", "reranker", "support"}
     assert len({sample["id"] for sample in samples}) == len(samples) == 5
     for sample in samples:

@@ -9,6 +9,7 @@ from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass
 
 from rag import workers
+from rag.batch.gate import Gate
 from rag.cache import CachedEncoder
 from rag.core import Answer
 from rag.errors import EngineDied, QuestionError, RagError
@@ -40,15 +41,18 @@ async def answer_all(
 
     stream = [_searched(*one) for one in asked]
     to_search = [one for one in stream if one is not None]
-    together = max(settings.search_batch, settings.lookahead // 2)
+    ordered = max(settings.search_batch, settings.lookahead // 2)
     window = settings.lookahead
     if settings.order == "prefix":  # room for the next ones beside those that have their turn, and aren't asked yet
-        window = max(window, together + at_once)
+        window = max(window, ordered + at_once)
+    gate = Gate(settings.together)
     with looking_ahead(pipeline, to_search, window, settings.search_batch) as (ahead, searcher):
 
         async def one(place: int) -> None:
             try:
-                finished(place, await attempt(ahead, *asked[place]))
+                with gate.entering() as passing:
+                    outcome = await attempt(ahead.having(departure=passing), *asked[place])
+                finished(place, outcome)
             finally:
                 if searcher is not None and (key := stream[place]) is not None:
                     searcher.finish(key)
@@ -56,7 +60,7 @@ async def answer_all(
         if searcher is None or settings.order == "input":
             await workers.each(range(len(asked)), at_once, one)
         else:
-            await workers.each(_by_prefix(stream, searcher, together), at_once, one)
+            await workers.each(_by_prefix(stream, searcher, ordered), at_once, one)
     return searcher.counts if searcher is not None else None
 
 
@@ -83,7 +87,7 @@ def for_batch(loaded: Loaded) -> Loaded:
 
 
 async def _by_prefix(
-    stream: Sequence[QuestionKey | None], searcher: PrefetchSearcher, together: int
+    stream: Sequence[QuestionKey | None], searcher: PrefetchSearcher, count: int
 ) -> AsyncIterator[int]:
     """The places of the stream, so many at a time, so that the next ones are searched while these are answered. Among them prompts
     that begin with the same passages stand together, since the engine has read their beginning."""
@@ -91,8 +95,8 @@ async def _by_prefix(
         if asked is None:  # fails at once
             yield place
     known = [(place, asked) for place, asked in enumerate(stream) if asked is not None]
-    for first in range(0, len(known), together):
-        some = known[first : first + together]
+    for first in range(0, len(known), count):
+        some = known[first : first + count]
         passages = [await asyncio.to_thread(_passages, asked, searcher) for _, asked in some]
         for _, place in sorted(zip(passages, (place for place, _ in some), strict=True)):
             yield place

@@ -310,7 +310,18 @@ class Chat(Section):
 
 class Batch(Section):
     at_once: int | None = Field(
-        None, ge=1, le=4096, description="questions that are answered at once; null: as many as generator.max_num_seqs"
+        None,
+        ge=1,
+        le=4096,
+        description="questions that are answered at once; null: as many as generator.max_num_seqs, and with together above 1 as "
+        "many more as that",
+    )
+    together: int = Field(
+        1,
+        ge=1,
+        le=4096,
+        description="prompts that the engine is given at a time, for one that shares its cores with the search; 1: each "
+        "as soon as it is there",
     )
     lookahead: int = Field(
         32, ge=0, le=10_000, description="questions that are searched before they are asked; 0 for none"
@@ -363,7 +374,9 @@ class Settings(BaseSettings):
     @property
     def at_once(self) -> int:
         """Questions of a batch that are answered at once."""
-        return self.batch.at_once if self.batch.at_once is not None else self.generator.max_num_seqs
+        if self.batch.at_once is not None:
+            return self.batch.at_once
+        return self.generator.max_num_seqs + (self.batch.together if self.batch.together > 1 else 0)
 
     def having(self, section: str, **values: Any) -> Self:
         """These with other values of a section. Raises pydantic's `ValidationError`."""

@@ -12,7 +12,7 @@ from rag.bench import results
 from rag.bench.results import Sample
 from rag.figures import Figure
 from rag.stats import ratio, reaches
-from rag.variants.batching.modes import MODES, OTHER_CORES
+from rag.variants.batching.modes import MODES, ONE_BY_ONE, OTHER_CORES
 
 BENCH = "batch"
 
@@ -20,6 +20,7 @@ RATIOS = {
     "batch_over_sequential": ("sequential", 1.8),
     "batch_over_gather": ("gather", None),
     "lookahead_gain": ("without_lookahead", None),
+    "together_gain": (ONE_BY_ONE, None),
     "prefix_order_gain": ("prefix_order", None),
     "cores_gain": (OTHER_CORES, None),
     "drafts_by_load_gain": ("always_drafting", None),

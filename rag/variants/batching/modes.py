@@ -33,11 +33,14 @@ class Mode:
     at_once: int | None = None
 
     def can_be_had(self, loads: Mapping[str, Loaded]) -> bool:
-        """Without looking ahead there is nothing to order by, and on the same cores it would be a batch again."""
+        """Without looking ahead there is nothing to order by; on the same cores, or where prompts go on one by one anyway, it would
+        be a batch again."""
         if self.of not in loads:
             return False
         cores = {name: one.settings.generator.cores for name, one in loads.items()}
         if self.name == OTHER_CORES and cores[SINGLE] == cores[BATCH]:
+            return False
+        if self.name == ONE_BY_ONE and loads[self.of].settings.batch.together == 1:
             return False
         return self.changed.get("order") != "prefix" or loads[self.of].settings.batch.lookahead > 0
 
@@ -47,17 +50,19 @@ class Mode:
 
 ALL = 1_000_000
 
-OTHER_CORES = "single_cores"
+OTHER_CORES, ONE_BY_ONE = "single_cores", "one_by_one"
 
-ALONE: dict[str, Any] = {"lookahead": 0, "order": "input"}
+ALONE: dict[str, Any] = {"lookahead": 0, "order": "input", "together": 1}
 
 MODES = (
     Mode("batch", BATCH, {"order": "input"}),
     Mode("sequential", SINGLE, ALONE, at_once=1),
     Mode("gather", BATCH, ALONE, at_once=ALL),
-    Mode("without_lookahead", BATCH, ALONE),
+    Mode("without_lookahead", BATCH, {"lookahead": 0, "order": "input"}),
+    Mode(ONE_BY_ONE, BATCH, {"order": "input", "together": 1}),
     Mode("prefix_order", BATCH, {"order": "prefix"}),
     Mode(OTHER_CORES, SINGLE, {"order": "input"}),
     Mode("always_drafting", DRAFTING, {"order": "input"}),
 )
-"""`gather` asks all at once, as `asyncio.gather` would; `single_cores` is `batch` on the cores of one question at a time."""
+"""`gather` asks all at once, as `asyncio.gather` would; `one_by_one` is `batch` whose engine is given each prompt as soon as it is
+there, `single_cores` `batch` on the cores of one question at a time."""
