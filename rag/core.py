@@ -286,7 +286,8 @@ class EngineInfo:
 
 
 Span: TypeAlias = tuple[str, float, float]
-"""(stage, start, end), seconds since the question arrived. A stage may have spans of its steps inside its own."""
+"""(stage, start, end), seconds since the question arrived. A stage may have spans of its steps inside its own. In a batch there is
+"wait" too, between "route" and "generate": until the engine is given the prompt (`batch.together`)."""
 
 
 @dataclass(frozen=True, slots=True)

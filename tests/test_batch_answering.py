@@ -24,7 +24,7 @@ from rag import settings
 from rag.batch import Outcome, answer_all, for_batch
 from rag.batch.answering import looking_ahead
 from rag.cache import CachedSearcher, Memory, QuestionCache
-from rag.core import Answer, CacheInfo, Encoder, EngineInfo, Hits, Searcher, StageTimings
+from rag.core import Answer, CacheInfo, Encoder, EngineInfo, Hits, Query, Searcher, StageTimings, Trace
 from rag.errors import EngineDied, EngineError
 from rag.pipeline import Answers, Caches, Pipeline
 from rag.prefetch import PrefetchCounts, PrefetchSearcher, QuestionKey
@@ -138,15 +138,24 @@ async def test_no_more_are_answered_at_once_than_may_be(at_once: int, lookahead:
     assert (generator.most_open, generator.open) == (at_once, 0)
 
 
-@pytest.mark.parametrize("together", [1, 3, 4, 40])
+class Slowly(Finding):
+    """Each search takes longer than an answer does."""
+
+    def search(self, queries: Sequence[Query], trace: Trace) -> list[Hits]:
+        time.sleep(0.05 * len(queries))
+        return super().search(queries, trace)
+
+
+@pytest.mark.parametrize("together", [3, 4, 40])
 @pytest.mark.parametrize("lookahead", [0, 8])
 async def test_the_engine_is_given_several_prompts_at_a_time(lookahead: int, together: int) -> None:
-    asked = numbered(12)
+    """Of searches one by one: else the answer to one question would be there before the next one's prompt is."""
+    asked = numbered(8)
     generator = speaking(asked)
-    told, _ = await ask(pipeline_of(Finding(), generator), asked, 4, lookahead, 4, together=together)
-    assert len(told.outcomes) == 12
+    told, _ = await ask(pipeline_of(Slowly(), generator), asked, 4, lookahead, 1, together=together)
+    assert len(told.outcomes) == 8
     assert generator.most_open >= min(together, 4)
-    assert [[name for name, *_ in told.answer(place).spans].count("wait") for place in range(12)] == [1] * 12
+    assert [[name for name, *_ in told.answer(place).spans].count("wait") for place in range(8)] == [1] * 8
 
 
 async def test_a_question_that_is_not_found_yet_holds_up_none_that_is() -> None:

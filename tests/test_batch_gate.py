@@ -114,6 +114,18 @@ async def test_a_question_that_is_cancelled_while_it_waits_does_not_count() -> N
         assert on.passed == [1, 2]
 
 
+async def test_nor_does_one_that_is_cancelled_as_soon_as_it_is_there() -> None:
+    async with road(2) as on:
+        await on.sets_out(0, 1, 2)
+        on.ready[0].set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        on.tasks[0].cancel()
+        await on.settle()
+        await on.arrives(1)
+        assert on.passed == []
+
+
 @given(count=st.integers(1, 6), at_once=st.integers(1, 6), steps=st.lists(st.integers(0, 3), min_size=1, max_size=20))
 def test_however_many_are_asked_all_get_through(count: int, at_once: int, steps: list[int]) -> None:
     """A question takes `steps` turns of the loop to its prompt, and as many more to its answer; with 0 it has no prompt."""

@@ -70,15 +70,21 @@ def test_every_figure_is_of_ways_that_are_taken() -> None:
 
 
 def test_each_way_differs_from_a_batch_in_what_its_name_says() -> None:
-    asked = Batch(at_once=4, lookahead=16, search_batch=4, order="prefix", cores="0-1", together=3)
-    batch = mode("batch").settings(asked)
+    settled = {"lookahead": 16, "search_batch": 4, "order": "prefix", "cores": "0-1", "together": 3}
+    loaded = settings.load(environ={}, device="cpu").having("batch", at_once=4, **settled)
+    asked = loaded.settings.batch
+
+    def of(name: str) -> Batch:
+        return mode(name).settings(loaded).batch
+
+    batch = of("batch")
     assert batch == asked.model_copy(update={"order": "input"})
-    assert mode("prefix_order").settings(asked) == asked
-    assert mode("single_cores").settings(asked) == batch
-    assert mode("without_lookahead").settings(asked) == batch.model_copy(update={"lookahead": 0})
-    assert mode("one_by_one").settings(asked) == batch.model_copy(update={"together": 1})
+    assert of("prefix_order") == asked
+    assert of("single_cores") == batch
+    assert of("without_lookahead") == batch.model_copy(update={"lookahead": 0})
+    assert of("one_by_one") == batch.model_copy(update={"together": 1})
     for name in ("sequential", "gather"):
-        assert mode(name).settings(asked) == batch.model_copy(update={"lookahead": 0, "together": 1}), name
+        assert of(name) == batch.model_copy(update={"lookahead": 0, "together": 1}), name
     assert {one.name: one.of for one in MODES if one.of != BATCH} == {
         "sequential": SINGLE,
         "single_cores": SINGLE,
@@ -406,7 +412,7 @@ async def test_each_run_begins_with_nothing_but_the_instruction_in_the_engine_s_
 async def test_as_many_as_the_engine_takes_are_asked_at_once_where_nothing_else_is_said(
     root: Path, tmp_path: Path
 ) -> None:
-    at_once = dict.fromkeys(NAMES, 3) | {"sequential": 1, "gather": 5}
+    at_once = dict.fromkeys(NAMES, 3) | {"sequential": 1, "one_by_one": 1, "gather": 5}
     engine = Watched(waits=[at_once[name] for name in FIRST])
     await take(root, tmp_path / "out", engine, rounds=1, loads=load("generator.max_num_seqs=1"))
     assert dict(zip(FIRST, engine.at_once, strict=True)) == at_once

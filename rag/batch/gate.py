@@ -38,8 +38,11 @@ class Gate:
             may_pass: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._there.append(may_pass)
             arrived()
-            await asyncio.sleep(0)  # else the last one would go on before those that waited
-            await may_pass
+            try:
+                await asyncio.sleep(0)  # else the last one would go on before those that waited
+                await may_pass
+            finally:
+                may_pass.cancel()  # of no effect on one that has passed
 
         try:
             yield passing

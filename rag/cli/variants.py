@@ -257,7 +257,8 @@ def batch(
     assignments: options.Assignments = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Questions one after the other, all at once, and as rag batch asks them: searched ahead or not, in one order or another.
+    """Questions one after the other, all at once, and as rag batch asks them: searched ahead or not, in one order or another,
+    their prompts held back or not.
 
     Goes on where a run of the same settings was interrupted.
     """

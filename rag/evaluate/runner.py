@@ -37,7 +37,7 @@ class Plan:
 
 
 def plan(loaded: Loaded, questions: QuestionSet, one_by_one: bool, command: str, report: Report) -> Plan:
-    """One question at a time shows what a single one takes; as many as the engine runs at once, on the cores of a batch, are done
+    """One question at a time shows what a single one takes; as many as `rag batch` asks at once, on the cores of a batch, are done
     sooner.
 
     Raises what `depends_on` raises.
@@ -45,7 +45,7 @@ def plan(loaded: Loaded, questions: QuestionSet, one_by_one: bool, command: str,
     loaded = loaded if one_by_one else for_batch(loaded)
     batch = loaded.settings.batch
     at_once = 1 if one_by_one else loaded.settings.at_once
-    ahead = {} if at_once == 1 else batch.model_dump(include={"lookahead", "search_batch", "order"})
+    ahead = {} if at_once == 1 else batch.model_dump(include={"lookahead", "search_batch", "order", "together"})
     settings = {"questions": questions.head, "at_once": at_once, **ahead, **depends_on(loaded, questions, report)}
     return Plan(loaded, questions, at_once, results.header(BENCH, command, settings=settings))
 

@@ -320,8 +320,8 @@ class Batch(Section):
         1,
         ge=1,
         le=4096,
-        description="prompts that the engine is given at a time, for one that shares its cores with the search; 1: each "
-        "as soon as it is there",
+        description="prompts are held back until so many are there, or no other is on its way, for an engine that shares its "
+        "cores with the search; 1: none is",
     )
     lookahead: int = Field(
         32, ge=0, le=10_000, description="questions that are searched before they are asked; 0 for none"

@@ -80,13 +80,13 @@ async def _run(pipeline: Pipeline, loaded: Loaded, mode: Mode, asked: list[Quest
             raise EngineError(f"Question {asked[place].id!r} failed: {outcome.error}")
         tokens += outcome.answer.tokens.output or 0
 
-    settings = mode.settings(loaded.settings.batch)
-    at_once = mode.at_once if mode.at_once is not None else loaded.settings.at_once
+    settings = mode.settings(loaded)
+    at_once = mode.at_once if mode.at_once is not None else settings.at_once
     pipeline.caches.clear()
     await prepare(pipeline)
     began = clock()
     counts = await answer_all(
-        pipeline, [(one.question, None) for one in asked], finished, settings, min(at_once, len(asked))
+        pipeline, [(one.question, None) for one in asked], finished, settings.batch, min(at_once, len(asked))
     )
     seconds = clock() - began
     return {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rag.batch import for_batch
-from rag.settings import Batch, Loaded
+from rag.settings import Loaded, Settings
 
 SINGLE, BATCH, DRAFTING = "single", "batch", "drafting"
 """Settings: the best for one question at a time, those of `rag batch`, and these drafting however many requests run."""
@@ -44,8 +44,8 @@ class Mode:
             return False
         return self.changed.get("order") != "prefix" or loads[self.of].settings.batch.lookahead > 0
 
-    def settings(self, batch: Batch) -> Batch:
-        return batch.having(**self.changed)
+    def settings(self, loaded: Loaded) -> Settings:
+        return loaded.having("batch", **self.changed).settings
 
 
 ALL = 1_000_000
