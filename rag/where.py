@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
@@ -44,10 +44,12 @@ _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A condition; `names` are those that it asks for. Two of the same text are equal."""
+    """A condition; `names` are those that it asks for, `words` the values that it compares as words, by the name. Two of the same text
+    are equal."""
 
     text: str
     names: frozenset[str]
+    words: Mapping[str, str]
     meets: Test
 
     def __eq__(self, other: object) -> bool:
@@ -63,7 +65,11 @@ def parse(text: str) -> Where:
     test = reader.condition(0)
     if reader.kind is not None:
         reader.fail('"and", "or" or the end')
-    return Where(text, frozenset(reader.names), test)
+    return Where(text, frozenset(reader.names), reader.words, test)
+
+
+def is_number(value: Value) -> bool:
+    return _number(value) is not None
 
 
 class _Reader:
@@ -73,6 +79,7 @@ class _Reader:
         self._text = text
         self._at = self._end = 0
         self.names: set[str] = set()
+        self.words: dict[str, str] = {}
         self.kind: str | None = None
         self.token = ""
         self._next()
@@ -120,6 +127,8 @@ class _Reader:
         if self.kind not in ("word", "double", "single"):
             self.fail(f"a value after {comparison}")
         test = _comparison(name, comparison, self.token)
+        if comparison != "~" and not is_number(self.token):
+            self.words[name] = self.token
         self._next()
         return test
 

@@ -76,6 +76,11 @@ def test_an_index_lives_from_day_to_day(rag: Cli, corpus: Path, home: Path, tmp_
     found = rag("search", "--json", "--where", "year<1800", "What cures gout?")
     (hit,) = json.loads(found.stdout)["hits"]
     assert (hit["passage"]["doc_id"], hit["passage"]["metadata"]) == ("scurvy", FACTS)
+    found = rag("search", "--where", "year<long-ago", "What cures gout?")
+    assert found.returncode == 2
+    assert (
+        "'year<long-ago' compares year with 'long-ago'. Every year of this index is a number: give one." in found.stderr
+    )
     told = rag("search", "--where", "year<1800", "What cures gout?").stdout
     assert "\n    1747\n    Retracted publication\n    erratum in: Lancet 1748\n" in told
 

@@ -15,7 +15,7 @@ from indexes import write_index
 from numpy.typing import NDArray
 
 from rag.core import Document, Passage
-from rag.errors import CorpusError, IndexMissing, SearchIndexError
+from rag.errors import CorpusError, IndexMissing, SearchIndexError, UsageError
 from rag.index import (
     IndexReader,
     Versions,
@@ -223,6 +223,26 @@ def test_threads_that_ask_for_more_conditions_than_are_remembered_get_what_meets
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(2000)))
     assert len(passages._met) == 2
+
+
+@pytest.mark.parametrize(
+    ("condition", "told"),
+    [
+        ("year=lately", "year with 'lately'"),
+        ('not pages>"many"', "pages with 'many'"),
+        ("journal=Heart or year<x", "year with 'x'"),
+    ],
+)
+def test_a_word_is_not_compared_with_what_holds_numbers_alone(versions: Versions, condition: str, told: str) -> None:
+    facts: list[dict[str, str | int]] = [
+        {"year": 1747, "journal": "2000"},
+        {"year": 1990, "pages": "12", "journal": "Heart"},
+    ]
+    write(versions, batch([Document(str(number), "Note", "Lemons.", some) for number, some in enumerate(facts)]))
+    passages = store.PassageStore(versions.current()[1])
+    with pytest.raises(UsageError, match=f"compares {told}. Every .* of this index is a number"):
+        passages.where(condition)
+    assert passages.where('journal=heart or year~"17" or retracted=x').tolist() == [True, True]
 
 
 def test_a_corpus_that_fails_half_way_leaves_the_old_version_and_what_was_encoded(versions: Versions) -> None:

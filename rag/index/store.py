@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rag import where
 from rag.core import Document, Metadata, Passage
 from rag.errors import UsageError
-from rag.where import NOTICES, Where
+from rag.where import NOTICES, Where, is_number
 
 PASSAGES, DOCUMENTS = "passages.jsonl", "documents.jsonl"
 _OWNERS = "passage_documents.npy"
@@ -157,7 +157,7 @@ class PassageStore:
 
     def where(self, condition: str) -> NDArray[np.bool_]:
         """By passage, whether its document meets a condition. The last ones are remembered. Raises `UsageError` for what
-        is none, and for a name that no document has, but for `NOTICES`."""
+        is none, for a name that no document has, but for `NOTICES`, and for a word that numbers alone are compared with."""
         with self._lock:
             met = self._met.get(condition)
         if met is None:
@@ -171,16 +171,23 @@ class PassageStore:
 
     def _meeting(self, where: Where) -> NDArray[np.bool_]:
         known: set[str] = set()
+        in_words: set[str] = set()
         met = np.empty(len(self._documents), dtype=np.bool_)
         for row in range(len(met)):
             metadata = self._metadata(row)
             known.update(metadata)
+            in_words.update(name for name in where.words if name in metadata and not is_number(metadata[name]))
             met[row] = where.meets(metadata)
         if unknown := sorted(where.names - known - NOTICES):
             raise UsageError(
                 f"No document of this index has {', '.join(map(repr, unknown))}, which {where.text!r} asks for. "
                 f"There is {', '.join(sorted(known)) or 'no metadata at all'}."
             )
+        for name, word in where.words.items():
+            if name not in in_words | NOTICES:
+                raise UsageError(
+                    f"{where.text!r} compares {name} with {word!r}. Every {name} of this index is a number: give one."
+                )
         return met[self._owners]
 
     def _metadata(self, document: int) -> Metadata:
