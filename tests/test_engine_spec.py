@@ -62,6 +62,7 @@ def test_the_plan_of_the_recommended_profile_on_a_cpu_is_exactly_this() -> None:
             "load_format": "safetensors",
             "enable_log_requests": False,
             "worker_extension_cls": "rag.engine.worker.Extension",
+            "distributed_executor_backend": "rag.engine.executor.InProcess",
             "speculative_config": {
                 "method": "ngram",
                 "num_speculative_tokens": 4,

@@ -319,7 +319,7 @@ def test_killed_in_the_middle_of_an_answer_it_leaves_nothing_either() -> None:
         assert os.read(process.stdout.fileno(), 1)
         assert len(group(process.pid)) >= 3
         ours = left() - before
-        assert {path.name[:4] for path in ours} == {"psm_", "rag-"}
+        assert {path.name[:4] for path in ours} == {"rag-"}
         process.kill()
         process.wait(timeout=10)
         wait_until(lambda: not group(process.pid), 10)

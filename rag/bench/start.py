@@ -92,8 +92,10 @@ def _write_spec(loaded: Loaded, messages: Sequence[dict[str, str]], folder: Path
     store = ModelStore()
     main = store.resolve(plan.model, loaded.settings.generator.revision)
     draft = store.resolve(plan.draft_model) if plan.draft_model is not None else None
+    arguments = engine_arguments(plan, main.path, draft.path if draft is not None else None)
+    arguments.pop("distributed_executor_backend", None)  # that is ours
     content: dict[str, Any] = {
-        "args": engine_arguments(plan, main.path, draft.path if draft is not None else None),
+        "args": arguments,
         "environment": {name: value for name, value in plan.environment.items() if value is not None}
         | {"HF_HUB_OFFLINE": "1"},
         "messages": messages,

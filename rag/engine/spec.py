@@ -21,6 +21,9 @@ from rag.settings import WITHOUT_BF16, Generator, Loaded, Quantization, has_avx5
 MIB = 1 << 20
 CPU_KV_CACHE_MB = 512
 
+EXECUTOR = "rag.engine.executor.InProcess"
+"""Of an engine on a CPU. By its path: imported, it would bring vLLM along."""
+
 # Seen in vLLM 0.32 on a CPU: online `fp8` crashes at load, and `fp8_per_channel` runs at half the speed
 # of BF16. Checkpoints of the other methods have CPU kernels.
 _NO_CPU_WEIGHTS = {"fp8": "vLLM has no FP8 weight kernels for a CPU (for INT8 it has)"}
@@ -133,6 +136,8 @@ def plan(loaded: Loaded) -> EngineSpec:
         "enable_log_requests": False,
         "worker_extension_cls": EXTENSION,
     }
+    if loaded.device == "cpu":
+        args["distributed_executor_backend"] = EXECUTOR
     if loaded.device == "cpu" and settings.temperature > 0 and settings.seed is not None:
         # Where a prompt is read in parts vLLM winds its request's random generator back, which PyTorch's for CPUs can't:
         # the engine dies (0.32). So prompts are read whole.
