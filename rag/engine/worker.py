@@ -1,4 +1,4 @@
-"""What of ours runs inside vLLM's worker process: vLLM makes its worker of `Extension` too (`worker_extension_cls`).
+"""What of ours runs inside vLLM's worker, in the engine's process: vLLM makes it of `Extension` too (`worker_extension_cls`).
 
 It mends what the worker for CPUs does wrong. Before draft tokens are checked, vLLM spreads each request's temperature over its
 drafts. On a CPU the result is written into a copy of it (0.32: `_expand_kernel_impl` of `cpu_triton_utils`, for all but 64-bit
