@@ -259,7 +259,15 @@ def test_the_size_of_a_gz_is_that_of_its_content(tmp_path: Path) -> None:
     assert File(path, path.name).size == 100 * path.stat().st_size
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"Text." * 100)[:-9], gzip.compress(b"Text.") + b"rest"])
+@pytest.mark.parametrize(
+    "content",
+    # by name: the bytes hold the second they were made in, and each worker of the tests makes its own
+    [
+        pytest.param(b"no gzip", id="no gzip"),
+        pytest.param(gzip.compress(b"Text." * 100)[:-9], id="cut off"),
+        pytest.param(gzip.compress(b"Text.") + b"rest", id="followed by rest"),
+    ],
+)
 def test_a_damaged_gz_is_named(tmp_path: Path, content: bytes) -> None:
     path = write_bytes(tmp_path / "a.txt.gz", content)
     assert refusal(path).startswith(f"{path}: a damaged gzip file (")
