@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from rag.errors import RagError, StorageError, UsageError
 
@@ -73,11 +73,7 @@ def only_writer(
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         try:
-            try:
-                held = lock.acquire(timeout=0)
-            except Timeout:
-                waiting()
-                held = lock.acquire(timeout=patience)
+            held = _acquired(lock, patience, waiting)
         except Timeout:
             raise refusal or StorageError(
                 f"Another process is writing {target}. Wait until it ends, or name another one."
@@ -87,6 +83,15 @@ def only_writer(
             yield
         finally:
             path.unlink(missing_ok=True)  # one that waits for it takes a new one, as nobody could find this
+
+
+def _acquired(lock: FileLock, patience: float, waiting: Callable[[], None]) -> AcquireReturnProxy:
+    """Raises `Timeout`."""
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        return lock.acquire(timeout=patience)
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def serving(model: Path, folder: Path) -> Iterator[str]:
             time.sleep(0.5)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        processes.Footprint.take(processes.started(by=root) | {root}, folder).remove()
+        processes.Footprint(processes.started(by=root) | {root}, folder).remove()
         server.wait()
 
 

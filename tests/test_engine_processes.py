@@ -88,7 +88,7 @@ def test_a_guard_goes_with_the_engine_that_it_guards_and_is_none_of_its_processe
         engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     found = processes.started() - others
     assert [process.pid for process in found] == [engine.pid]
-    processes.Footprint.take(found, folder, guard).remove()
+    processes.Footprint(found, folder, guard).remove()
     assert not psutil.pid_exists(engine.pid)
     engine.wait()
     assert guard.poll() is not None

@@ -117,7 +117,7 @@ def _to_first_byte(arguments: Sequence[str]) -> float:
         first = os.read(process.stdout.fileno(), 1)
         seconds = time.monotonic() - began
         # Taken before it ends: the bare script leaves its engine's processes running, and they would slow the next run.
-        left = processes.Footprint.take(processes.started(by=psutil.Process(process.pid)), Path(scratch))
+        left = processes.Footprint(processes.started(by=psutil.Process(process.pid)), Path(scratch))
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=15)

@@ -22,7 +22,7 @@ Profile = Annotated[
         "--profile",
         "-p",
         help="Bundle of techniques: auto, auto-cpu, auto-gpu, v3, v3_1, v3_2, or a YAML file (auto chooses by device; v3, v3_1 and "
-        "v3_2 are the article's). [dim]default: auto[/dim]",
+        "v3_2 are those whose latency was published). [dim]default: auto[/dim]",
         rich_help_panel=_PANEL,
         show_default=False,
     ),

@@ -51,7 +51,7 @@ def breakdown(
     assignments: options.Assignments = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Where the time goes, stage by stage: the source's profiles and the default one, beside the source's figures.
+    """Where the time goes, stage by stage: the profiles of "LLM Inference Speed Optimization" (the source) and the default one.
 
     They answer the same questions in interleaved blocks. Goes on where a run of the same settings was interrupted.
     """

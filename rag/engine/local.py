@@ -92,11 +92,11 @@ class LocalGenerator:
                     await engine.collective_rpc(Extension.mend_drafts_temperature.__name__)
                 [weighed] = await engine.collective_rpc(Extension.weigh.__name__)
             except BaseException as error:
-                processes.Footprint.take(processes.started() - others, folder, guard).remove()
+                processes.Footprint(processes.started() - others, folder, guard).remove()
                 if not isinstance(error, Exception):
                     raise
                 raise EngineError(f"vLLM couldn't start: {_reason(error)}") from error
-        footprint = processes.Footprint.take(processes.started() - others, folder, guard)
+        footprint = processes.Footprint(processes.started() - others, folder, guard)
         return cls(engine, spec, device, footprint, observed, evidence.Weights(*weighed))
 
     def under(self, spec: EngineSpec) -> LocalGenerator:

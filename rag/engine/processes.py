@@ -29,32 +29,19 @@ LOOKS = 10
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a running engine has: its processes, the shared memory that they map, its folder of sockets, and its guard."""
+    """What a running engine has: its processes, its folder of sockets, and its guard."""
 
     processes: frozenset[psutil.Process]
-    shared_memory: frozenset[Path]
     folder: Path
     guard: subprocess.Popen[bytes] | None = None
-
-    @classmethod
-    def take(
-        cls, processes: frozenset[psutil.Process], folder: Path, guard: subprocess.Popen[bytes] | None = None
-    ) -> Footprint:
-        """Taken while the processes run: one that has died no longer tells what it had mapped."""
-        shared: set[Path] = set()
-        for process in processes:
-            with suppress(psutil.Error, OSError):
-                paths = (entry.path for entry in process.memory_maps())
-                shared |= {Path(path) for path in paths if path.startswith("/dev/shm/psm_")}
-        return cls(processes, frozenset(shared), folder, guard)
 
     def remove(self) -> None:
         """Kill the processes, and remove their files. They hold nothing worth an orderly end, which takes 5 s."""
         kill(self.processes)
         # A killed process' semaphores carry its number in their names.
-        semaphores = (path for p in self.processes for path in Path("/dev/shm").glob(f"sem.*-{p.pid}-*"))
-        for path in (*self.shared_memory, *semaphores):
-            path.unlink(missing_ok=True)
+        for process in self.processes:
+            for semaphore in Path("/dev/shm").glob(f"sem.*-{process.pid}-*"):
+                semaphore.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         if self.guard is not None:
             self.guard.kill()
@@ -140,7 +127,7 @@ def watch(folder: Path) -> None:
     sys.stdin.buffer.read()  # ends as nobody is left who could write
     for _ in range(LOOKS):
         left = {process for process in psutil.process_iter() if _runs_in(process, folder)}
-        Footprint.take(frozenset(left), folder).remove()
+        Footprint(frozenset(left), folder).remove()
         if not left:
             break
 
