@@ -1,6 +1,7 @@
 """The way of one question: embed, search, filter, fit, route, generate, cite, verify.
 
-Stages run on one worker thread, so that a server's event loop stays free; only generation is asynchronous.
+Stages run on one worker thread, so that a server's event loop stays free; only generation, and waiting for one's turn in a batch,
+are asynchronous.
 """
 
 from __future__ import annotations
@@ -313,11 +314,13 @@ class Pipeline:
         )
 
     def _cite(self, raw: str, sources: tuple[Source, ...], stats: GenerationStats) -> Draft:
-        abstained = prompts.declines(raw)
         truncated = stats.finish_reason == "length"
         if truncated:
             raw = prompts.whole_sentences(raw)
         text, sentences, citations, invalid = prompts.cite(raw, sources, self.settings.cite)
+        if not any(map(str.isalnum, "".join(sentence.text for sentence in sentences))):  # nothing but markers
+            return Draft("", (), (), invalid, True, truncated)
+        abstained = prompts.declines(raw)
         return Draft(text, sentences, () if abstained else citations, invalid, abstained, truncated)
 
     def _verify(self, checker: SupportChecker, draft: Draft, sources: tuple[Source, ...]) -> Draft:

@@ -580,6 +580,14 @@ def test_cores_of_a_profile_make_room_for_those_of_a_batch(tmp_path: Path) -> No
     assert for_batch(loaded).settings.generator.cores == "0-1"
 
 
+@pytest.mark.parametrize(("by_hand", "together"), [([], 1), (["batch.together=4"], 4)])
+def test_prompts_for_a_server_are_held_back_only_where_that_is_asked_for(by_hand: list[str], together: int) -> None:
+    """It shares no cores with the search, which is what a profile for a CPU holds them back for."""
+    remote = ["generator.base_url=http://127.0.0.1:1/v1", "generator.model=m", *by_hand]
+    batch = for_batch(settings.load("auto-cpu", assignments=remote, environ={}, device="cpu")).settings
+    assert (batch.batch.together, batch.at_once) == (together, 16 + (together if together > 1 else 0))
+
+
 def test_without_cores_of_a_batch_the_settings_are_the_same() -> None:
     loaded = settings.load(assignments=["batch.cores=null"], environ={}, device="cpu")
     assert for_batch(loaded) is loaded

@@ -323,7 +323,18 @@ def test_answers_by_other_settings_are_refused_unless_they_may_be_overwritten(
     assert output.read_bytes() != before
 
 
-@pytest.mark.parametrize("argument", ["batch.at_once=1", "batch.lookahead=0", "batch.order=prefix", "chat.turns=2"])
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "batch.at_once=1",
+        "batch.lookahead=0",
+        "batch.order=prefix",
+        "chat.turns=2",
+        "generator.kv_cache_mb=128",
+        "generator.max_num_seqs=4",
+        "generator.read_timeout_s=300",
+    ],
+)
 def test_how_they_are_asked_makes_no_other_answers_of_them(
     command: Command, questions: Path, output: Path, argument: str
 ) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from rag.engine import processes
+from rag.engine import local, processes
 
 SCRIPT = """
 import multiprocessing, threading, time
@@ -93,6 +97,33 @@ def test_a_guard_goes_with_the_engine_that_it_guards_and_is_none_of_its_processe
     engine.wait()
     assert guard.poll() is not None
     assert not folder.exists()
+
+
+async def test_a_start_that_is_given_up_before_its_process_runs_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What loads beside it may fail at once, and a thread can't be cancelled."""
+    begun, started = threading.Event(), []
+
+    def construct(*_: object) -> None:
+        begun.set()
+        time.sleep(0.3)
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+            started.append(process.pid)
+        raise RuntimeError("the engine's process is gone")
+
+    monkeypatch.setattr(local, "_construct", construct)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    others, began = processes.started(), time.monotonic()
+    starting = asyncio.create_task(local.LocalGenerator.start(None, None, "cpu"))  # type: ignore[arg-type]
+    await asyncio.to_thread(begun.wait)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert len(started) == 1
+    assert time.monotonic() - began < 30
+    assert processes.started() <= others
+    assert list(tmp_path.iterdir()) == []
 
 
 WITH_ONE_BELOW = """

@@ -116,11 +116,13 @@ async def test_a_missing_capability_is_named(play: Play, tokenizer: Path) -> Non
             await ask(generator, GenerationParams(9, ignore_eos=True))
 
 
-async def test_an_answer_that_breaks_off_is_an_engine_that_died(play: Play, tokenizer: Path) -> None:
+async def test_an_answer_that_breaks_off_is_an_error_of_that_answer_alone(play: Play, tokenizer: Path) -> None:
     play.scripts = [play.says(ANSWER[1], breaks=True)]
     async with connected(play, tokenizer) as generator:
-        with pytest.raises(EngineDied, match="broke off after 8 characters"):
+        with pytest.raises(EngineError, match="broke off after 8 characters") as caught:
             await ask(generator, GenerationParams(9))
+        assert not isinstance(caught.value, EngineDied)
+        assert generator.alive
 
 
 async def test_a_model_that_only_thinks_is_told_how_not_to(play: Play, tokenizer: Path) -> None:

@@ -52,11 +52,10 @@ def write_and_fail(versions: Versions, error: BaseException) -> None:
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """Every path under a folder and what each file holds, but for the lock, which stays."""
+    """Every path under a folder and what each file holds."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
-        if path.name != ".notes.lock"
     }
 
 
@@ -393,6 +392,25 @@ def test_what_was_rolled_back_from_goes_with_the_next_version_and_not_what_was_r
     assert write(versions, "better") == "000004"
     assert versions.all() == ["000001", "000004"]
     assert versions.roll_back() == "000001"
+
+
+def test_an_old_version_that_cannot_be_removed_is_left_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = Versions(tmp_path, "notes")
+    for content in ("1", "2", "3"):
+        write(versions, content)
+    rename = Path.rename
+
+    def refusing(path: Path, target: Path) -> Path:
+        if path.name == "000001":
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    assert write(versions, "4") == "000004"
+    assert versions.current()[0] == "000004"
+    assert not (versions.root / "unfinished").exists()
 
 
 def test_a_version_that_is_named_can_be_rolled_back_to_where_the_current_one_is_lost(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import re
 import xml.etree.ElementTree as ET
@@ -200,6 +201,18 @@ def test_a_citation_is_deleted_by_its_own_file_and_by_a_later_one(tmp_path: Path
     assert left_out.counts == {GONE: 2}
     assert left_out.deleted == {"pmid-2", "pmid-3", "pmid-99"}
     assert left_out.skipped == []
+
+
+def test_what_pubmed_deletes_is_no_document_of_another_format(tmp_path: Path) -> None:
+    write(tmp_path / "1.xml", article(1), article(3), deletion(2))
+    lines = [{"id": f"pmid-{number}", "text": "Of another file."} for number in (2, 3)]
+    (tmp_path / "2.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    documents, left_out = read(tmp_path)
+    assert [document.id for document in documents] == ["pmid-1", "pmid-3", "pmid-2"]
+    assert (left_out.counts, left_out.deleted) == ({}, set())
+    assert [one.reason for one in left_out.skipped] == [
+        f"document id 'pmid-3' stands already in {tmp_path}/1.xml, citation 2. Give it another."
+    ]
 
 
 def test_a_citation_that_comes_again_after_its_deletion_is_kept(tmp_path: Path) -> None:

@@ -268,9 +268,13 @@ def outside(tmp_path: Path) -> Path:
 
 
 def read_here(*folders: Path) -> tuple[list[str], list[Skipped]]:
-    left_out = LeftOut()
-    ids = [one.document.id for one in read_corpus(find_files(folders, left_out), left_out)]
+    ids, left_out = read_with_what_is_left_out(*folders)
     return ids, left_out.skipped
+
+
+def read_with_what_is_left_out(*folders: Path) -> tuple[list[str], LeftOut]:
+    left_out = LeftOut()
+    return [one.document.id for one in read_corpus(find_files(folders, left_out), left_out)], left_out
 
 
 def test_links_that_lead_out_of_the_folder_are_skipped(tmp_path: Path, outside: Path) -> None:
@@ -286,7 +290,7 @@ def test_links_that_lead_out_of_the_folder_are_skipped(tmp_path: Path, outside: 
     (inside / "again").symlink_to("sub")
     (inside / "loop").symlink_to(".")
     ids, skipped = read_here(inside)
-    assert ids == ["inside/in.txt", "inside/sub/a.txt"]
+    assert ids == ["inside/sub/a.txt"]
     reasons = {Path(one.where).name: one.reason for one in skipped}
     assert {name for name, reason in reasons.items() if "leads out of the folder" in reason} == {
         "out.txt",
@@ -295,6 +299,20 @@ def test_links_that_lead_out_of_the_folder_are_skipped(tmp_path: Path, outside: 
     }
     assert "leads nowhere" in reasons["gone.txt"]
     assert set(reasons) == {"out.txt", "up.txt", "folder", "gone.txt", "self.txt"}
+
+
+def test_a_file_is_read_once_however_many_links_lead_to_it(tmp_path: Path) -> None:
+    """Of two of the same text each would take a place among the few passages of a prompt."""
+    folder = tmp_path / "notes"
+    (folder / ".store").mkdir(parents=True)
+    (folder / "v3.md").write_text("Urate falls.")
+    (folder / "latest.md").symlink_to("v3.md")
+    (folder / ".store" / "1f2e").write_text("Joints swell.")
+    (folder / "gout.txt").symlink_to(".store/1f2e")
+    (folder / "too.txt").symlink_to("gout.txt")
+    ids, left_out = read_with_what_is_left_out(folder)
+    assert ids == ["notes/gout.txt", "notes/v3.md"]
+    assert (left_out.counts, left_out.skipped) == ({"links to files that are read anyway": 2}, [])
 
 
 def test_a_folder_given_by_a_link_is_read(tmp_path: Path, outside: Path) -> None:

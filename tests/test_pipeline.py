@@ -141,6 +141,13 @@ async def test_an_invalid_marker_is_removed_from_the_stream_and_from_the_answer_
     assert (answer.answer, answer.invalid_markers) == ("Lemons cure scurvy [1].", 1)
 
 
+@pytest.mark.parametrize(("text", "invalid"), [("[9].", 1), ("[1]", 0)])
+async def test_an_answer_of_nothing_but_markers_is_none(index: IndexReader, text: str, invalid: int) -> None:
+    answer = await make(index, FakeGenerator([text])).answer("What cures scurvy?")
+    assert (answer.answer, answer.abstained, answer.citations) == (NOT_IN_SOURCES, True, ())
+    assert (answer.sentences, answer.invalid_markers) == ((), invalid)
+
+
 async def test_where_nothing_is_close_enough_the_model_is_not_asked(index: IndexReader) -> None:
     generator = FakeGenerator(["never"])
     answer = await make(index, generator, "filter.min_cosine=0.9").answer("Who won the football cup?")

@@ -142,6 +142,14 @@ async def test_an_engine_that_dies_in_a_stream_is_an_error_event_and_before_it_a
         }
 
 
+async def test_settings_are_not_for_the_client_to_mend(root: Path) -> None:
+    async with running(warm_pipeline(Engines(root, FakeGenerator(ANSWER, context_window=100)))) as server:
+        status, said = await server.json("POST", "/v1/ask", {"question": QUESTION, "stream": False})
+        assert (status, said["kind"]) == (500, "SettingsError")
+        assert "generator.max_model_len" in said["error"]
+        assert (server.warm.counts.refused, server.warm.counts.failed) == (0, 1)
+
+
 async def test_a_defect_is_said_to_be_one(root: Path) -> None:
     generator = FakeGenerator(ANSWER)
     async with running(warm_pipeline(Engines(root, generator))) as server:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,9 +112,11 @@ async def test_a_start_that_fails_at_first_is_the_servers_error(root: Path) -> N
             await life
 
 
+@pytest.mark.parametrize("error", [EngineError, RuntimeError, MemoryError])
 async def test_later_it_is_tried_again_some_times_and_a_request_is_told_why(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
+    """Whatever it is that fails: FAISS raises a RuntimeError."""
     pauses: list[float] = []
     asked = asyncio.Event()
     sleep = asyncio.sleep
@@ -125,14 +130,14 @@ async def test_later_it_is_tried_again_some_times_and_a_request_is_told_why(
 
     monkeypatch.setattr(asyncio, "sleep", quick)
     killed = SlowGenerator(ANSWER)
-    warm = warm_pipeline(Engines(root, killed, EngineError("no memory")))
+    warm = warm_pipeline(Engines(root, killed, error("no memory")))
     async with living(warm) as life:
         killed.kill()
         await until(lambda: len(pauses) >= 2)
         with pytest.raises(NotReady, match="the engine doesn't start: no memory"):
             await ask(warm, wait=0)
         asked.set()
-        with pytest.raises(EngineError, match="no memory"):
+        with pytest.raises(error, match="no memory"):
             await life
     assert pauses == [1, 2, 4, 8]
 
@@ -167,7 +172,7 @@ async def test_told_to_stop_it_lets_running_answers_end_and_takes_no_others(root
         await asyncio.sleep(0.01)
         with pytest.raises(NotReady, match="is stopping"):
             await ask(warm)
-        assert not warm.ready
+        assert (warm.ready, warm.doing) == (False, "stopping")
         assert await stopping == 0
         assert asked.done()
         assert asked.result().answer == "".join(ANSWER)
@@ -209,6 +214,43 @@ async def test_a_new_version_of_the_index_is_taken_while_running_answers_keep_th
         assert "rickets" in [citation.doc_id for citation in answer.citations]
     assert engines.opened == 1
     assert "index test/000002" in lines
+
+
+async def test_of_a_version_that_is_followed_by_another_nothing_is_held_on_to(root: Path) -> None:
+    """Its files and what is in memory of it would stay as long as the engine lives."""
+    warm = warm_pipeline(Engines(root, FakeGenerator(ANSWER)))
+    async with living(warm):
+        assert warm._pipeline is not None
+        first = weakref.ref(warm._pipeline.searcher)
+        write(root, [*DOCUMENTS, Document("rickets", "Rickets", "Rickets is caused by a lack of vitamin D.")])
+        await until(lambda: warm.index_version == "test/000002")
+        await until(lambda: gc.collect() >= 0 and first() is None)
+        assert (await ask(warm)).cache.index_version == "test/000002"
+
+
+@pytest.mark.parametrize("starts", [True, False])
+async def test_what_a_lost_engine_had_beside_it_is_let_go_of_before_another_is_started(
+    root: Path, starts: bool
+) -> None:
+    """There is room for one of each alone."""
+    killed = SlowGenerator(ANSWER)
+    held: list[bool] = []
+
+    class Watched(Engines):
+        def __call__(self, loaded: Any, report: Any) -> Any:
+            if self.opened == (1 if starts else 2):
+                gc.collect()
+                held.append(first() is not None)
+            return super().__call__(loaded, report)
+
+    engines = Watched(root, killed, *([] if starts else [EngineError("not yet")]), FakeGenerator(ANSWER))
+    warm = warm_pipeline(engines)
+    async with living(warm):
+        assert warm._pipeline is not None
+        first = weakref.ref(warm._pipeline.searcher)
+        killed.kill()
+        await until(lambda: warm.counts.rebuilt == 1)
+    assert held == [False]
 
 
 @pytest.mark.parametrize("error", [SearchIndexError, RuntimeError, MemoryError])

@@ -79,8 +79,12 @@ def looking_ahead(
 
 
 def for_batch(loaded: Loaded) -> Loaded:
-    """With the engine on the cores that suit a batch."""
-    cores = loaded.settings.batch.cores
+    """With the engine on the cores that suit a batch. A server in its place shares none with the search: what a profile holds back for
+    that isn't held back for it."""
+    settings = loaded.settings
+    if settings.generator.base_url is not None:
+        return loaded if loaded.explicit("batch.together") else loaded.having("batch", together=1)
+    cores = settings.batch.cores
     if cores is None or loaded.explicit("generator.cores"):
         return loaded
     return loaded.having("generator", cores=cores)

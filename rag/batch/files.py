@@ -166,5 +166,5 @@ def part_of(path: Path) -> Path:
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
-    """Half a character, which a server may send and UTF-8 can't hold, stays escaped."""
+    """What UTF-8 can't hold, as a path in an error's message may, stays escaped."""
     return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")

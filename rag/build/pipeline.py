@@ -17,9 +17,9 @@ from rag.progress import Report, quiet
 from rag.settings import Loaded
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stages:
-    """All of a pipeline but its generator."""
+    """All of a pipeline but its generator. A new version of the index takes the old one's place in it, which so is let go of."""
 
     search: Search
     checker: SupportChecker | None

@@ -13,7 +13,7 @@ from rag.cache.file import EntryFile
 from rag.cache.memory import Memory
 from rag.cache.searcher import CachedEncoder, CachedSearcher, QuestionCache, QuestionCaches
 from rag.core import Hits, Matcher, Searcher
-from rag.errors import IndexMissing, SearchIndexError, StaleCache, StorageError
+from rag.errors import SearchIndexError, StaleCache, StorageError
 from rag.settings import Cache
 
 VERSION = "version of the index"
@@ -61,7 +61,7 @@ class QueryCache:
 
     def over(self, searcher: Searcher, shaped_by: Mapping[str, Any], is_current: Callable[[], bool]) -> CachedSearcher:
         """Before this searcher, with what its file holds for this version. From now on its entries are those that are saved, as
-        long as the version `is_current`, which may raise `IndexMissing` and `SearchIndexError`."""
+        long as the version `is_current`, which may raise `SearchIndexError`."""
         memory = self._empty()
         file = EntryFile(self._path, shaped_by, self._encoder.dimension)
         try:
@@ -94,7 +94,7 @@ class QueryCache:
                 if kept.is_current():
                     kept.file.save(kept.memory)
                     kept.changes = changes
-            except (IndexMissing, SearchIndexError):
+            except SearchIndexError:
                 return
             except (StorageError, OSError) as error:
                 self._notice(f"the query cache isn't kept: {error}")

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from rag.settings import Loaded
 
 
+HOW_ASKED = (
+    "cores",
+    "max_num_seqs",
+    "kv_cache_mb",
+    "gpu_memory_utilization",
+    "connect_timeout_s",
+    "read_timeout_s",
+)
+"""Settings of the generator that change no answer, and that a run which failed is told to try others of."""
+
+
 def batch(
     context: typer.Context,
     questions: Annotated[
@@ -97,13 +108,17 @@ def _digest(loaded: Loaded, sample: bool, progress: Progress) -> str:
     from rag import build
     from rag.evaluate.runner import index_of, weights
     from rag.server.state import settings_digest
-    from rag.settings import Batch, Chat
+    from rag.settings import Batch, Chat, Generator
 
     if sample:
         build.ensure_sample_index(loaded, progress)
     checked = build.check_index(loaded, progress)
-    # How they are asked changes no answer.
-    same = loaded.having("generator", cores="auto").having("batch", **dict(Batch())).having("chat", **dict(Chat()))
+    usual = Generator()
+    same = (
+        loaded.having("generator", **{name: getattr(usual, name) for name in HOW_ASKED})
+        .having("batch", **dict(Batch()))
+        .having("chat", **dict(Chat()))
+    )
     # A version's number begins anew where an index was removed, and a folder of models may change.
     made_of = {"index": index_of(checked), "weights": weights(loaded, progress)}
     digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()

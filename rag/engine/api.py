@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from rag.core import Clock, Tokens
-from rag.errors import EngineDied, EngineError, SettingsError
+from rag.errors import EngineError, SettingsError
 from rag.settings import Generator
 
 if TYPE_CHECKING:
@@ -91,18 +92,19 @@ class Server:
         A connection that fails within `connect_timeout_s` is tried again until the first piece has come, and then no more.
         Closing the generator closes the connection, on which a server aborts.
 
-        Raises `EngineError` where no answer comes, `EngineDied` where one breaks off.
+        Raises `EngineError` where no answer comes, or one breaks off: the next may well be whole.
         """
         from openai import OpenAIError
 
         heard, finished = 0, False
+        whole = _WholeCharacters()
         try:
             stream, piece = await self._trying(lambda: self._begin(request, extra))
             async with stream:
                 while piece is not None:
                     heard += len(piece.text)
                     finished = finished or piece.finish_reason is not None
-                    yield piece
+                    yield replace(piece, text=whole(piece.text, final=piece.finish_reason is not None))
                     piece = await _next(stream)
         except (OpenAIError, ValueError) as error:
             raise await self._explain(error, request["model"], heard, tuple(extra)) from error
@@ -184,7 +186,7 @@ class Server:
 
     def _broken(self, heard: int, why: str) -> EngineError:
         if heard:
-            return EngineDied(f"The server at {self.url} broke off after {heard} characters of the answer: {why}.")
+            return EngineError(f"The server at {self.url} broke off after {heard} characters of the answer: {why}.")
         return EngineError(
             f"The server at {self.url} doesn't answer as an OpenAI-compatible one: {why}. Check generator.base_url, "
             "which mostly ends in /v1."
@@ -232,9 +234,20 @@ class Server:
         return self._one_line(cause) or type(cause).__name__
 
     def _one_line(self, text: object) -> str:
-        """A server may repeat the key that it refuses."""
-        line = " ".join(str(text).split())
+        """A server may repeat the key that it refuses, and send what UTF-8 can't hold."""
+        line = " ".join(str(text).encode("utf-8", "replace").decode().split())
         return (line.replace(self._key, "...") if self._key is not None else line)[:400]
+
+
+class _WholeCharacters:
+    """Of text that comes in pieces: a character whose halves (surrogates) stand in two is whole in the second, and half of one alone,
+    which UTF-8 can't hold, is replaced."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-16-le")("replace")
+
+    def __call__(self, text: str, final: bool) -> str:
+        return self._decoder.decode(text.encode("utf-16-le", "surrogatepass"), final)
 
 
 def _read_key(variable: str | None) -> str | None:

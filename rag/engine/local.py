@@ -86,12 +86,17 @@ class LocalGenerator:
         others = processes.started()
         observed = Observed()
         with processes.runtime_folder() as (folder, guard):
+            constructing = asyncio.ensure_future(asyncio.to_thread(_construct, config, observed))
             try:
-                engine = await asyncio.to_thread(_construct, config, observed)
+                engine = await asyncio.shield(constructing)
                 if device == "cpu" and "speculative_config" in spec.args:
                     await engine.collective_rpc(Extension.mend_drafts_temperature.__name__)
                 [weighed] = await engine.collective_rpc(Extension.weigh.__name__)
             except BaseException as error:
+                while not constructing.done():  # the thread can't be cancelled, but what it starts can be killed
+                    processes.kill(processes.started() - others)
+                    await asyncio.wait({constructing}, timeout=0.1)
+                await asyncio.gather(constructing, return_exceptions=True)
                 processes.Footprint(processes.started() - others, folder, guard).remove()
                 if not isinstance(error, Exception):
                     raise

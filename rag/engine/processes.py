@@ -87,6 +87,8 @@ def kill(processes: Collection[psutil.Process]) -> None:
 @contextmanager
 def runtime_folder() -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     """Where an engine that is started inside the block puts its sockets and rendezvous files, and the guard of that engine."""
+    # It tidies up after the last of us: with RUNTIME the guard would take it for one of the engine's.
+    resource_tracker.ensure_running()
     folder = Path(tempfile.mkdtemp(prefix="rag-engine-"))
     # A session of its own: it has to outlive what ends this one's. -P: no module of this folder's.
     command = [sys.executable, "-P", __file__, str(folder)]

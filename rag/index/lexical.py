@@ -8,6 +8,7 @@ than half of the passages, whose negative weight bm25s sets to 0 and rank_bm25 t
 from __future__ import annotations
 
 import re
+import threading
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,8 @@ class Tokenizer:
         import Stemmer
 
         self._stem = Stemmer.Stemmer("english").stemWords
+        self._lock = threading.Lock()
+        """The stemmer has a state of its own."""
 
     def __call__(self, text: str) -> list[str]:
         words = [
@@ -44,7 +47,8 @@ class Tokenizer:
             for word in _WORD.findall(normalize("NFC", text.lower()).replace("\u2019", "'"))
             if word not in STOP_WORDS
         ]
-        stems: list[str] = self._stem(words)
+        with self._lock:
+            stems: list[str] = self._stem(words)
         return stems
 
 

@@ -5,7 +5,8 @@
     indexes/NAME/versions/000007/   one version, never changed once it is there
     indexes/NAME/unfinished/        what a writer has encoded and not put into a version yet
 
-A reader that opened a version keeps it: its files stay on disk until three newer ones exist.
+A reader that opened a version keeps it: its files stay on disk until three newer ones exist, or, where it was rolled back from,
+the next one is written.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -126,7 +127,7 @@ class Versions:
     def _current_or_none(self) -> str | None:
         try:
             return self.current()[0]
-        except (IndexMissing, SearchIndexError):
+        except SearchIndexError:
             return None
 
     def _sweep(self) -> None:
@@ -157,5 +158,6 @@ def _remove(folder: Path, ignore_errors: bool = False) -> None:
     """At once for a reader, who mustn't find half of it."""
     gone = folder.with_name(f".{folder.name}.gone")
     shutil.rmtree(gone, ignore_errors=True)  # of one that was killed here
-    folder.rename(gone)
+    with suppress(OSError) if ignore_errors else nullcontext():
+        folder.rename(gone)
     shutil.rmtree(gone, ignore_errors=ignore_errors)

@@ -62,6 +62,7 @@ def find_files(sources: Sequence[Path], left_out: LeftOut) -> list[File]:
         elif source.is_dir():
             # Two folders may hold files of the same name, also where they are read one after the other. `..` has no name itself.
             own_name = Path(os.path.realpath(source)).name
+            here = []
             for path in _walk(source, left_out):
                 name = Path(own_name, path.relative_to(source)).as_posix()
                 if suffix(path.name) not in READERS:
@@ -69,7 +70,8 @@ def find_files(sources: Sequence[Path], left_out: LeftOut) -> list[File]:
                 elif reason := _unfit(path, name, source):
                     left_out.skip(path, reason)
                 else:
-                    found.append(File(path, name))
+                    here.append(File(path, name))
+            found += _once(here, left_out)
         else:
             raise CorpusError(f"No such file or folder: {source}. Give files or folders of these types: {known}.")
     if not found:
@@ -87,10 +89,11 @@ def read_corpus(files: Sequence[File], left_out: LeftOut) -> Iterator[Located]:
     seen: dict[str, str] = {}
     for file in files:
         before = len(seen)
+        versions = last if READERS[file.suffix] is read_xml else {}  # ids of other files aren't PubMed's
         try:
             for located in READERS[file.suffix](file, left_out):
                 identity, where = located.document.id, located.where
-                if last.get(identity, where) != where:
+                if versions.get(identity, where) != where:
                     left_out.counts["citations that a later one replaces or deletes"] += 1
                 elif identity in seen:
                     left_out.skip(
@@ -107,6 +110,7 @@ def read_corpus(files: Sequence[File], left_out: LeftOut) -> Iterator[Located]:
         else:
             if file in untold:
                 left_out.skip(file.path, f"which citations it replaces or deletes isn't known: {untold[file]}")
+    left_out.deleted -= seen.keys()
     left_out.empty = {
         identity: where
         for identity, where in left_out.empty.items()
@@ -156,6 +160,20 @@ def _walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
             if os.path.islink(path) and not _inside(path, folder):  # noqa: PTH114  # where it may not look, Path's raises
                 left_out.skip(path, "a link that leads out of the folder. Give the folder that it leads to.")
         yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _once(files: Sequence[File], left_out: LeftOut) -> Iterator[File]:
+    """All but links to what is read in its own place, or by a link before."""
+    links = {file for file in files if file.path.is_symlink()}
+    read = {os.path.realpath(file.path) for file in files if file not in links} if links else set()
+    for file in files:
+        if file in links:
+            leads_to = os.path.realpath(file.path)
+            if leads_to in read:
+                left_out.counts["links to files that are read anyway"] += 1
+                continue
+            read.add(leads_to)
+        yield file
 
 
 def _unfit(path: Path, name: str, folder: Path) -> str | None:

@@ -3,7 +3,7 @@
     POST /v1/ask      {"question", "where"?, "stream"?, "prompt"?}; server-sent events, or with "stream": false one JSON body
     GET  /v1/status   who it is, what it holds, what it has done
     GET  /healthz     the process lives
-    GET  /readyz      200 where a question would be answered now, else 503 and what it is doing
+    GET  /readyz      200 where a question would be answered now (a remote generator isn't asked), else 503 and what it is doing
 
 A server on loopback answers to loopback's names alone: a page whose own name leads here would read the answers otherwise.
 
@@ -33,10 +33,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rag import where, workers
 from rag.core import Answer, Prompt
-from rag.errors import EngineError, RagError, UsageError
+from rag.errors import EngineError, RagError
 from rag.pipeline import Delta, Event, Searched, answer_json, check_question
 from rag.records import problems
-from rag.server.warm import WarmPipeline
+from rag.server.warm import WarmPipeline, clients
 
 WAIT = 5.0
 """Seconds that a request waits for a pipeline that isn't ready, before it is told to come back."""
@@ -278,4 +278,4 @@ def described(error: Exception) -> dict[str, object]:
 
 def status_of(error: Exception) -> int:
     """400 for what the client should mend, 503 for what goes by itself, 500 for the rest."""
-    return 400 if isinstance(error, UsageError) else 503 if isinstance(error, EngineError) else 500
+    return 400 if clients(error) else 503 if isinstance(error, EngineError) else 500

@@ -6,14 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from rag import build
 from rag.cache import CacheCounts
 from rag.core import EngineInfo, Generator
-from rag.errors import EngineDied, EngineError, NotReady, RagError, UsageError
+from rag.errors import EngineDied, EngineError, NotReady, RagError, SettingsError, UsageError
 from rag.pipeline import Pipeline
 from rag.progress import Report, quiet
 from rag.settings import Loaded
@@ -25,7 +25,7 @@ LOOK = 0.5
 """Seconds between two looks at whether the engine lives."""
 
 LOOK_AT_INDEX = 2.0
-"""Seconds between two looks at whether there is another version of the index: a file of six digits is read."""
+"""Seconds between two looks at whether there is another version of the index: its pointer and manifest are read."""
 
 LONGEST_LOOK_AT_INDEX = 60.0
 """As long as there is one that can't be used, each time is twice the last one, up to this: all of it is read to see whether it can."""
@@ -35,6 +35,8 @@ TICK = 0.02
 
 GRACE = 2.0
 """Seconds that requests in flight have to notice by themselves that their engine is lost. vLLM tells most of them at once."""
+
+LOST = "rebuilding: the engine was lost"
 
 Open: TypeAlias = Callable[[Loaded, Report], AbstractAsyncContextManager[tuple[build.Stages, Generator]]]
 
@@ -49,6 +51,11 @@ class RequestCounts:
     failed: int = 0
     left: int = 0
     rebuilt: int = 0
+
+
+def clients(error: Exception) -> bool:
+    """Is it for the client to mend? Not the settings, which are the server's."""
+    return isinstance(error, UsageError) and not isinstance(error, SettingsError)
 
 
 class WarmPipeline:
@@ -66,13 +73,13 @@ class WarmPipeline:
         open_parts: Open = build.open_parts,
         newer: Callable[[Loaded, build.Search], build.Search | None] = build.newer,
     ) -> None:
-        self.doing: str | None = "starting"
         self.counts = RequestCounts()
         self._loaded = loaded
         self._report = report
         self._log = log
         self._open = open_parts
         self._newer = newer
+        self._doing: str | None = "starting"
         self._pipeline: Pipeline | None = None
         self._changed = asyncio.Condition()
         self._built = False
@@ -85,6 +92,12 @@ class WarmPipeline:
     @property
     def ready(self) -> bool:
         return self._pipeline is not None and self._pipeline.alive and not self._stopping
+
+    @property
+    def doing(self) -> str | None:
+        if self._stopping:
+            return "stopping"
+        return LOST if self._doing is None and not self.ready else self._doing
 
     @property
     def running(self) -> int:
@@ -114,52 +127,60 @@ class WarmPipeline:
     async def run(self) -> None:
         """Build the pipeline, watch over it, build it again; until cancelled, which ends the engine.
 
-        Raises `RagError` where it can't be built at first, or `ATTEMPTS` times in a row later.
+        Raises what `build.open_parts` raises where it can't be built at first, or `ATTEMPTS` times in a row later.
         """
         failures = 0
         while True:
             try:
-                async with self._open(self._loaded, self._step) as (stages, generator):
-                    await self._live(stages, generator)
+                await self._live()
                 failures = 0
                 self._report("the engine was lost: starting another one")
-            except RagError as error:
+                continue
+            except Exception as error:  # FAISS raises RuntimeError, and there may be no memory just now
                 failures += 1
                 if not self._built or failures >= ATTEMPTS:
                     raise
                 self._step(f"the engine doesn't start: {error}")
-                await asyncio.sleep(2 ** (failures - 1))
+            # Here and not above: an error holds on to all that there was when it was raised.
+            await asyncio.sleep(2 ** (failures - 1))
 
-    async def _live(self, stages: build.Stages, generator: Generator) -> None:
-        """From the first moment that it can answer to the one when its engine is lost."""
-        with closing(build.assemble(self._loaded, stages, generator)) as pipeline:
-            self._step("warming up")
-            await pipeline.warm_up()
-            self.counts.rebuilt += self._built
-            self._built = True
-            await self._set(pipeline, None)
-            self._report(f"ready, index {pipeline.index_version}")
-            following = asyncio.create_task(self._follow_index(pipeline, stages.search))
+    async def _live(self) -> None:
+        """From nothing to the moment when its engine is lost. Nothing is held on to of a version of the index that another follows:
+        its files, and what is in memory of it, would stay as long as the engine lives."""
+        async with self._open(self._loaded, self._step) as (stages, generator):
+            pipeline = build.assemble(self._loaded, stages, generator)
+            looking = asyncio.create_task(self._newer_search(stages.search))
             try:
-                while pipeline.alive and not following.done():
-                    await asyncio.sleep(LOOK)
-                if following.done():
-                    following.result()  # it has no end but a defect
+                self._step("warming up")
+                await pipeline.warm_up()
+                self.counts.rebuilt += self._built
+                self._built = True
+                await self._set(pipeline, None)
+                self._report(f"ready, index {pipeline.index_version}")
+                while pipeline.alive:
+                    await asyncio.wait({looking}, timeout=LOOK)
+                    if looking.done():
+                        search = stages.search = looking.result()
+                        pipeline = pipeline.having(searcher=search.searcher, caches=search.new_caches())
+                        await self._set(pipeline, None)
+                        self._report(f"index {pipeline.index_version}")
+                        looking = asyncio.create_task(self._newer_search(search))
             finally:
-                following.cancel()
-                await self._set(None, "rebuilding: the engine was lost")
+                await self._set(None, LOST)
+                looking.cancel()
+                await asyncio.wait({looking})
                 await self._end_running(
                     EngineDied("The engine died. It is being started again: ask again in a minute."), GRACE
                 )
+                pipeline.close()
 
-    async def _follow_index(self, pipeline: Pipeline, search: build.Search) -> None:
+    async def _newer_search(self, search: build.Search) -> build.Search:
+        """Of the next version, as soon as there is one that can be used."""
         pause = LOOK_AT_INDEX
         while True:
             await asyncio.sleep(pause)
             if (found := await self._look_for_newer(search)) is not None:
-                search = found
-                await self._set(pipeline.having(searcher=search.searcher, caches=search.new_caches()), None)
-                self._report(f"index {search.searcher.index_version}")
+                return found
             pause = LOOK_AT_INDEX if self._refused is None else min(2 * pause, LONGEST_LOOK_AT_INDEX)
 
     async def _look_for_newer(self, search: build.Search) -> build.Search | None:
@@ -191,7 +212,7 @@ class WarmPipeline:
             self.counts.answered += 1
             outcome = "answered"
         except Exception as error:
-            if isinstance(error, UsageError):
+            if clients(error):
                 self.counts.refused += 1
             else:
                 self.counts.failed += 1
@@ -257,10 +278,10 @@ class WarmPipeline:
             await asyncio.sleep(TICK)
 
     async def _set(self, pipeline: Pipeline | None, doing: str | None) -> None:
-        self._pipeline, self.doing = pipeline, doing
+        self._pipeline, self._doing = pipeline, doing
         async with self._changed:
             self._changed.notify_all()
 
     def _step(self, what: str) -> None:
-        self.doing = f"rebuilding: {what}" if self._built else what
+        self._doing = f"rebuilding: {what}" if self._built else what
         self._report(what)
