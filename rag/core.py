@@ -490,7 +490,7 @@ class Generator(Protocol):
         """Text deltas, then one `GenerationStats` as the last item. Before them an `Opening`, where `params` ask for it
         and the backend can tell.
 
-        Raises `EngineDied` when the engine is lost on the way.
+        Raises `EngineError` where this answer fails, `EngineDied` where the engine is lost on the way.
         """
         ...
 

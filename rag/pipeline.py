@@ -314,13 +314,13 @@ class Pipeline:
         )
 
     def _cite(self, raw: str, sources: tuple[Source, ...], stats: GenerationStats) -> Draft:
+        abstained = prompts.declines(raw)
         truncated = stats.finish_reason == "length"
         if truncated:
             raw = prompts.whole_sentences(raw)
         text, sentences, citations, invalid = prompts.cite(raw, sources, self.settings.cite)
-        if not any(map(str.isalnum, "".join(sentence.text for sentence in sentences))):  # nothing but markers
+        if not prompts.says_something(text):
             return Draft("", (), (), invalid, True, truncated)
-        abstained = prompts.declines(raw)
         return Draft(text, sentences, () if abstained else citations, invalid, abstained, truncated)
 
     def _verify(self, checker: SupportChecker, draft: Draft, sources: tuple[Source, ...]) -> Draft:

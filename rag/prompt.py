@@ -109,23 +109,33 @@ def valid_markers(text: str, count: int) -> tuple[str, int]:
     return clean, invalid
 
 
+def says_something(text: str) -> bool:
+    """Has it a word, or a number, beside its markers?"""
+    return any(map(str.isalnum, _MARKER.sub("", text)))
+
+
 class MarkerFilter:
-    """Takes markers that point nowhere out of a stream, holding text back only while a marker may be open."""
+    """Takes markers that point nowhere out of a stream, holding text back only while a marker may be open, and until it says
+    something: one of markers alone gives nothing."""
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._held = ""
+        self._begun = False
 
     def feed(self, delta: str) -> str:
         text = valid_markers(self._held + delta, self._count)[0]
         opened = _OPEN_MARKER.search(text)
         cut = opened.start() if opened else len(text)
+        self._begun = self._begun or says_something(text[:cut])
+        if not self._begun:
+            cut = 0
         self._held = text[cut:]
         return text[:cut]
 
     def rest(self) -> str:
         text, self._held = self._held, ""
-        return text
+        return text if self._begun or says_something(text) else ""
 
 
 def cite(

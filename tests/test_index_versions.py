@@ -410,7 +410,8 @@ def test_an_old_version_that_cannot_be_removed_is_left_where_it_is(
     monkeypatch.setattr(Path, "rename", refusing)
     assert write(versions, "4") == "000004"
     assert versions.current()[0] == "000004"
-    assert not (versions.root / "unfinished").exists()
+    assert versions.all() == ["000001", "000002", "000003", "000004"]
+    assert (versions.folder("000001") / "data").read_text() == "1"
 
 
 def test_a_version_that_is_named_can_be_rolled_back_to_where_the_current_one_is_lost(tmp_path: Path) -> None:

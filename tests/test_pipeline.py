@@ -143,7 +143,10 @@ async def test_an_invalid_marker_is_removed_from_the_stream_and_from_the_answer_
 
 @pytest.mark.parametrize(("text", "invalid"), [("[9].", 1), ("[1]", 0)])
 async def test_an_answer_of_nothing_but_markers_is_none(index: IndexReader, text: str, invalid: int) -> None:
-    answer = await make(index, FakeGenerator([text])).answer("What cures scurvy?")
+    events = [event async for event in make(index, FakeGenerator(list(text))).stream("What cures scurvy?")]
+    assert not any(isinstance(event, Delta) for event in events), "what is shown can't be taken back"
+    answer = events[-1]
+    assert isinstance(answer, Answer)
     assert (answer.answer, answer.abstained, answer.citations) == (NOT_IN_SOURCES, True, ())
     assert (answer.sentences, answer.invalid_markers) == ((), invalid)
 

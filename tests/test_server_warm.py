@@ -6,6 +6,7 @@ import asyncio
 import gc
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ async def test_later_it_is_tried_again_some_times_and_a_request_is_told_why(
     async with living(warm) as life:
         killed.kill()
         await until(lambda: len(pauses) >= 2)
-        with pytest.raises(NotReady, match="the engine doesn't start: no memory"):
+        with pytest.raises(NotReady, match="it doesn't start: no memory"):
             await ask(warm, wait=0)
         asked.set()
         with pytest.raises(error, match="no memory"):
@@ -229,12 +230,18 @@ async def test_of_a_version_that_is_followed_by_another_nothing_is_held_on_to(ro
 
 
 @pytest.mark.parametrize("starts", [True, False])
+@pytest.mark.parametrize("asked", [0, 2])
 async def test_what_a_lost_engine_had_beside_it_is_let_go_of_before_another_is_started(
-    root: Path, starts: bool
+    root: Path, monkeypatch: pytest.MonkeyPatch, starts: bool, asked: int
 ) -> None:
     """There is room for one of each alone."""
-    killed = SlowGenerator(ANSWER)
+    monkeypatch.setattr(module, "LOOK_AT_INDEX", 60)  # a thread that looks has a search of its own in hand
+    killed = SlowGenerator(ANSWER * 100, pause=0.01)
     held: list[bool] = []
+
+    async def hanging(warm: WarmPipeline) -> None:
+        with suppress(EngineDied):
+            await ask(warm)
 
     class Watched(Engines):
         def __call__(self, loaded: Any, report: Any) -> Any:
@@ -248,8 +255,11 @@ async def test_what_a_lost_engine_had_beside_it_is_let_go_of_before_another_is_s
     async with living(warm):
         assert warm._pipeline is not None
         first = weakref.ref(warm._pipeline.searcher)
+        asking = [asyncio.create_task(hanging(warm)) for _ in range(asked)]
+        await until(lambda: killed.generating == asked)
         killed.kill()
         await until(lambda: warm.counts.rebuilt == 1)
+        await asyncio.gather(*asking)
     assert held == [False]
 
 

@@ -53,8 +53,8 @@ def batch(
 ) -> None:
     """Answer a file of questions, several at a time, the next ones searched ahead.
 
-    Goes on where a run of the same questions, settings and index was interrupted. A question that fails is kept with its error, and
-    asked again by the next run. Exit code 1 where any failed.
+    Goes on where a run over the same questions and index, by settings that give the same answers, was interrupted. A question that
+    fails is kept with its error, and asked again by the next run. Exit code 1 where any failed.
     """
     from rag import files
     from rag.batch import AnswerFile, for_batch, part_of, read

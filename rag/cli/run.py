@@ -1,4 +1,4 @@
-"""Runs a command's coroutine so that an interrupt ends it at once and leaves no process behind."""
+"""Runs a command's coroutine so that an interrupt ends it soon and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ T = TypeVar("T")
 def run(command: Coroutine[Any, Any, T]) -> T:
     """What the command returns; the process ends with 130 after SIGINT, with 143 after SIGTERM.
 
-    The command is cancelled, so its `finally` blocks release the engine. Then the process ends without
-    joining worker threads: one that is in the middle of `import vllm` would hold it up for seconds.
+    The command is cancelled, so its `finally` blocks release the engine; one that is just starting has some seconds to notice. Then
+    the process ends without joining worker threads: one that is in the middle of `import vllm` would hold it up.
     """
     return asyncio.run(supervise(command))
 

@@ -26,6 +26,9 @@ from rag.settings import Device
 # A spawned process imports torch and vLLM beside this one; measured 0.9 GiB.
 PROCESS_OVERHEAD = 950 * MIB
 
+PATIENCE = 5.0
+"""Seconds that a start which is given up has to notice. Its thread can't be cancelled, but what it starts is killed."""
+
 LIKELIEST = 20
 """First tokens whose probabilities are asked for where one is watched: vLLM gives no more by default."""
 
@@ -86,17 +89,22 @@ class LocalGenerator:
         others = processes.started()
         observed = Observed()
         with processes.runtime_folder() as (folder, guard):
-            constructing = asyncio.ensure_future(asyncio.to_thread(_construct, config, observed))
+            # A future and no task: it isn't done before its thread is, whoever is cancelled.
+            constructing = asyncio.get_running_loop().run_in_executor(None, _construct, config, observed)
             try:
                 engine = await asyncio.shield(constructing)
                 if device == "cpu" and "speculative_config" in spec.args:
                     await engine.collective_rpc(Extension.mend_drafts_temperature.__name__)
                 [weighed] = await engine.collective_rpc(Extension.weigh.__name__)
             except BaseException as error:
-                while not constructing.done():  # the thread can't be cancelled, but what it starts can be killed
+                end = time.monotonic() + PATIENCE
+                while not constructing.done() and time.monotonic() < end:
                     processes.kill(processes.started() - others)
-                    await asyncio.wait({constructing}, timeout=0.1)
-                await asyncio.gather(constructing, return_exceptions=True)
+                    with suppress(asyncio.CancelledError):  # once more: what was started goes first
+                        await asyncio.wait({constructing}, timeout=0.1)
+                constructing.add_done_callback(
+                    lambda done: done.cancelled() or done.exception()
+                )  # nobody asks for it any more
                 processes.Footprint(processes.started() - others, folder, guard).remove()
                 if not isinstance(error, Exception):
                     raise

@@ -47,7 +47,7 @@ READERS: Mapping[str, Reader] = {
 
 
 def find_files(sources: Sequence[Path], left_out: LeftOut) -> list[File]:
-    """Every readable file under `sources`; other suffixes are counted, and links that lead out of a folder skipped.
+    """Every readable file under `sources`, once; other suffixes are counted, and links that lead out of a folder skipped.
 
     Hidden files and folders are left out. Raises `CorpusError` where a source doesn't exist, is a file
     of an unknown type, or where nothing readable is found.

@@ -140,13 +140,16 @@ class WarmPipeline:
                 failures += 1
                 if not self._built or failures >= ATTEMPTS:
                     raise
-                self._step(f"the engine doesn't start: {error}")
+                if not isinstance(error, RagError):
+                    logging.getLogger(__name__).exception("a defect")
+                self._step(f"it doesn't start: {error if str(error) else repr(error)}")
             # Here and not above: an error holds on to all that there was when it was raised.
             await asyncio.sleep(2 ** (failures - 1))
 
     async def _live(self) -> None:
         """From nothing to the moment when its engine is lost. Nothing is held on to of a version of the index that another follows:
-        its files, and what is in memory of it, would stay as long as the engine lives."""
+        its files, and what is in memory of it, would stay as long as the engine lives. (A look at the index that is under way as the
+        engine is lost isn't waited for.)"""
         async with self._open(self._loaded, self._step) as (stages, generator):
             pipeline = build.assemble(self._loaded, stages, generator)
             looking = asyncio.create_task(self._newer_search(stages.search))
@@ -276,6 +279,7 @@ class WarmPipeline:
                 limit.reschedule(when)
         while self._running:
             await asyncio.sleep(TICK)
+        self._why_ended = None  # it holds on to all that those had who were told
 
     async def _set(self, pipeline: Pipeline | None, doing: str | None) -> None:
         self._pipeline, self._doing = pipeline, doing
