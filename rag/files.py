@@ -9,10 +9,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock, Timeout
 
 from rag.errors import RagError, StorageError, UsageError
 
@@ -85,7 +85,7 @@ def only_writer(
             path.unlink(missing_ok=True)  # one that waits for it takes a new one, as nobody could find this
 
 
-def _acquired(lock: FileLock, patience: float, waiting: Callable[[], None]) -> AcquireReturnProxy:
+def _acquired(lock: FileLock, patience: float, waiting: Callable[[], None]) -> AbstractContextManager[object]:
     """Raises `Timeout`."""
     try:
         return lock.acquire(timeout=0)
