@@ -432,10 +432,10 @@ class Encoder(Protocol):
 
 
 class Reranker(Protocol):
-    """Scores what a search found. Synchronous, thread-safe."""
+    """Scores what a search found, of several questions at once. Synchronous, thread-safe."""
 
-    def score(self, question: str, hits: Sequence[Hit]) -> Sequence[float]:
-        """Probability of relevance, 0 to 1, in the order of the hits."""
+    def scores(self, found: Sequence[tuple[str, Sequence[Hit]]]) -> list[list[float]]:
+        """Of each question with its hits: the probability of relevance, 0 to 1, in the order of the hits."""
         ...
 
 

@@ -41,12 +41,13 @@ class CrossEncoderReranker:
         self._model = model
         self.weights = weights
 
-    def score(self, question: str, hits: Sequence[Hit]) -> list[float]:
-        logits = self._model.logits([(question, hit.passage.titled) for hit in hits])[:, 0].astype(np.float64)
-        logits += self.weights.cosine * np.array([hit.dense for hit in hits], dtype=np.float64)
-        logits += self.weights.lexical * lexical_shares(hits)
-        scores: list[float] = sigmoid(logits).tolist()
-        return scores
+    def scores(self, found: Sequence[tuple[str, Sequence[Hit]]]) -> list[list[float]]:
+        pairs = [(question, hit.passage.titled) for question, hits in found for hit in hits]
+        logits = self._model.logits(pairs)[:, 0].astype(np.float64)
+        logits += self.weights.cosine * np.array([hit.dense for _, hits in found for hit in hits], dtype=np.float64)
+        logits += self.weights.lexical * np.concatenate([np.zeros(0), *(lexical_shares(hits) for _, hits in found)])
+        scores = iter(sigmoid(logits).tolist())
+        return [[next(scores) for _ in hits] for _, hits in found]
 
 
 def scored(
@@ -67,7 +68,7 @@ def scored(
     ]
     if reranker is None:
         return found
-    scores = reranker.score(query.text, found)
+    [scores] = reranker.scores([(query.text, found)])
     return [replace(hit, rerank=score) for hit, score in zip(found, scores, strict=True)]
 
 

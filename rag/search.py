@@ -32,7 +32,8 @@ class HybridSearcher:
         if self._reranker is None:
             return found
         with trace.span("rerank"):
-            return [self._rerank(query, hits, self._reranker) for query, hits in zip(queries, found, strict=True)]
+            scores = self._reranker.scores([(query.text, hits) for query, hits in zip(queries, found, strict=True)])
+            return [_by_score(hits, of_hits) for hits, of_hits in zip(found, scores, strict=True)]
 
     def _retrieve(self, queries: Sequence[Query], trace: Trace) -> list[Hits]:
         """Its three steps have spans of their own inside "retrieve"."""
@@ -81,13 +82,10 @@ class HybridSearcher:
             for rank, (place, passage) in enumerate(zip(best, passages, strict=True), start=1)
         )
 
-    @staticmethod
-    def _rerank(query: Query, hits: Hits, reranker: Reranker) -> Hits:
-        if not hits:
-            return hits
-        scores = reranker.score(query.text, hits)
-        scored = [replace(hit, rerank=score) for hit, score in zip(hits, scores, strict=True)]
-        return tuple(sorted(scored, key=lambda hit: -hit.score))
+
+def _by_score(hits: Hits, scores: Sequence[float]) -> Hits:
+    scored = [replace(hit, rerank=score) for hit, score in zip(hits, scores, strict=True)]
+    return tuple(sorted(scored, key=lambda hit: -hit.score))
 
 
 def fuse_scores(cosines: ArrayLike, lexical: ArrayLike, lexical_weight: float) -> NDArray[np.float64]:

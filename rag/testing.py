@@ -55,9 +55,11 @@ class FakeEncoder:
 class FakeReranker:
     """The share of the question's words that a passage holds."""
 
-    def score(self, question: str, hits: Sequence[Hit]) -> list[float]:
-        words = _words(question)
-        return [len(words & _words(hit.passage.titled)) / max(1, len(words)) for hit in hits]
+    def scores(self, found: Sequence[tuple[str, Sequence[Hit]]]) -> list[list[float]]:
+        return [
+            [len(_words(question) & _words(hit.passage.titled)) / max(1, len(_words(question))) for hit in hits]
+            for question, hits in found
+        ]
 
 
 class FakeSupportChecker:

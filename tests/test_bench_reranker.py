@@ -89,8 +89,8 @@ def test_every_passage_of_the_answer_counts_or_its_document_once(tmp_path: Path)
 class Backwards:
     """Prefers the passage that shares the fewest words with the question."""
 
-    def score(self, question: str, hits: Sequence[Hit]) -> list[float]:
-        return [1 - score for score in FakeReranker().score(question, hits)]
+    def scores(self, found: Sequence[tuple[str, Sequence[Hit]]]) -> list[list[float]]:
+        return [[1 - score for score in scores] for scores in FakeReranker().scores(found)]
 
 
 def test_each_method_has_its_own_order_and_all_see_as_many_candidates(tmp_path: Path) -> None:
@@ -122,11 +122,11 @@ class Timed:
     def __init__(self, now: list[float], seconds: float) -> None:
         self.now, self.seconds, self.asked = now, seconds, 0
 
-    def score(self, question: str, hits: Sequence[Hit]) -> list[float]:
-        assert (question, hits) == ("why?", [BECAUSE])
+    def scores(self, found: Sequence[tuple[str, Sequence[Hit]]]) -> list[list[float]]:
+        assert found == [("why?", [BECAUSE])]
         self.now[0] += self.seconds
         self.asked += 1
-        return [0.0]
+        return [[0.0]]
 
 
 def test_both_are_timed_in_turn_and_the_warm_up_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,22 +35,27 @@ class Table:
 
 def test_a_score_is_the_sigmoid_of_its_logit_in_the_order_of_the_passages() -> None:
     table = Table()
-    scores = CrossEncoderReranker(table).score("why?", [hit("0"), hit("-1.5", 0.9), hit("3")])
+    [scores] = CrossEncoderReranker(table).scores([("why?", [hit("0"), hit("-1.5", 0.9), hit("3")])])
     assert scores == pytest.approx([0.5, 1 / (1 + np.exp(1.5)), 1 / (1 + np.exp(-3))], rel=1e-6)
     assert table.asked == [("why?", "\n0"), ("why?", "\n-1.5"), ("why?", "\n3")]
 
 
 def test_a_cosine_adds_its_weight_to_the_logit() -> None:
-    scores = CrossEncoderReranker(Table(), ScoreWeights(cosine=4.0)).score(
-        "why?", [hit("0", 0.5), hit("1", -0.25), hit("-2", 0.5)]
+    [scores] = CrossEncoderReranker(Table(), ScoreWeights(cosine=4.0)).scores(
+        [("why?", [hit("0", 0.5), hit("1", -0.25), hit("-2", 0.5)])]
     )
     assert scores == pytest.approx([1 / (1 + np.exp(-2)), 0.5, 0.5])
 
 
 def test_bm25_adds_its_weight_times_the_share_of_the_best_score() -> None:
     hits = [hit("0", 0.9, 12.0), hit("-1", 0.9, 6.0), hit("2", 0.9)]
-    scores = CrossEncoderReranker(Table(), ScoreWeights(lexical=2.0)).score("why?", hits)
-    assert scores == pytest.approx([1 / (1 + np.exp(-2)), 0.5, 1 / (1 + np.exp(-2))])
+    reranker = CrossEncoderReranker(Table(), ScoreWeights(lexical=2.0))
+    expected = [1 / (1 + np.exp(-2)), 0.5, 1 / (1 + np.exp(-2))]
+    assert reranker.scores([("why?", hits)]) == [pytest.approx(expected)]
+    several = reranker.scores([("how?", [hit("0", 0.9, 3.0)]), ("when?", []), ("why?", hits)])
+    assert several == [pytest.approx(expected[:1]), [], pytest.approx(expected)], (
+        "each question has a best score of its own"
+    )
     assert lexical_shares([hit("0"), hit("1")]).tolist() == [0.0, 0.0]  # the lexical search is off
 
 
@@ -71,11 +76,12 @@ def test_passages_that_no_search_has_scored_get_their_cosine_and_their_probabili
 
 @pytest.mark.filterwarnings("error")
 def test_extreme_logits_are_probabilities_still() -> None:
-    assert CrossEncoderReranker(Table()).score("why?", [hit("-5000"), hit("5000")]) == [0.0, 1.0]
+    assert CrossEncoderReranker(Table()).scores([("why?", [hit("-5000"), hit("5000")])]) == [[0.0, 1.0]]
 
 
 def test_no_passages_have_no_scores() -> None:
-    assert CrossEncoderReranker(Table()).score("why?", []) == []
+    reranker = CrossEncoderReranker(Table())
+    assert (reranker.scores([("why?", [])]), reranker.scores([])) == ([[]], [])
 
 
 def test_a_model_of_more_than_one_label_is_no_reranker() -> None:
@@ -97,4 +103,4 @@ def test_both_backends_score_as_sentence_transformers_does(cross_encoder: Callab
     assert np.ptp(expected) > 0.1
     for backend, off in (("torch", 1e-6), ("openvino", 0.05)):
         reranker = CrossEncoderReranker(open_pairs(folder, "cpu", 64, 4, backend))  # type: ignore[arg-type]
-        assert reranker.score(question, hits) == pytest.approx(expected.tolist(), abs=off), backend
+        assert reranker.scores([(question, hits)]) == [pytest.approx(expected.tolist(), abs=off)], backend

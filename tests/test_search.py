@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -238,14 +238,27 @@ def test_a_batch_finds_what_its_questions_find_one_by_one(
 
 def test_reranked_hits_keep_their_place_in_the_fusion(index: IndexReader) -> None:
     class Reversing:
-        def score(self, question: str, hits: Sequence[Hit]) -> list[float]:
-            del question
-            return [number / len(hits) for number in range(len(hits))]
+        def scores(self, found: Sequence[tuple[str, Sequence[Hit]]]) -> list[list[float]]:
+            return [[number / len(hits) for number in range(len(hits))] for _, hits in found]
 
     fused, reranked = search(index, "fever and rash"), search(index, "fever and rash", Reversing())
     assert [hit.fused_rank for hit in fused] == list(range(1, len(fused) + 1))
     assert ids(reranked) == ids(fused)[::-1]
     assert [hit.fused_rank for hit in reranked] == list(range(len(fused), 0, -1))
+
+
+def test_a_batch_is_reranked_at_once(index: IndexReader) -> None:
+    """Many pairs fill every core, where those of one question would wait for one another."""
+
+    class Counting(FakeReranker):
+        asked: ClassVar[list[int]] = []
+
+        def scores(self, found: Sequence[tuple[str, Sequence[Hit]]]) -> list[list[float]]:
+            self.asked.append(len(found))
+            return super().scores(found)
+
+    HybridSearcher(index, Retrieve(), Counting()).search([query("fever"), query("rash")], Trace())
+    assert Counting.asked == [2]
 
 
 @pytest.mark.parametrize("reranker", [None, FakeReranker()])
@@ -261,7 +274,7 @@ def test_the_reranker_sets_the_order_and_loses_no_hit(index: IndexReader) -> Non
     before, after = search(index, text), search(index, text, FakeReranker())
     assert sorted(ids(after)) == sorted(ids(before))
     assert ids(after) != ids(before)
-    scores = FakeReranker().score(text, after)
+    [scores] = FakeReranker().scores([(text, after)])
     assert [hit.rerank for hit in after] == [hit.score for hit in after] == scores
     assert scores == sorted(scores, reverse=True)
 

@@ -225,7 +225,7 @@ def times(
 ) -> Iterator[dict[str, float]]:
     """Seconds of each round, warm: default, ours, and default again for what two runs of the same differ by."""
     order = {"default": default, "ours": ours, "default_again": default}
-    runs = {name: partial(reranker.score, question, hits) for name, reranker in order.items()}
+    runs = {name: partial(reranker.scores, [(question, hits)]) for name, reranker in order.items()}
     for number in range(-WARM_UP, rounds):
         seconds, _ = in_turn(runs, clock, PAUSE)
         if number >= 0:
