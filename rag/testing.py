@@ -56,10 +56,8 @@ class FakeReranker:
     """The share of the question's words that a passage holds."""
 
     def scores(self, found: Sequence[tuple[str, Sequence[Hit]]]) -> list[list[float]]:
-        return [
-            [len(_words(question) & _words(hit.passage.titled)) / max(1, len(_words(question))) for hit in hits]
-            for question, hits in found
-        ]
+        asked = [(_words(question), hits) for question, hits in found]
+        return [[len(words & _words(hit.passage.titled)) / max(1, len(words)) for hit in hits] for words, hits in asked]
 
 
 class FakeSupportChecker:

@@ -48,6 +48,7 @@ async def refusal(play: Play, extra: dict[str, Any] | None = None, **settings: A
     """The message of an error before any text, in one line that names the server."""
     with pytest.raises(EngineError) as caught:
         await answer(play, extra, **settings)
+    assert not isinstance(caught.value, EngineDied)
     assert f"The server at {play.url} " in str(caught.value)
     assert "\n" not in str(caught.value)
     return str(caught.value)
