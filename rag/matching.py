@@ -18,6 +18,7 @@ from rag.errors import ModelError
 from rag.pairs import PairModel
 from rag.quantities import numbers_stand, one_or_several
 from rag.stats import logit, pairs_needed, sigmoid, upper_bound
+from rag.synonyms import shipped
 
 LABEL = "same"
 
@@ -51,10 +52,10 @@ class QuestionMatcher:
     def same(self, question: str, earlier: str) -> bool:
         if not comparable(question, earlier):
             return False
-        [first] = self._logits([marked(question, earlier)])
+        [first] = self._logits([compared(question, earlier)])
         if abs(first - self._least) > SURE:
             return bool(first > self._least)
-        [second] = self._logits([marked(earlier, question)])
+        [second] = self._logits([compared(earlier, question)])
         return bool(_probability(first, second) >= self.min_same)
 
     def probabilities(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
@@ -68,7 +69,7 @@ class QuestionMatcher:
 
     def _read(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
         """Of comparable pairs, shape (pairs,)."""
-        both = [read for a, b in pairs for read in (marked(a, b), marked(b, a))]
+        both = [read for a, b in pairs for read in (compared(a, b), compared(b, a))]
         first, second = self._logits(both).reshape(-1, 2).T
         return _probability(first, second)
 
@@ -80,6 +81,12 @@ class QuestionMatcher:
 def _probability(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of the logits of both orders."""
     return sigmoid(np.clip((first + second) / 2, first - SURE, first + SURE))
+
+
+def compared(question: str, earlier: str) -> tuple[str, str]:
+    """As a matcher reads both, in training too: the earlier one with the question's own words where the lexicon knows that they mean
+    the same (`rag.synonyms`), and with marks around what differs then."""
+    return marked(question, shipped().reworded(earlier, question))
 
 
 def comparable(a: str, b: str) -> bool:

@@ -14,7 +14,7 @@ from test_data import PARAPHRASES, ROOT, Record, plain, questions, read
 from rag.cache import normalised
 
 CLUSTERS = ROOT / "data" / "training" / "same_questions.jsonl"
-TERMS = ROOT / "data" / "training" / "terms.jsonl"
+TERMS = ROOT / "data" / "lexicon" / "terms.jsonl"
 FRAMES = ROOT / "data" / "training" / "frames.jsonl"
 SLOTS = {"disease", "symptom", "drug", "procedure", "organism", "structure", "person"}
 TOLD_APART = ROOT / "eval" / "told_apart.jsonl"

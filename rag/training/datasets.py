@@ -209,8 +209,8 @@ def same_questions() -> list[dict[str, Any]]:
 
 def lexicon() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Expressions with what means the same and nearly, and frames of questions for them."""
-    root = paths.shipped("data", "training")
-    return list(_rows(root / "terms.jsonl")), list(_rows(root / "frames.jsonl"))
+    terms = paths.shipped("data", "lexicon", "terms.jsonl")
+    return list(_rows(terms)), list(_rows(paths.shipped("data", "training", "frames.jsonl")))
 
 
 def documents() -> dict[str, Mapping[str, Any]]:

@@ -1,7 +1,7 @@
 """Questions put together of a lexicon: expressions that mean the same, and nearly, in frames that ask the same, and nearly.
 
 What a small encoder lacks most is which expressions mean the same: that lockjaw is tetanus, and not rabies. A line of
-`data/training/terms.jsonl` says it in a tenth of the words that a cluster of questions takes.
+`data/lexicon/terms.jsonl` says it in a tenth of the words that a cluster of questions takes.
 """
 
 from __future__ import annotations

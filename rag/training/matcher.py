@@ -17,8 +17,7 @@ from typing import Any
 
 from rag import calibrate, paths
 from rag.cache import normalised
-from rag.differences import marked
-from rag.matching import comparable
+from rag.matching import comparable, compared
 from rag.training import crossencoder, datasets, lexicon
 from rag.training.examples import draw, shuffled
 
@@ -169,7 +168,7 @@ def train(
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
     def columns(given: Sequence[QuestionPair]) -> crossencoder.Columns:
-        read = [marked(one.a, one.b) for one in given]
+        read = [compared(one.a, one.b) for one in given]
         return {
             "question": [a for a, _ in read],
             "earlier": [b for _, b in read],
