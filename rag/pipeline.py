@@ -39,7 +39,7 @@ from rag.core import (
     Tokens,
     Trace,
 )
-from rag.errors import QuestionError, SettingsError
+from rag.errors import EngineDied, QuestionError, SettingsError
 from rag.prefetch import QuestionKey
 from rag.rerank import scored
 from rag.route import route
@@ -149,6 +149,10 @@ class Pipeline:
     def alive(self) -> bool:
         """False once its engine is lost."""
         return self._generator.alive
+
+    def lost(self, error: Exception) -> bool:
+        """Does this error of it tell that its engine is lost?"""
+        return isinstance(error, EngineDied) or not self.alive
 
     @property
     def engine(self) -> EngineInfo:

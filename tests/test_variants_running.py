@@ -19,6 +19,9 @@ class Alive:
     def __init__(self) -> None:
         self.alive = True
 
+    def lost(self, _: Exception) -> bool:
+        return not self.alive
+
 
 class Openings:
     """The variants that were opened each time."""

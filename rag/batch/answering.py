@@ -12,7 +12,7 @@ from rag import workers
 from rag.batch.gate import Gate
 from rag.cache import CachedEncoder
 from rag.core import Answer
-from rag.errors import EngineDied, QuestionError, RagError
+from rag.errors import QuestionError, RagError
 from rag.pipeline import Pipeline, Searched, check_question
 from rag.prefetch import PrefetchCounts, PrefetchSearcher, QuestionKey
 from rag.settings import Batch, Loaded
@@ -129,7 +129,7 @@ async def attempt(pipeline: Pipeline, question: str, where: str | None = None) -
                 elif isinstance(event, Answer):
                     return Outcome(searched, event)
     except Exception as error:
-        if isinstance(error, EngineDied) or not pipeline.alive:
+        if pipeline.lost(error):
             raise
         return Outcome(searched, error=str(error) if isinstance(error, RagError) else f"A defect of rag's: {error!r}")
     raise AssertionError("a stream ends with its answer")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from rag import build
-from rag.errors import EngineDied
 from rag.pipeline import Pipeline
 from rag.progress import Progress, Report
 from rag.settings import Loaded
@@ -67,7 +66,7 @@ async def _do(job: Job, pipeline: Pipeline) -> Exception | None:
     try:
         await job.do(pipeline)
     except Exception as error:
-        if isinstance(error, EngineDied) or not pipeline.alive:
+        if pipeline.lost(error):
             return error
         raise
     return None
