@@ -29,11 +29,11 @@ from rag.settings import Batch, Loaded
 from rag.testing import FakeEncoder, FakeReranker, FakeSupportChecker
 from rag.variants import asking, batching
 from rag.variants.batching.figures import RATIOS
-from rag.variants.batching.modes import BATCH, DRAFTING, MODES, SINGLE, Mode, loads_of
+from rag.variants.batching.modes import AHEAD, BATCH, DRAFTING, MODES, NOT_AHEAD, SINGLE, Mode, loads_of
 from rag.variants.turns import order
 
-HEAD: dict[str, Any] = {**results.header("batch", "rag bench batch"), "settings": {}}
-NAMES = [mode.name for mode in MODES]
+NAMES = [mode.name for mode in MODES if mode.name != AHEAD]
+"""Where a batch looks ahead: with looking ahead it would be itself."""
 FIRST = order(NAMES, 0)
 """In the first round."""
 TEXTS = [question.question for question in SET.first(None)]
@@ -66,7 +66,7 @@ def mode(name: str) -> Mode:
 
 def test_every_figure_is_of_ways_that_are_taken() -> None:
     assert len(set(NAMES)) == len(NAMES)
-    assert {name for name, _ in RATIOS.values()} == set(NAMES) - {"batch"}
+    assert {name for mode, other, _ in RATIOS.values() for name in (mode, other)} == {*NAMES, AHEAD}
 
 
 def test_each_way_differs_from_a_batch_in_what_its_name_says() -> None:
@@ -82,6 +82,7 @@ def test_each_way_differs_from_a_batch_in_what_its_name_says() -> None:
     assert of("prefix_order") == asked
     assert of("single_cores") == batch
     assert of("without_lookahead") == batch.model_copy(update={"lookahead": 0})
+    assert of("with_lookahead") == batch
     assert of("one_by_one") == batch.model_copy(update={"together": 1})
     for name in ("sequential", "gather"):
         assert of(name) == batch.model_copy(update={"lookahead": 0, "together": 1}), name
@@ -93,16 +94,31 @@ def test_each_way_differs_from_a_batch_in_what_its_name_says() -> None:
     assert {one.name for one in MODES if one.at_once is not None} == {"sequential", "gather"}
 
 
+def test_a_batch_that_does_not_look_ahead_is_held_against_one_that_does() -> None:
+    loaded = settings.load(environ={}, device="cpu").having("batch", lookahead=0)
+    batch = loaded.settings.batch
+    assert mode("batch").settings(loaded).batch == mode(NOT_AHEAD).settings(loaded).batch == batch
+    usual = Batch().lookahead
+    assert mode(AHEAD).settings(loaded).batch == batch.model_copy(update={"lookahead": usual})
+    assert mode("prefix_order").settings(loaded).batch == batch.model_copy(
+        update={"lookahead": usual, "order": "prefix"}
+    )
+    many = loaded.having("batch", search_batch=usual + 1)
+    assert mode(AHEAD).settings(many).batch.lookahead == usual + 1
+
+
 def test_drafts_by_load_cores_and_prompts_together_are_compared_where_the_settings_differ() -> None:
     def names(*assignments: str) -> set[str]:
         loads = loads_of(settings.load(environ={}, assignments=assignments, device="cpu"))
         return {one.name for one in MODES if one.can_be_had(loads)}
 
-    always = {"batch", "sequential", "gather", "without_lookahead"}
-    assert names("generator.speculation.max_batch_size=2", "batch.cores=0-1", "batch.together=2") == set(NAMES)
+    always = {"batch", "sequential", "gather", "prefix_order"}
+    assert names(
+        "generator.speculation.max_batch_size=2", "batch.cores=0-1", "batch.together=2", "batch.lookahead=8"
+    ) == set(NAMES)
     same = ("batch.cores=null", "batch.together=1")
-    assert names("generator.speculation.max_batch_size=null", "batch.lookahead=0", *same) == always
-    assert names("generator.speculation.method=none", *same) == always | {"prefix_order"}
+    assert names("generator.speculation.max_batch_size=null", "batch.lookahead=0", *same) == always | {AHEAD}
+    assert names("generator.speculation.method=none", "batch.lookahead=8", *same) == always | {NOT_AHEAD}
 
 
 # --- figures ---------------------------------------------------------------------------------------
@@ -118,7 +134,7 @@ SECONDS: Mapping[str, Sequence[float]] = {
     "always_drafting": (3.5, 3.5),
 }
 LOOKING_AHEAD = {"batch", "one_by_one", "prefix_order", "single_cores", "always_drafting"}
-AHEAD = {"ahead": 7, "late": 2, "alone": 1, "wasted": 0}
+AHEAD_OF = {"ahead": 7, "late": 2, "alone": 1, "wasted": 0}
 
 
 def ran(name: str, number: int, seconds: float, lookahead: Mapping[str, int] | None = None) -> dict[str, Any]:
@@ -128,16 +144,20 @@ def ran(name: str, number: int, seconds: float, lookahead: Mapping[str, int] | N
 
 def runs(seconds: Mapping[str, Sequence[float]] = SECONDS, looked_ahead: bool = True) -> list[dict[str, Any]]:
     return [
-        ran(name, number, one, AHEAD if looked_ahead and name in LOOKING_AHEAD else None)
+        ran(name, number, one, AHEAD_OF if looked_ahead and name in LOOKING_AHEAD else None)
         for number in range(2)
         for name, some in seconds.items()
         for one in some[number : number + 1]
     ]
 
 
-def summarised(folder: Path, samples: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
+def head(lookahead: int = 8) -> dict[str, Any]:
+    return results.header("batch", "rag bench batch", settings={"batch": {BATCH: {"lookahead": lookahead}}})
+
+
+def summarised(folder: Path, samples: Sequence[Mapping[str, Any]], lookahead: int = 8) -> dict[str, Figure]:
     store = results.Samples(folder)
-    store.start(HEAD)
+    store.start(head(lookahead))
     for one in samples:
         store.add(one)
     return {figure.name: figure for figure in batching.summarise(folder)}
@@ -174,6 +194,14 @@ def test_every_figure_is_the_one_computed_by_hand(tmp_path: Path) -> None:
     report = (tmp_path / "report.md").read_text()
     assert "10 questions a run." in report
     assert "7 had been searched when they were asked, 2 were being searched, and 1 were searched then." in report
+
+
+def test_looking_ahead_gains_the_same_whichever_of_both_a_batch_does(tmp_path: Path) -> None:
+    """Two seconds with it, three without."""
+    samples = [ran("batch", 0, 3.0), ran(AHEAD, 0, 2.0, AHEAD_OF), ran("prefix_order", 0, 1.0, AHEAD_OF)]
+    figures = summarised(tmp_path, samples, lookahead=0)
+    assert (figures["lookahead_gain"].value, figures["prefix_order_gain"].value) == (1.5, 2.0)
+    assert "Looking ahead, of a run's questions 7 had been searched" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -311,7 +339,14 @@ class Opened:
 
 
 def load(*assignments: str) -> dict[str, Loaded]:
-    few = ("verify.model=null", "rerank.model=null", "abstain.weigh=false", "batch.search_batch=2", "batch.together=2")
+    few = (
+        "verify.model=null",
+        "rerank.model=null",
+        "abstain.weigh=false",
+        "batch.search_batch=2",
+        "batch.together=2",
+        "batch.lookahead=32",
+    )
     loaded = settings.load(environ={}, assignments=[*few, *assignments])
     cores = settings.load(environ={}, assignments=[*few, *assignments, "generator.cores=0"])
     return {SINGLE: loaded, BATCH: cores, DRAFTING: cores}

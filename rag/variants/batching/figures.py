@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,23 +12,22 @@ from rag.bench import results
 from rag.bench.results import Sample
 from rag.figures import Figure
 from rag.stats import ratio, reaches
-from rag.variants.batching.modes import MODES, ONE_BY_ONE, OTHER_CORES
+from rag.variants.batching.modes import AHEAD, BATCH, MODES, NOT_AHEAD, ONE_BY_ONE, OTHER_CORES
 
 BENCH = "batch"
 
-RATIOS = {
-    "batch_over_sequential": ("sequential", 1.8),
-    "batch_over_gather": ("gather", None),
-    "lookahead_gain": ("without_lookahead", None),
-    "together_gain": (ONE_BY_ONE, None),
-    "prefix_order_gain": ("prefix_order", None),
-    "cores_gain": (OTHER_CORES, None),
-    "drafts_by_load_gain": ("always_drafting", None),
+RATIOS: Mapping[str, tuple[str, str, float | None]] = {
+    "batch_over_sequential": ("sequential", BATCH, 1.8),
+    "batch_over_gather": ("gather", BATCH, None),
+    "lookahead_gain": (NOT_AHEAD, AHEAD, None),
+    "together_gain": (ONE_BY_ONE, BATCH, None),
+    "prefix_order_gain": (AHEAD, "prefix_order", None),
+    "cores_gain": (OTHER_CORES, BATCH, None),
+    "drafts_by_load_gain": ("always_drafting", BATCH, None),
 }
-"""By figure the mode whose seconds are divided by those of `batch`, and the least that it should come to. `prefix_order_gain` is told
-the other way round: what the order gains."""
+"""By figure the mode whose seconds are divided by those of another, and the least that it should come to."""
 
-EVERYWHERE = ("batch", "sequential", "gather", "without_lookahead")
+EVERYWHERE = (BATCH, "sequential", "gather")
 """What there is whatever the settings are."""
 
 NOT_SLOWER = "batch_over_gather"
@@ -40,18 +39,18 @@ def summarise(folder: Path) -> list[Figure]:
     head, samples = results.Samples(folder).of(BENCH)
     if not samples:
         raise results.lacking("run", folder / results.SAMPLES)
+    # Of these two a batch is one itself, by its settings.
+    same, other_way = (AHEAD, NOT_AHEAD) if head["settings"]["batch"][BATCH]["lookahead"] else (NOT_AHEAD, AHEAD)
     seconds: dict[str, dict[int, float]] = {mode.name: {} for mode in MODES}
     for sample in samples:
         seconds[sample["mode"]][sample["round"]] = sample["seconds"]
-    seconds = {name: of_mode for name, of_mode in seconds.items() if of_mode or name in EVERYWHERE}
+    seconds = {name: of_mode for name, of_mode in seconds.items() if of_mode or name in (*EVERYWHERE, other_way)}
     figures = results.Figures()
-    for name, (mode, goal) in RATIOS.items():
-        if mode not in seconds:
-            continue
-        both = [(seconds[mode][n], seconds["batch"][n]) for n in seconds[mode] if n in seconds["batch"]]
-        if name == "prefix_order_gain":
-            both = [(batch, ordered) for ordered, batch in both]
-        figures.add(name, both, ratio(), "ratio", at_least=goal)
+    by_name = seconds | {same: seconds[BATCH]}
+    for name, (mode, other, goal) in RATIOS.items():
+        if mode in by_name and other in by_name:
+            both = [(by_name[mode][n], by_name[other][n]) for n in by_name[mode] if n in by_name[other]]
+            figures.add(name, both, ratio(), "ratio", at_least=goal)
     for name, of_mode in seconds.items():
         asked = samples[0]["questions"]
         figures.add(f"questions_per_s@{name}", [asked / one for one in of_mode.values()], np.median, "1/s")
@@ -67,11 +66,11 @@ def _not_slower(figure: Figure) -> Figure:
 
 def _notes(samples: Sequence[Sample]) -> list[str]:
     notes = [f"{samples[0]['questions']} questions a run."]
-    ahead = [s["lookahead"] for s in samples if s["mode"] == "batch" and s["lookahead"] is not None]
+    ahead = [s["lookahead"] for s in samples if s["mode"] in (BATCH, AHEAD) and s["lookahead"] is not None]
     if ahead:
         there, late, alone = (np.mean([one[name] for one in ahead]) for name in ("ahead", "late", "alone"))
         notes.append(
-            f"Of a run's questions {there:.0f} had been searched when they were asked, {late:.0f} were being searched, and "
-            f"{alone:.0f} were searched then."
+            f"Looking ahead, of a run's questions {there:.0f} had been searched when they were asked, {late:.0f} were being "
+            f"searched, and {alone:.0f} were searched then."
         )
     return [" ".join(notes), ""]
