@@ -244,14 +244,19 @@ def datasets_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cross_encoder(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
-    """Makes a small BERT cross-encoder with these labels: random weights, its vocabulary is `WORDS`."""
+    """Makes a small cross-encoder with these labels, of BERT or of another architecture: random weights, its vocabulary is `WORDS`."""
 
-    def make(labels: Sequence[str]) -> Path:
+    def make(labels: Sequence[str], architecture: str = "bert") -> Path:
         import torch
         from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-        from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+        from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
+        # transformers' MPNet takes 1 for padding whatever its configuration says, and counts positions from there.
         special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+        positions = 64
+        if architecture == "mpnet":
+            special[:2] = "[UNK]", "[PAD]"
+            positions += 2
         vocabulary = {word: number for number, word in enumerate([*special, *WORDS])}
         words = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
         words.normalizer = normalizers.BertNormalizer()
@@ -269,18 +274,20 @@ def cross_encoder(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
             model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         ).save_pretrained(folder)
         torch.manual_seed(0)
-        config = BertConfig(
+        config = AutoConfig.for_model(
+            architecture,
             vocab_size=len(vocabulary),
+            pad_token_id=vocabulary["[PAD]"],
             hidden_size=128,
             num_hidden_layers=3,
             num_attention_heads=4,
             intermediate_size=256,
-            max_position_embeddings=64,
+            max_position_embeddings=positions,
             initializer_range=0.2,  # so that logits differ by more than rounding
             id2label=dict(enumerate(labels)),
             label2id={label: number for number, label in enumerate(labels)},
         )
-        model = BertForSequenceClassification(config)
+        model = AutoModelForSequenceClassification.from_config(config)
         for name, weight in model.named_parameters():
             if name.endswith("bias") or "LayerNorm" in name:
                 torch.nn.init.normal_(weight, mean=float("LayerNorm.weight" in name), std=0.2)

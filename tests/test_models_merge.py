@@ -113,8 +113,21 @@ def test_a_base_that_has_a_head_keeps_the_classifier_alone() -> None:
     assert set(add_head(base, BERT, LABELS)[0]) == set(base) - {"bert.embeddings.position_ids", "cls.predictions.bias"}
 
 
+def test_mpnet_s_head_has_a_pooler_of_its_own() -> None:
+    tensors, config, shapes = add_head(encoder(1), {**BERT, "model_type": "mpnet"}, LABELS)
+    gone = {"mpnet.embeddings.position_ids", "mpnet.pooler.dense.weight", "mpnet.pooler.dense.bias"}
+    assert set(tensors) == {f"mpnet.{name}" for name in encoder(1)} - gone
+    assert config["architectures"] == ["MPNetForSequenceClassification"]
+    assert shapes == {
+        "classifier.dense.weight": (4, 4),
+        "classifier.dense.bias": (4,),
+        "classifier.out_proj.weight": (3, 4),
+        "classifier.out_proj.bias": (3,),
+    }
+
+
 def test_a_head_on_another_architecture_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"^A head needs a base of the type bert, and this is 'llama'\.$"):
+    with pytest.raises(ModelError, match=r"^A head needs a base of the type bert or mpnet, and this is 'llama'\.$"):
         add_head(encoder(), {**BERT, "model_type": "llama"}, LABELS)
 
 

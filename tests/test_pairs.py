@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,18 +19,25 @@ from hypothesis.extra import numpy as arrays
 
 from rag import bert
 from rag.bert import LEAST_FILLED, batches, choose
+from rag.bert.graph import buckets, quantize, read_weights
 from rag.bert.graph import classifier as build
-from rag.bert.graph import quantize, read_weights
 from rag.errors import ModelError, SettingsError
 from rag.pairs import OpenVinoPairs, TorchPairs, open_pairs
 
-Make = Callable[[Sequence[str]], Path]
+Make = Callable[..., Path]
 LABELS = ("contradicted", "supported", "not_stated")
 
 
 @pytest.fixture
 def folder(cross_encoder: Make) -> Path:
     made = cross_encoder(LABELS)
+    assert bert.convert(made)
+    return made
+
+
+@pytest.fixture
+def mpnet(cross_encoder: Make) -> Path:
+    made = cross_encoder(LABELS, "mpnet")
     assert bert.convert(made)
     return made
 
@@ -47,9 +54,11 @@ def some_pairs(count: int = 40) -> list[tuple[str, str]]:
 # --- the fast form -------------------------------------------------------------------------------
 
 
-def test_the_graph_is_the_network_that_torch_runs(folder: Path) -> None:
+@pytest.mark.parametrize("architecture", ["folder", "mpnet"])
+def test_the_graph_is_the_network_that_torch_runs(request: pytest.FixtureRequest, architecture: str) -> None:
     import openvino
 
+    folder: Path = request.getfixturevalue(architecture)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     exact = openvino.Core().compile_model(
         build(config, read_weights(folder), "it", int8=False), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
@@ -59,6 +68,15 @@ def test_the_graph_is_the_network_that_torch_runs(folder: Path) -> None:
     assert expected.std(axis=0).min() > 0.1
     inputs = fast._network._pad_together(fast._encode(some_pairs()), 64)  # with padding: its mask counts too
     np.testing.assert_allclose(exact(inputs)["logits"], expected, atol=1e-4)
+
+
+def test_tokens_stand_apart_as_far_as_transformers_says() -> None:
+    import torch
+    from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
+
+    apart = np.arange(-600, 601)
+    expected = MPNetEncoder.relative_position_bucket(torch.tensor(apart), num_buckets=32)
+    np.testing.assert_array_equal(buckets(apart, 32), expected)
 
 
 def test_eight_bits_change_little(folder: Path) -> None:

@@ -7,6 +7,7 @@ import random
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +116,24 @@ def tokenizer(special: Mapping[str, str], template: str | None, folder: Path) ->
 
 
 def bert(folder: Path) -> None:
-    from transformers import BertConfig, BertModel
+    encoder(folder, "bert")
+
+
+def mpnet(folder: Path) -> None:
+    encoder(folder, "mpnet")
+
+
+def encoder(folder: Path, architecture: str) -> None:
+    from transformers import AutoConfig, AutoModel
 
     names = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "<cls>", "sep_token": "<sep>"}
     size = tokenizer(names, None, folder)
     torch.manual_seed(0)
-    BertModel(
-        BertConfig(
+    AutoModel.from_config(
+        AutoConfig.for_model(
+            architecture,
             vocab_size=size,
+            pad_token_id=0,
             hidden_size=64,
             num_hidden_layers=2,
             num_attention_heads=4,
@@ -164,14 +175,14 @@ def llama(folder: Path) -> None:
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """`site/tiny_bert` and `site/tiny_llama` on `sys.path`, and a recipe of each under `recipes`."""
     root = tmp_path_factory.mktemp("training")
-    for name, make in {"tiny_bert": bert, "tiny_llama": llama}.items():
+    for name, make in {"tiny_bert": bert, "tiny_mpnet": mpnet, "tiny_llama": llama}.items():
         folder = root / "site" / name / "model"
         folder.mkdir(parents=True)
         (folder.parent / "__init__.py").touch()
         make(folder)
         recipe = {
             "description": name,
-            "kind": "encoder" if name == "tiny_bert" else "generator",
+            "kind": "generator" if name == "tiny_llama" else "encoder",
             "licence": "Apache-2.0",
             "origin": f"rag/{name}",
             "base": {"wheel": name, "package": name, "path": "model"},
@@ -199,7 +210,7 @@ def shipped(root: Path, product: Product, folder: Path) -> Path:
 
 
 def product(kind: Any, base: str, labels: Sequence[str] = ()) -> Product:
-    loras = {"reranker": reranker.LORA, "support": support.LORA, "matcher": matcher.LORA}
+    loras = {"reranker": reranker.LORA, "support": support.LORA, "matcher": matcher.SMALL.lora}
     rank, alpha = (loras[kind].rank, loras[kind].alpha) if kind in loras else (generator.RANK, generator.ALPHA)
     return Product(kind, base, f"a tiny {kind}", rank, alpha, (), tuple(labels))
 
@@ -216,10 +227,12 @@ def first_and_last(folder: Path) -> tuple[float, float]:
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few steps teach a tiny model nothing at the rate that suits a large one."""
     monkeypatch.setattr(generator, "LEARNING_RATE", 1e-2)
-    steps = ((reranker, ("LISTS_A_STEP", 4)), (support, ("PAIRS_A_STEP", 32)), (matcher, ("PAIRS_A_STEP", 32)))
-    for module, a_step in steps:
-        monkeypatch.setattr(module, "LORA", crossencoder.Lora(rank=48, learning_rate=1e-2))
+    lora = crossencoder.Lora(rank=48, learning_rate=1e-2)
+    for module, a_step in ((reranker, ("LISTS_A_STEP", 4)), (support, ("PAIRS_A_STEP", 32))):
+        monkeypatch.setattr(module, "LORA", lora)
         monkeypatch.setattr(module, *a_step)
+    for size in ("SMALL", "LARGE"):
+        monkeypatch.setattr(matcher, size, replace(getattr(matcher, size), lora=lora, pairs_a_step=32))
 
 
 def train_reranker(base: Path, folder: Path, steps: int | None = None) -> Any:
@@ -239,15 +252,20 @@ def train_matcher(base: Path, folder: Path, steps: int | None = None) -> Any:
     if not begin.exists():
         torch.manual_seed(1)
         checker = CrossEncoder(str(base), num_labels=len(LABELS), local_files_only=True)
-        crossencoder.adapt(checker, matcher.LORA)
+        crossencoder.adapt(checker, matcher.SMALL.lora)
         export.write_adapter(checker.transformers_model, begin)
-    return matcher.train(base, folder, asked(1280, 0), asked(96, 1), begin, seed=0, steps=steps)
+    return matcher.train(base, folder, asked(1280, 0), asked(96, 1), begin, size=matcher.SMALL, seed=0, steps=steps)
 
 
-CASES: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
-    "reranker": (train_reranker, ("relevant",)),
-    "support": (train_support, LABELS),
-    "matcher": (train_matcher, (matching.LABEL,)),
+def train_large_matcher(base: Path, folder: Path, steps: int | None = None) -> Any:
+    return matcher.train(base, folder, asked(1280, 0), asked(96, 1), None, size=matcher.LARGE, seed=0, steps=steps)
+
+
+CASES: dict[str, tuple[Callable[..., Any], str, tuple[str, ...]]] = {
+    "reranker": (train_reranker, "tiny_bert", ("relevant",)),
+    "support": (train_support, "tiny_bert", LABELS),
+    "matcher": (train_matcher, "tiny_bert", (matching.LABEL,)),
+    "large matcher": (train_large_matcher, "tiny_mpnet", (matching.LABEL,)),
 }
 
 
@@ -256,13 +274,13 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
 def test_a_cross_encoder_learns_and_its_recipe_gives_the_same_logits(wheels: Path, root: Path, kind: str) -> None:
     from sentence_transformers import CrossEncoder
 
-    train, labels = CASES[kind]
+    train, base, labels = CASES[kind]
     folder = root / "training"
-    model = train(wheels / "site" / "tiny_bert" / "model", folder)
+    model = train(wheels / "site" / base / "model", folder)
     first, last = first_and_last(folder)
     assert last < 0.8 * first
     built = CrossEncoder(
-        str(shipped(root, product(kind, "tiny_bert", labels), folder)), device="cpu", local_files_only=True
+        str(shipped(root, product(kind.split()[-1], base, labels), folder)), device="cpu", local_files_only=True
     )
     asked = [("What causes gout?", said(disease)) for disease in DISEASES]
     expected, found = (torch.as_tensor(one.predict(asked, activation_fn=torch.nn.Identity())) for one in (model, built))
@@ -297,7 +315,7 @@ def test_a_matcher_goes_on_from_what_it_begins_with(
     wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a step changes nothing, it ends with that, but for a head of other labels."""
-    monkeypatch.setattr(matcher, "LORA", crossencoder.Lora(rank=48, learning_rate=0.0))
+    monkeypatch.setattr(matcher, "SMALL", replace(matcher.SMALL, lora=crossencoder.Lora(rank=48, learning_rate=0.0)))
     train_matcher(wheels / "site" / "tiny_bert" / "model", tmp_path, steps=1)
     begun, ended = load_file(tmp_path / "begin.safetensors"), end_of(tmp_path)
     head = {"classifier.weight", "classifier.bias"}
@@ -324,8 +342,8 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(
     wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """The head too, which PEFT leaves out of its checkpoints, whatever its labels."""
-    base = wheels / "site" / "tiny_bert" / "model"
-    train, _ = CASES[kind]
+    train, name, _ = CASES[kind]
+    base = wheels / "site" / name / "model"
     for trained in (reranker, support, matcher):
         monkeypatch.setattr(trained, "EVERY", 4)
     train(base, tmp_path, steps=8)

@@ -303,7 +303,7 @@ def test_of_another_model_s_adapter_all_but_the_head_is_taken_over(base: Path, t
     after = weights(model)
     taken = {name for name in after if not torch.equal(after[name], before[name])}
     lora = {name for name in after if "lora_" in name}
-    assert len(lora) == 2 * 2 * len(crossencoder.TARGETS)
+    assert len(lora) == 2 * 2 * len(crossencoder.targets("bert"))
     assert taken == lora | {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
     for name in taken:  # an adapter's matrices are shipped in BF16
         torch.testing.assert_close(after[name], theirs[name], rtol=2**-8 if name in lora else 0, atol=0)
@@ -319,7 +319,7 @@ def test_the_matcher_can_begin_with_the_support_checker_that_is_shipped(base: Pa
     folder = paths.shipped("data", "models", "minilm-support")
     recipe = read(folder / "recipe.yaml")
     assert recipe.adapter is not None
-    assert (recipe.adapter.rank, recipe.adapter.alpha) == (matcher.LORA.rank, matcher.LORA.alpha)
+    assert (recipe.adapter.rank, recipe.adapter.alpha) == (matcher.SMALL.lora.rank, matcher.SMALL.lora.alpha)
     with safe_open(folder / recipe.adapter.file, "pt") as file:
         shipped = set(file.keys())
     of_layers = {name.replace(".layer.1.", ".layer.0.") for name in shipped if ".layer." in name}

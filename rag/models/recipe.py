@@ -49,6 +49,17 @@ class WheelBase(_Part):
         return f"{'' if self.path == '.' else f'{self.path} of '}the wheel {self.wheel}"
 
 
+class ArchiveBase(_Part):
+    """Files under `path` of a zip archive that is too large for one Python package: each of these holds a part, in their order. What
+    it holds is known by the SHA-256 of its files, whoever packed it."""
+
+    wheels: tuple[str, ...] = Field(min_length=1)
+    path: Inside
+
+    def __str__(self) -> str:
+        return f"{self.path} of the archive in the wheels {self.wheels[0]} to {self.wheels[-1]}"
+
+
 class HubBase(_Part):
     """A repository of a model hub, at one commit: a branch's files change."""
 
@@ -68,7 +79,7 @@ class RecipeBase(_Part):
         return f"the model {self.recipe}"
 
 
-_BASES: Mapping[str, type[_Part]] = {"hub": HubBase, "recipe": RecipeBase, "wheel": WheelBase}
+_BASES: Mapping[str, type[_Part]] = {"hub": HubBase, "recipe": RecipeBase, "wheel": WheelBase, "wheels": ArchiveBase}
 
 
 def _which(value: object) -> str:
@@ -78,7 +89,10 @@ def _which(value: object) -> str:
 
 
 Base = Annotated[
-    Annotated[WheelBase, Tag("wheel")] | Annotated[HubBase, Tag("hub")] | Annotated[RecipeBase, Tag("recipe")],
+    Annotated[WheelBase, Tag("wheel")]
+    | Annotated[ArchiveBase, Tag("wheels")]
+    | Annotated[HubBase, Tag("hub")]
+    | Annotated[RecipeBase, Tag("recipe")],
     Discriminator(_which),
 ]
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,22 +122,22 @@ class ModelStore:
         if status.built:
             return status.folder
         files.require_room(status.folder, status.recipe.disk_mb * 1_000_000)
-        source = self._source(status, report)
         with self._building(name):
             for rest in self._store.glob(f".{name}.*/"):  # of a build that was killed
                 shutil.rmtree(rest, ignore_errors=True)
             if not self.status(name).built:  # by the process that held the lock
-                self._write(status, source, report)
+                with self._source(status, report) as source:
+                    self._write(status, source, report)
         return status.folder
 
-    def _source(self, status: ModelStatus, report: Report) -> Path:
+    def _source(self, status: ModelStatus, report: Report) -> AbstractContextManager[Path]:
         """The folder of a recipe's base, which is built where it is another recipe's model."""
         made_of = status.recipe.base
         if not isinstance(made_of, RecipeBase):
-            return base.locate(made_of, status.recipe.files)
+            return base.located(made_of, status.recipe.files, self._store / f".{status.name}.archive")
         if isinstance(self.status(made_of.recipe).recipe.base, RecipeBase):
             raise ModelError(f"The base of model {status.name}, {made_of.recipe}, is made of another recipe's itself.")
-        return self.build(made_of.recipe, report)
+        return nullcontext(self.build(made_of.recipe, report))
 
     def _write(self, status: ModelStatus, source: Path, report: Report) -> None:
         name, recipe = status.name, status.recipe

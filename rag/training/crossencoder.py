@@ -13,8 +13,13 @@ from rag.training import attention, batches, export, loop, lowrank
 WARM_UP = 0.05
 """Of the steps."""
 
-TARGETS = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
-"""Every matrix of a BERT layer."""
+_ATTENTION = {
+    "bert": ["query", "key", "value", "attention.output.dense"],
+    "mpnet": ["attn.q", "attn.k", "attn.v", "attn.o"],
+}
+"""By `model_type`."""
+
+_WIDE = ["intermediate.dense", "output.dense"]
 
 WHOLE = ("bert.pooler.", "classifier.")
 """Trained whole: the base hasn't learnt them."""
@@ -69,8 +74,8 @@ def train(
     model = CrossEncoder(
         str(base), num_labels=labels, max_length=max_tokens, local_files_only=True, config_kwargs=dropout
     )
-    if not torch.cuda.is_available() and not lora.dropout:  # of which ours knows nothing
-        attention.by_products(model.transformers_model)
+    if not torch.cuda.is_available() and not lora.dropout and model.transformers_model.config.model_type == "bert":
+        attention.by_products(model.transformers_model)  # which knows no dropout, and no bias as MPNet has one
     adapt(model, lora)
     if not torch.cuda.is_available():
         lowrank.in_one_product(model.transformers_model)
@@ -112,11 +117,17 @@ def train(
     return model
 
 
+def targets(model_type: str) -> list[str]:
+    """Every matrix of a layer."""
+    return [*_ATTENTION[model_type], *_WIDE]
+
+
 def adapt(model: Any, lora: Lora) -> None:
     """LoRA on every matrix of the layers; pooler and classifier are trained whole."""
     from peft import LoraConfig
 
-    model.add_adapter(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=TARGETS))
+    modules = targets(model.transformers_model.config.model_type)
+    model.add_adapter(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=modules))
     for name, weight in model.transformers_model.named_parameters():
         weight.requires_grad = "lora_" in name or name.startswith(WHOLE)
 

@@ -77,14 +77,23 @@ PRODUCTS: Mapping[str, Product] = {
         "matcher",
         "all-minilm-l6-v2",
         "all-MiniLM-L6-v2 as a cross-encoder: do two questions ask the same?",
-        matcher.LORA.rank,
-        matcher.LORA.alpha,
+        matcher.SMALL.lora.rank,
+        matcher.SMALL.lora.alpha,
         (
             datasets.MEDQUAD,
             datasets.SCIFACT,
             datasets.EVIDENCE_INFERENCE,
             datasets.OWN,
         ),  # it begins as the support checker
+        (matching.LABEL,),
+    ),
+    "mpnet-same-question": Product(
+        "matcher",
+        matcher.LARGE.base,
+        "all-mpnet-base-v2 as a cross-encoder: do two questions ask the same?",
+        matcher.LARGE.lora.rank,
+        matcher.LARGE.lora.alpha,
+        (datasets.MEDQUAD, datasets.OWN),
         (matching.LABEL,),
     ),
 }

@@ -17,13 +17,14 @@ RECORD = "record.json"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """`steps` and `initial` where they were asked for."""
+    """`steps` and `initial` where they were asked for, `base` where there are several."""
 
     kind: Kind
     examples: int
     seed: int
     steps: int | None = None
     initial: str | None = None
+    base: str | None = None
 
     @property
     def told(self) -> dict[str, Any]:
