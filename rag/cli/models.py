@@ -38,14 +38,20 @@ def list_models(as_json: options.Json = False) -> None:
 
 @app.command()
 def build(
-    names: Annotated[list[str] | None, typer.Argument(help="Which; all where left out.", show_default=False)] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Which; all that can be where left out.", show_default=False),
+    ] = None,
 ) -> None:
     """Build models into this machine's cache. What is built already is left as it is."""
     from rag.build import model_store
-    from rag.cli.console import library_output
+    from rag.cli.console import Terminal, library_output
 
     store = model_store()
     for name in names or [status.name for status in store.list()]:
+        if not names and (reason := store.left_out(name)) is not None:
+            Terminal().err.print(f"{name}: {reason}", markup=False)
+            continue
         with library_output(verbose=False) as (terminal, _):
             with terminal.step(name) as report:
                 folder = store.build(name, report)

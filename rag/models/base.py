@@ -50,11 +50,16 @@ def located(base: WheelBase | ArchiveBase | HubBase, names: Collection[str], scr
     else:
         spec = importlib.util.find_spec(base.package)
         if spec is None or not spec.submodule_search_locations:
-            raise _not_installed([base.wheel])
+            raise _missing([base.wheel])
         yield Path(next(iter(spec.submodule_search_locations))) / base.path
 
 
-def _not_installed(wheels: Sequence[str]) -> ModelError:
+def not_installed(base: ArchiveBase) -> list[str]:
+    """Of the packages that hold its parts."""
+    return [wheel for wheel in base.wheels if _part(wheel) is None]
+
+
+def _missing(wheels: Sequence[str]) -> ModelError:
     what = f"package {wheels[0]} isn't" if len(wheels) == 1 else f"packages {', '.join(wheels)} aren't"
     its = "its" if len(wheels) == 1 else "their"
     return ModelError(
@@ -64,13 +69,12 @@ def _not_installed(wheels: Sequence[str]) -> ModelError:
 
 def _unpack(base: ArchiveBase, names: Collection[str], folder: Path) -> None:
     """Of the names those that it holds under its `path`."""
-    parts = {wheel: _part(wheel) for wheel in base.wheels}
-    if absent := [wheel for wheel, part in parts.items() if part is None]:
-        raise _not_installed(absent)
+    if absent := not_installed(base):
+        raise _missing(absent)
     with files.explaining_storage(folder):
         folder.mkdir(parents=True)
         with tempfile.TemporaryFile(dir=folder) as whole:
-            for part in filter(None, parts.values()):
+            for part in filter(None, map(_part, base.wheels)):
                 with part.open("rb") as piece:
                     shutil.copyfileobj(piece, whole)
             try:

@@ -17,7 +17,7 @@ from filelock import FileLock
 from rag import files, paths
 from rag.errors import ModelError
 from rag.models import base, merge
-from rag.models.recipe import Kind, Recipe, RecipeBase, TensorFile, read
+from rag.models.recipe import ArchiveBase, Kind, Recipe, RecipeBase, TensorFile, read
 from rag.progress import Report, quiet
 
 if TYPE_CHECKING:
@@ -111,6 +111,12 @@ class ModelStore:
             if _is_hub_id(name):
                 return base.download(name, revision, base.TOKENIZER_FILES, needed=(base.TOKENIZER,))
         return self.resolve(name, revision).path
+
+    def left_out(self, name: str) -> str | None:
+        """Why a recipe isn't built along with all others: its base is large, and only there where somebody has installed it."""
+        made_of = self.status(name).recipe.base
+        absent = base.not_installed(made_of) if isinstance(made_of, ArchiveBase) else []
+        return f"not built, since it needs pip install --no-deps {' '.join(absent)}" if absent else None
 
     def build(self, name: str, report: Report = quiet) -> Path:
         """Build a recipe into the store; does nothing where that is done already.
