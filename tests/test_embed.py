@@ -53,6 +53,17 @@ def test_both_give_unit_vectors_that_point_the_same_way(encoders: tuple[Encoder,
     assert np.einsum("td,td->t", fast, exact).min() > 0.999
 
 
+def test_so_do_both_ways_of_a_larger_one(in_real_home: Path) -> None:
+    """Of another architecture: MPNet."""
+    del in_real_home
+    folder = ModelStore().resolve("all-mpnet-base-v2").path
+    both = [open_encoder(folder, "mpnet", Embed(batch_size=4, backend=by), "cpu") for by in ("auto", "torch")]
+    assert [type(one) for one in both] == [OpenVinoEncoder, SentenceTransformerEncoder]
+    fast, exact = (encoder.encode_passages(TEXTS) for encoder in both)
+    assert fast.shape == (len(TEXTS), 768)
+    assert np.einsum("td,td->t", fast, exact).min() > 0.999
+
+
 def test_a_text_has_the_same_vector_alone_and_among_others(encoders: tuple[Encoder, Encoder]) -> None:
     fast, _ = encoders
     among = fast.encode_passages(TEXTS)
