@@ -328,7 +328,8 @@ def test_answers_by_other_settings_are_refused_unless_they_may_be_overwritten(
     [
         "batch.at_once=1",
         "batch.lookahead=0",
-        "batch.order=prefix",
+        "batch.lookahead=8",
+        "batch.lookahead=8 batch.order=prefix",
         "chat.turns=2",
         "generator.kv_cache_mb=128",
         "generator.max_num_seqs=4",
@@ -340,7 +341,8 @@ def test_how_they_are_asked_makes_no_other_answers_of_them(
 ) -> None:
     """Who goes on more slowly, since the memory was short, keeps what there is."""
     command(questions, "-o", output)
-    assert command(questions, "-o", output, "--set", argument).code == 0
+    assignments = [part for one in argument.split() for part in ("--set", one)]
+    assert command(questions, "-o", output, *assignments).code == 0
     assert len(command.loaded) == 1
 
 

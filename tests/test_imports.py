@@ -38,7 +38,7 @@ LAYERS = (
         "rag.workers",
     },
     {"rag.records"},
-    {"rag.bert", "rag.differences", "rag.questions", "rag.settings", "rag.topics"},
+    {"rag.bert", "rag.differences", "rag.questions", "rag.settings", "rag.synonyms", "rag.topics"},
     {"rag.contrasts"},
     {
         "rag.abstain",

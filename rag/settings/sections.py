@@ -342,7 +342,7 @@ class Batch(Section):
             raise ValueError(f"lookahead ({self.lookahead}) is below search_batch ({self.search_batch})")
         if self.order == "prefix" and self.lookahead == 0:
             raise ValueError(
-                "order is prefix, and lookahead is 0: which passages questions share is known of those searched ahead"
+                "order is prefix, and lookahead is 0: which passages questions share is known of those searched ahead; raise lookahead"
             )
         return self
 

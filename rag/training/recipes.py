@@ -87,15 +87,6 @@ PRODUCTS: Mapping[str, Product] = {
         ),  # it begins as the support checker
         (matching.LABEL,),
     ),
-    "mpnet-same-question": Product(
-        "matcher",
-        matcher.LARGE.base,
-        "all-mpnet-base-v2 as a cross-encoder: do two questions ask the same?",
-        matcher.LARGE.lora.rank,
-        matcher.LARGE.lora.alpha,
-        (datasets.MEDQUAD, datasets.OWN),
-        (matching.LABEL,),
-    ),
 }
 
 
