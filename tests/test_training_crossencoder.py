@@ -44,6 +44,14 @@ def test_lora_in_one_product_gives_the_same_logits_and_gradients() -> None:
     assert all(weight.grad is None for name, weight in ours.named_parameters() if name not in names)
 
 
+def test_one_product_is_for_a_rank_that_is_large_beside_the_matrix() -> None:
+    """MiniLM's matrices with rank 144, and MPNet's with 32."""
+    assert lowrank.pays(384, 384, 144)
+    assert lowrank.pays(384, 1536, 144)
+    assert not lowrank.pays(768, 768, 32)
+    assert not lowrank.pays(3072, 768, 32)
+
+
 def test_lora_with_dropout_isnt_one_product() -> None:
     with pytest.raises(ValueError, match=r"query has dropout"):
         lowrank.in_one_product(adapted(lora_dropout=0.1))
